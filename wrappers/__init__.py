@@ -1,0 +1,1 @@
+"""How a policy meets the simulator: the policy protocol, adapters, checkpoint loaders."""
