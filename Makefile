@@ -1,0 +1,58 @@
+# `make run` and `make test` are all the set-up there is.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+# For example: make run PIP_FLAGS="--extra-index-url <an index with CPU builds of torch>"
+PIP_FLAGS ?=
+
+.PHONY: help install run test lint format types check bench clean
+
+help:
+	@echo "make run     install into $(VENV) and run the benchmark on the built-in pack"
+	@echo "make test    install and run all tests"
+	@echo "make lint    check style and formatting    make format  mend them"
+	@echo "make types   check types                   make check   test, lint and types"
+	@echo "make bench   measure speed ratios          make clean   remove what make made"
+
+install: $(BIN)/.installed
+
+$(BIN)/.installed: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+	  { echo "make: $(PYTHON) cannot make virtual environments;" \
+	    "on Debian and Ubuntu: apt-get install python3-venv"; rm -rf $(VENV); exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) \
+	  --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+run: install
+	$(BIN)/calvin-eval --ckpt builtin:random --split D --num-chains 20 $(ARGS)
+
+test: install
+	$(BIN)/pytest --numprocesses 2 --dist loadgroup $(ARGS)
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Type checkers do not follow the package-dir mapping, so they get the package as a tree of links.
+types: install
+	rm -rf build/types && mkdir -p build/types/calvin_eval
+	ln -s $(addprefix $(CURDIR)/eval/,$(notdir $(wildcard eval/*))) build/types/calvin_eval/
+	ln -s $(foreach f,results rollouts sim wrappers,$(CURDIR)/$(f)) build/types/calvin_eval/
+	MYPYPATH=build/types $(BIN)/mypy
+	MYPYPATH=build/types $(BIN)/mypy --strict --explicit-package-bases tests benchmarks tools
+
+check: test lint types
+
+bench: install
+	$(BIN)/python benchmarks/physics.py $(ARGS)
+	$(BIN)/python benchmarks/packs.py $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,213 @@
+"""The configuration of a run: composed by Hydra, checked here, stored in the run's header."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from difflib import get_close_matches
+from typing import Any
+
+from calvin_eval.errors import UnknownNameError, UsageError
+
+SPLITS = {"D": "D", "ABC_D": "D", "ABCD_D": "D", "A": "A", "B": "B", "C": "C"}
+"""What a policy was trained on, and the scene it is evaluated in."""
+
+_CHOICES = {
+    "sim.backend": ("calvin_eval", "calvin_env"),
+    "sim.revision": ("pinned", "head"),
+    "sim.render": ("auto", "egl", "tiny", "none"),
+    "protocol.budget": ("env_steps", "decisions"),
+    "protocol.policy_reset": ("subtask", "chain"),
+    "protocol.world_reset": ("chain", "subtask"),
+    "protocol.leftover": ("drop", "keep"),
+}
+_FREE_FORM = "policy.options."
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimConfig:
+    """Which simulator; the fields are explained in `conf/sim/calvin_eval.yaml`."""
+
+    backend: str
+    assets: str
+    verify: bool
+    revision: str
+    render: str
+    deterministic: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProtocolConfig:
+    """How chains are run; the fields are explained in `conf/protocol/official.yaml`."""
+
+    chains: str
+    num_chains: int | None
+    select: str | None
+    steps: int
+    budget: str
+    instructions: str
+    policy_reset: str
+    world_reset: str
+    execute: int | None
+    leftover: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyConfig:
+    """How the policy is loaded."""
+
+    trust: bool
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    """Everything that decides a run's result, and where it is written."""
+
+    ckpt: str
+    split: str
+    out: str | None
+    overwrite: bool
+    seed: int
+    sim: SimConfig
+    protocol: ProtocolConfig
+    policy: PolicyConfig
+
+    @property
+    def scene(self) -> str:
+        """The scene of the split."""
+        return SPLITS[self.split]
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return asdict(self)
+
+
+def compose_config(overrides: Sequence[str]) -> EvalConfig:
+    """Compose the packaged groups and overrides into a checked configuration.
+
+    Args:
+        overrides: Hydra overrides, `key=value` or `group=name`. Keys below `policy.options` may
+            be new; any other unknown key is an error that names the nearest known one.
+
+    Raises:
+        UsageError: an override that cannot be parsed, an unknown key, or a value out of range.
+    """
+    from hydra import compose, initialize_config_module
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    free = [f"++{o}" if o.startswith(_FREE_FORM) else o for o in overrides]
+    with initialize_config_module("calvin_eval.conf", version_base="1.3"):
+        try:
+            composed = compose("config", overrides=free)
+            raw: Any = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise _usage_error(error, compose("config")) from error
+    _reject_unknown(raw)
+    return _checked(raw)
+
+
+def quote(key: str, value: object) -> str:
+    """An override whose value Hydra takes literally, whatever characters it has."""
+    if isinstance(value, bool | int):
+        return f"{key}={str(value).lower()}"
+    text = str(value).replace("\\", "\\\\").replace("'", "\\'")
+    return f"{key}='{text}'"
+
+
+def _usage_error(error: Exception, defaults: Any) -> UsageError:
+    from omegaconf import OmegaConf
+
+    message = str(error).split("\n", maxsplit=1)[0]
+    unknown = re.search(r"Could not override '([^']+)'", message)
+    if not unknown:
+        return UsageError(f"{message.rstrip('.')}. Overrides have the form key=value or group=name.")
+    known = _keys(OmegaConf.to_container(defaults))
+    return _unknown_key(unknown[1].lstrip("+"), known)
+
+
+def _unknown_key(key: str, known: Sequence[str]) -> UsageError:
+    leaf = {name.rsplit(".", maxsplit=1)[-1]: name for name in known}
+    near = get_close_matches(key, known, n=1) or [
+        leaf[name] for name in get_close_matches(key.rsplit(".", maxsplit=1)[-1], leaf, n=1)
+    ]
+    hint = f" Did you mean {near[0]}?" if near else ""
+    return UsageError(f"unknown configuration key {key!r}.{hint} --print-config lists all keys.")
+
+
+def _keys(tree: Any, prefix: str = "") -> list[str]:
+    keys = []
+    for key, value in tree.items():
+        keys.append(f"{prefix}{key}")
+        if isinstance(value, dict):
+            keys += _keys(value, f"{prefix}{key}.")
+    return keys
+
+
+def _reject_unknown(raw: Mapping[str, Any]) -> None:
+    """A key appended with Hydra's + syntax must be one that we read."""
+    for path, kind in (("", EvalConfig), ("sim.", SimConfig), ("protocol.", ProtocolConfig),
+                       ("policy.", PolicyConfig)):  # fmt: skip
+        section = raw[path.rstrip(".")] if path else raw
+        known = [f"{path}{f.name}" for f in fields(kind)]
+        for key in section:
+            if f"{path}{key}" not in known:
+                raise _unknown_key(f"{path}{key}", known)
+
+
+def _checked(raw: dict[str, Any]) -> EvalConfig:
+    for path, choices in _CHOICES.items():
+        section, key = path.split(".")
+        if raw[section][key] not in choices:
+            raise UnknownNameError(path, raw[section][key], choices)
+    if not raw["ckpt"]:
+        raise UsageError(
+            "expected a policy: --ckpt PATH, builtin:NAME or module:Class. "
+            "Try `calvin-eval --ckpt builtin:random --split D --num-chains 5`."
+        )
+    protocol = raw["protocol"]
+    for key, optional in (("steps", False), ("num_chains", True), ("execute", True)):
+        _positive(f"protocol.{key}", protocol[key], optional=optional)
+    if not isinstance(raw["seed"], int) or raw["seed"] < 0:
+        raise UsageError(f"expected seed to be a whole number from 0 up; found {raw['seed']!r}")
+    if not raw["sim"]["deterministic"] and raw["sim"]["backend"] == "calvin_eval":
+        raise UsageError(
+            "sim.deterministic=false needs sim.backend=calvin_env: our own world has no other way"
+        )
+    if protocol["select"] is not None:
+        protocol["select"] = _selection_text(protocol["select"])
+    return EvalConfig(
+        ckpt=str(raw["ckpt"]),
+        split=_split(str(raw["split"])),
+        out=None if raw["out"] is None else str(raw["out"]),
+        overwrite=bool(raw["overwrite"]),
+        seed=raw["seed"],
+        sim=SimConfig(**raw["sim"]),
+        protocol=ProtocolConfig(**protocol),
+        policy=PolicyConfig(**raw["policy"]),
+    )
+
+
+def _positive(name: str, value: Any, *, optional: bool) -> None:
+    if value is None and optional:
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UsageError(f"expected {name} to be a whole number from 1 up; found {value!r}")
+
+
+def _selection_text(value: Any) -> str:
+    """`3,17,40-49` as text; Hydra reads a bare 3,17 as a sweep and a bare 3 as a number."""
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return str(value)
+
+
+def _split(name: str) -> str:
+    """Papers write ABC->D, ABC_D and ABC-D for one thing."""
+    plain = re.sub(r"(->|→|-)", "_", name.strip()).upper().removeprefix("TASK_")
+    if plain not in SPLITS:
+        raise UnknownNameError("split", name, SPLITS)
+    return plain

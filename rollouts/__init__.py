@@ -1,0 +1,1 @@
+"""The rollout engine: chains of five subtasks, from a policy and a simulator to records."""

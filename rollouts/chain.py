@@ -1,0 +1,194 @@
+"""One chain: five subtasks in one world, as the benchmark's protocol has it.
+
+Hold `run_subtask` against protocol section 10: observe, reset the policy, note the start, act up
+to the budget, ask the oracle for this subtask only after every action; a success moves on in the
+same world, a failure ends the chain.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from calvin_eval.errors import AssetError, PolicyError, RenderError
+from calvin_eval.results.schema import ChainRecord, SubtaskRecord
+from calvin_eval.sim.chains import Chain
+from calvin_eval.sim.instructions import InstructionSet
+from calvin_eval.sim.oracle import TaskOracle
+from calvin_eval.sim.world import Needs
+from calvin_eval.wrappers.policy import Action, Policy, Request
+
+
+class Simulator(Protocol):
+    """What a chain needs of an environment; both backends have it."""
+
+    def start(self, robot_obs: Any = None, scene_obs: Any = None) -> None:
+        """Build a fresh world in the given state."""
+
+    def advance(self, action: Any) -> None:
+        """Apply one action."""
+
+    def observe(self, *, rgb: Sequence[str] = (), depth: Sequence[str] = ()) -> dict[str, Any]:
+        """The observation with the named images."""
+
+    def get_state_obs(self) -> Mapping[str, Any]:
+        """`robot_obs` and `scene_obs`."""
+
+    def get_info(self, needs: Needs | None = None) -> dict[str, Any]:
+        """The info that tasks are judged by."""
+
+    def close(self) -> None:
+        """Free the simulator."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """The protocol's variable parts; the defaults are the benchmark's own.
+
+    Attributes:
+        steps: budget of one subtask.
+        budget: what the budget counts: environment steps, or decisions of the policy.
+        policy_reset: whether the policy forgets at every subtask or only at the chain's start.
+        world_reset: whether the start state is restored for the chain or for every subtask.
+        execute: actions executed of every chunk; all if None.
+        leftover: whether the rest of a finished subtask's chunk is dropped, or kept and executed
+            in the next subtask.
+    """
+
+    steps: int = 360
+    budget: Literal["env_steps", "decisions"] = "env_steps"
+    policy_reset: Literal["subtask", "chain"] = "subtask"
+    world_reset: Literal["chain", "subtask"] = "chain"
+    execute: int | None = None
+    leftover: Literal["drop", "keep"] = "drop"
+
+
+class ChainRunner:
+    """Runs chains one after another in one simulator.
+
+    Args:
+        env: the simulator.
+        oracle: judges the subtasks.
+        policy: decides.
+        instructions: one sentence per chain and subtask.
+        rules: the protocol's variable parts.
+        on_step: called after every environment step (a progress display, for example).
+    """
+
+    def __init__(
+        self,
+        env: Simulator,
+        oracle: TaskOracle,
+        policy: Policy,
+        *,
+        instructions: InstructionSet,
+        rules: Rules = Rules(),  # noqa: B008 - frozen
+        on_step: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._env = env
+        self._oracle = oracle
+        self._policy = policy
+        self._instructions = instructions
+        self._rules = rules
+        self._on_step = on_step
+        self._pending: deque[Action] = deque()
+
+    def run(self, chain: Chain) -> ChainRecord:
+        """Run one chain; an exception of the policy makes an error record, not a failed subtask."""
+        self._pending.clear()
+        subtasks: list[SubtaskRecord] = []
+        error = None
+        try:
+            self._env.start(chain.robot_obs, chain.scene_obs)
+            for position in range(len(chain.tasks)):
+                subtasks.append(self._run_subtask(chain, position))
+                if not subtasks[-1].success:
+                    break
+        except (AssetError, RenderError):
+            raise  # no chain can run where the simulator itself is broken
+        except Exception:
+            error = traceback.format_exc()
+        return ChainRecord(
+            chain=chain.id,
+            initial_state=dict(chain.initial_state),
+            tasks=chain.tasks,
+            subtasks=tuple(subtasks),
+            status="completed" if error is None else "error",
+            error=error,
+        )
+
+    def _run_subtask(self, chain: Chain, position: int) -> SubtaskRecord:
+        started = time.perf_counter()
+        task = chain.tasks[position]
+        instruction = self._instructions.text(task, chain.id, position)
+        if position and self._rules.world_reset == "subtask":
+            self._env.start(chain.robot_obs, chain.scene_obs)
+        if not position or self._rules.policy_reset == "subtask":
+            self._policy.reset(chain.id, instruction)
+        if self._rules.leftover == "drop":
+            self._pending.clear()
+        steps, success = self._attempt(chain.id, position, task, instruction)
+        return SubtaskRecord(
+            task=task,
+            instruction=instruction,
+            success=success,
+            steps=steps,
+            seconds=time.perf_counter() - started,
+            state_hash=state_hash(self._env.get_state_obs()),
+        )
+
+    def _attempt(
+        self, session: int, position: int, task: str, instruction: str
+    ) -> tuple[int, bool]:
+        """Act until the oracle is satisfied or the budget is spent: (steps, success)."""
+        needs = self._oracle.needs((task,))
+        start = self._env.get_info(needs)
+        steps = decisions = 0
+        by_steps = self._rules.budget == "env_steps"
+        while True:
+            if by_steps and steps == self._rules.steps:
+                return steps, False
+            if not self._pending:
+                if not by_steps and decisions == self._rules.steps:
+                    return steps, False
+                self._decide(session, position, steps, instruction)
+                decisions += 1
+            self._env.advance(self._pending.popleft())
+            steps += 1
+            self._on_step()
+            if self._oracle.achieved(start, self._env.get_info(needs), (task,)):
+                return steps, True
+
+    def _decide(self, session: int, position: int, step: int, instruction: str) -> None:
+        """Ask the policy and queue what is to be executed of its chunk."""
+        requirements = self._policy.requirements
+        request = Request(
+            session=session,
+            instruction=instruction,
+            position=position,
+            step=step,
+            obs=self._env.observe(rgb=requirements.rgb, depth=requirements.depth),
+            info=self._env.get_info() if requirements.privileged else None,
+        )
+        chunks = self._policy.act([request])
+        if len(chunks) != 1 or not len(chunks[0]):
+            raise PolicyError(
+                "expected one chunk of at least one action for one request; found "
+                f"{len(chunks)} chunks with {[len(chunk) for chunk in chunks]} actions"
+            )
+        self._pending.extend(chunks[0][: self._rules.execute])
+
+
+def state_hash(state: Mapping[str, Any]) -> str:
+    """First 32 hex digits of the SHA-256 over `robot_obs` and `scene_obs` as little-endian doubles."""
+    digest = hashlib.sha256()
+    for name in ("robot_obs", "scene_obs"):
+        digest.update(np.asarray(state[name], dtype="<f8").tobytes())
+    return digest.hexdigest()[:32]

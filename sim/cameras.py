@@ -1,0 +1,81 @@
+"""The two cameras of the benchmark, as matrices for Bullet's renderers.
+
+Facts: protocol section 6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calvin_eval.errors import RenderError, UnknownNameError
+from calvin_eval.sim.packs import AssetPack, CameraSpec
+from calvin_eval.sim.world import World
+
+GRIPPER_LINK = "gripper_cam"
+
+
+def resolve_cameras(pack: AssetPack, cameras: Sequence[str | CameraSpec]) -> tuple[CameraSpec, ...]:
+    """Specifications for camera names; a specification of the caller's own passes through.
+
+    Raises:
+        RenderError: tactile images are asked for, which calvin-eval does not make.
+        UnknownNameError: the pack has no such camera.
+    """
+    specs = []
+    for camera in cameras:
+        if isinstance(camera, CameraSpec):
+            specs.append(camera)
+        elif camera in pack.cameras:
+            specs.append(pack.cameras[camera])
+        elif "tactile" in str(camera):
+            raise RenderError(
+                "expected the cameras static and gripper; found tactile, which calvin-eval does "
+                "not simulate. Policies that need tactile images run on upstream's own package: "
+                "sim.backend=calvin_env."
+            )
+        else:
+            raise UnknownNameError("camera", camera, pack.cameras)
+    return tuple(specs)
+
+
+class Camera:
+    """A camera in a world: where it looks now, and how its depth buffer reads in metres."""
+
+    def __init__(self, spec: CameraSpec, world: World) -> None:
+        self.spec = spec
+        self._world = world
+        bullet = world.bullet
+        self.projection: Any = bullet.computeProjectionMatrixFOV(
+            fov=spec.fov, aspect=spec.aspect, nearVal=spec.near, farVal=spec.far
+        )
+        self._fixed_view: Any = None
+        if spec.look_from is not None:
+            self._fixed_view = bullet.computeViewMatrix(
+                cameraEyePosition=spec.look_from,
+                cameraTargetPosition=spec.look_at,
+                cameraUpVector=spec.up,
+            )
+
+    def view(self) -> Any:
+        """The view matrix, 16 numbers in OpenGL's column order.
+
+        The gripper camera's link pose is the one that Bullet computed before the last physics
+        step, which is what upstream's images show.
+        """
+        if self._fixed_view is not None:
+            return self._fixed_view
+        bullet, robot = self._world.bullet, self._world.robot
+        position, quaternion = bullet.getLinkState(robot.body, robot.link(GRIPPER_LINK))[:2]
+        rotation = np.array(bullet.getMatrixFromQuaternion(quaternion)).reshape(3, 3)
+        eye = np.array(position)
+        return bullet.computeViewMatrix(eye, eye + rotation[:, 1], -rotation[:, 2])
+
+    def metres(self, depth_buffer: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Distance along the viewing direction in metres, float32, from a depth buffer in 0..1."""
+        near, far = self.spec.near, self.spec.far
+        depth: NDArray[np.float32] = 1.0 * far * near / (far - (far - near) * depth_buffer)
+        return depth

@@ -1,0 +1,212 @@
+"""CALVIN's own step interface over our world, drawing only what is asked for.
+
+`reset`, `step`, `get_obs`, `get_state_obs`, `get_info` and `render` behave like upstream's
+environment (protocol section 7). Rollout engines use `advance` and `observe` instead, which
+neither draw nor collect what nobody reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calvin_eval.errors import RenderError, UnknownNameError, UsageError
+from calvin_eval.sim.actions import parse_action
+from calvin_eval.sim.cameras import Camera, resolve_cameras
+from calvin_eval.sim.packs import AssetPack, CameraSpec, load_pack
+from calvin_eval.sim.render import Renderer, RenderInfo, resolve_backend
+from calvin_eval.sim.world import REVISIONS, Needs, Revision, World
+
+_FREE_TRIES = 1000
+_MIN_BLOCK_DISTANCE = 0.1  # metres between block centres: no two boxes can touch
+
+
+class PlayTableEnv:
+    """One environment.
+
+    Args:
+        world: the simulator.
+        render: who draws; see `resolve_backend`.
+        cameras: which cameras `get_obs` and `step` draw.
+        seed: for the sampled start of a `reset()` without a state.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        *,
+        render: RenderInfo,
+        cameras: Sequence[str | CameraSpec] = ("static", "gripper"),
+        seed: int = 0,
+    ) -> None:
+        self.world = world
+        self.render_info = render
+        drawn = () if render.backend == "none" else resolve_cameras(world.pack, cameras)
+        self.cameras = tuple(spec.name for spec in drawn)
+        self._renderer = Renderer(render, world)
+        self._cameras = {spec.name: Camera(spec, world) for spec in drawn}
+        self._rng = np.random.default_rng(seed)
+
+    def reset(self, robot_obs: Any = None, scene_obs: Any = None) -> dict[str, Any]:
+        """Build a fresh world in the given state and observe it.
+
+        Args:
+            robot_obs: (15,) as `get_state_obs` gives it; the scene's own initial pose if absent.
+            scene_obs: (24,); if absent, everything is closed and off and the blocks are sampled
+                on the scene's surfaces from the environment's seed.
+
+        Raises:
+            InvalidStateError: wrong length, NaN or infinity, or a light that is neither 0 nor 1.
+        """
+        self.start(robot_obs, scene_obs)
+        return self.get_obs()
+
+    def start(self, robot_obs: Any = None, scene_obs: Any = None) -> None:
+        """`reset` without observing."""
+        world = self.world
+        scene = self._sampled_scene() if scene_obs is None else scene_obs
+        world.check_state(np.zeros(15) if robot_obs is None else robot_obs, scene)
+        world.reset(robot_obs, scene)
+
+    def step(self, action: Any) -> tuple[dict[str, Any], int, bool, dict[str, Any]]:
+        """Apply one action for a thirtieth of a second.
+
+        Args:
+            action: a relative 7-vector (x50 position, x20 euler, gripper -1/1), an absolute
+                (position, orientation, gripper) tuple, or a dict with type and action. It is
+                never modified.
+
+        Returns:
+            Observation, reward 0, done False, and the info, as upstream.
+
+        Raises:
+            InvalidActionError: the action cannot be meant; nothing has moved.
+        """
+        self.advance(action)
+        return self.get_obs(), 0, False, self.get_info()
+
+    def advance(self, action: Any) -> None:
+        """`step` without observing."""
+        parsed = parse_action(action)
+        self._require_reset()
+        self.world.step(parsed)
+
+    def get_obs(self) -> dict[str, Any]:
+        """CALVIN's observation with the images of every camera of this environment."""
+        return self.observe(rgb=self.cameras, depth=self.cameras)
+
+    def observe(
+        self, *, rgb: Collection[str] = (), depth: Collection[str] = ()
+    ) -> dict[str, Any]:
+        """CALVIN's observation with the named images only; a camera is drawn at most once.
+
+        Returns:
+            `rgb_obs` of `rgb_<camera>` (H, W, 3) uint8, `depth_obs` of `depth_<camera>` (H, W)
+            float32 metres, `robot_obs` (15,) and `scene_obs` (24,) float64.
+        """
+        obs: dict[str, Any] = {"rgb_obs": {}, "depth_obs": {}}
+        for name in dict.fromkeys((*rgb, *depth)):
+            colour, distance = self._renderer.draw(self._camera(name))
+            if name in rgb:
+                obs["rgb_obs"][f"rgb_{name}"] = colour
+            if name in depth:
+                obs["depth_obs"][f"depth_{name}"] = distance
+        return {**obs, **self.get_state_obs()}
+
+    def get_state_obs(self) -> dict[str, NDArray[np.float64]]:
+        """`robot_obs` (15,) and `scene_obs` (24,) float64; never draws."""
+        self._require_reset()
+        return {"robot_obs": self.world.robot.observe(), "scene_obs": self.world.scene_obs()}
+
+    def get_info(self, needs: Needs | None = None) -> dict[str, Any]:
+        """Upstream's info for the task oracle, or the part of it that `needs` names."""
+        self._require_reset()
+        return self.world.info(needs)
+
+    def render(self, mode: Literal["rgb_array"] = "rgb_array") -> NDArray[np.uint8]:
+        """The static camera's image (200, 200, 3) uint8."""
+        if mode != "rgb_array":
+            raise UsageError(f"expected mode 'rgb_array' (no window is ever opened); found {mode!r}")
+        image: NDArray[np.uint8] = self.observe(rgb=("static",))["rgb_obs"]["rgb_static"]
+        return image
+
+    def close(self) -> None:
+        """Free the physics server; a second call does nothing."""
+        self.world.close()
+
+    def __enter__(self) -> PlayTableEnv:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _camera(self, name: str) -> Camera:
+        if name not in self._cameras:
+            if self.render_info.backend == "none":
+                raise RenderError(
+                    f"expected a renderer for camera {name!r}; this environment was made with "
+                    "render='none' and has no images. Make it with render='auto'."
+                )
+            raise UnknownNameError("camera of this environment", name, self._cameras)
+        return self._cameras[name]
+
+    def _require_reset(self) -> None:
+        if not self.world.built:
+            raise UsageError("expected reset() before this call; the world is empty until then")
+        if self.world.bullet.id < 0:
+            raise UsageError("this environment is closed; make a new one")
+
+    def _sampled_scene(self) -> NDArray[np.float64]:
+        """A `scene_obs` with blocks on random surfaces, no two near each other."""
+        scene = self.world.scene
+        surfaces: Mapping[str, Any] = scene.surfaces
+        for _ in range(_FREE_TRIES):
+            poses = []
+            for _block in scene.blocks:
+                low, high = surfaces[str(self._rng.choice(list(surfaces)))]
+                yaw = self._rng.uniform(-np.pi, np.pi)
+                poses.append([*self._rng.uniform(low, high), 0.0, 0.0, yaw])
+            centres = np.array(poses)[:, :2]
+            gaps = np.linalg.norm(centres[:, None] - centres[None], axis=-1)
+            if gaps[np.triu_indices(len(centres), 1)].min(initial=np.inf) > _MIN_BLOCK_DISTANCE:
+                break
+        still = self.world.scene_obs_size - 6 * len(scene.blocks)
+        return np.concatenate([np.zeros(still), np.ravel(poses)])
+
+
+def make_env(
+    scene: str = "D",
+    *,
+    assets: str | AssetPack = "builtin",
+    revision: Revision = "pinned",
+    render: str = "none",
+    cameras: Sequence[str | CameraSpec] = ("static", "gripper"),
+    seed: int = 0,
+) -> PlayTableEnv:
+    """Make an environment with CALVIN's step interface.
+
+    Args:
+        scene: A, B, C or D.
+        assets: `builtin`, `official`, the path of a `mees/calvin` checkout, or a loaded pack.
+        revision: `pinned` (what papers evaluate on) or `head`; they differ in the button.
+        render: `none`, `egl`, `tiny`, or `auto` (EGL where it works, else tiny with a warning).
+        cameras: which cameras `get_obs` and `step` draw; a `CameraSpec` may give another size.
+        seed: for a `reset()` without a state.
+
+    Raises:
+        AssetError, RenderError, UnknownNameError: see their messages.
+    """
+    if revision not in REVISIONS:
+        raise UnknownNameError("revision", revision, REVISIONS)
+    pack = assets if isinstance(assets, AssetPack) else load_pack(assets)
+    world = World(pack, scene, revision)
+    return PlayTableEnv(world, render=resolve_backend(render), cameras=cameras, seed=seed)
