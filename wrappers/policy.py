@@ -57,6 +57,8 @@ class Request:
         obs: CALVIN's observation with `robot_obs` (15,) float64, `scene_obs` (24,) float64 and,
             as far as required, `rgb_obs` (H, W, 3) uint8 and `depth_obs` (H, W) float32 metres.
         info: the simulator's info, only for policies that require privileged state.
+        frames: observations between the last decision and this one, oldest first, only for
+            policies that require every step; empty when a chunk has one action.
     """
 
     session: int
@@ -65,11 +67,16 @@ class Request:
     step: int
     obs: Mapping[str, Any]
     info: Mapping[str, Any] | None = None
+    frames: Sequence[Mapping[str, Any]] = ()
 
 
 @runtime_checkable
 class Policy(Protocol):
-    """What the rollout engine talks to."""
+    """What the rollout engine talks to.
+
+    A policy that can serve only so many chains at once has an attribute `max_sessions`; the
+    engine then makes further instances of it, or gives it fewer workers.
+    """
 
     requirements: Requirements
 

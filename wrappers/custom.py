@@ -1,0 +1,188 @@
+"""Adapter for models written to CALVIN's own interface: `reset()` and `step(obs, goal)`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calvin_eval.errors import CheckpointError, PolicyError, UnknownNameError
+from calvin_eval.wrappers.policy import Action, Chunk, Request, Requirements
+
+UPSTREAM = Requirements(rgb=("static", "gripper"), depth=("static", "gripper"))
+"""What CALVIN's own evaluation gives to a model whenever it calls `step`."""
+
+
+class CustomModelPolicy:
+    """Runs one model with CALVIN's custom-model interface as a policy.
+
+    The model's `reset()` is called before every subtask, and `step(obs, goal)` with CALVIN's
+    observation and the instruction whenever an action is due. The interface knows of no
+    sessions, so one model serves one chain at a time; `max_sessions` says so to the engine.
+
+    The model may narrow what is rendered by an attribute `requirements`: a `Requirements` or a
+    mapping of its fields.
+
+    Args:
+        factory: makes the model; called once.
+        name: how messages call the model, for example `my_policy.py:Reach`.
+    """
+
+    max_sessions = 1
+
+    def __init__(self, factory: Callable[[], Any], name: str) -> None:
+        self.name = name
+        self.model = factory()
+        missing = [m for m in ("reset", "step") if not callable(getattr(self.model, m, None))]
+        if missing:
+            raise CheckpointError(
+                f"{name}: expected an object with reset() and step(obs, goal), found "
+                f"{type(self.model).__name__} without {' and '.join(missing)}."
+            )
+        wanted = getattr(self.model, "requirements", None)
+        self.requirements = UPSTREAM if wanted is None else read_requirements(wanted, name)
+        for asked in ("privileged", "every_step"):
+            if getattr(self.requirements, asked):
+                raise CheckpointError(
+                    f"{name}: requirements.{asked} needs act(requests): step(obs, goal) has no "
+                    "place for the simulator's info or for earlier frames. See docs/policies.md."
+                )
+        self._session: int | None = None
+
+    def reset(self, session: int, instruction: str) -> None:
+        """Start a subtask: the model forgets whatever it served before."""
+        self._session = session
+        self.model.reset()
+
+    def act(self, requests: Sequence[Request]) -> list[Chunk]:
+        """Step the model once, for exactly one request.
+
+        Raises:
+            PolicyError: several requests came at once, or a session that was not the last one
+                to be reset, or the model returned something that is not an action.
+        """
+        if len(requests) != 1:
+            raise PolicyError(
+                f"{self.name}: step(obs, goal) serves one chain at a time, but {len(requests)} "
+                "asked at once: give every worker its own model, batch size one."
+            )
+        request = requests[0]
+        if request.session != self._session:
+            raise PolicyError(self._interleaved(request.session))
+        obs = {k: dict(v) if isinstance(v, Mapping) else v for k, v in request.obs.items()}
+        return [to_chunk(self.model.step(obs, request.instruction), self.name)]
+
+    def _interleaved(self, session: int) -> str:
+        if self._session is None:
+            return f"{self.name}: chain {session} asked for an action before its reset."
+        return (
+            f"{self.name}: chain {session} asked for an action, but the model was last reset for "
+            f"chain {self._session} and keeps the history of one chain only: finish a chain "
+            "before the next one starts, or give every worker its own model."
+        )
+
+
+def read_requirements(value: object, name: str) -> Requirements:
+    """Requirements from a `Requirements` or from a mapping of its fields.
+
+    Raises:
+        CheckpointError: a value has the wrong type.
+        UnknownNameError: a key is not a field of `Requirements`.
+    """
+    if isinstance(value, Requirements):
+        return value
+    if not isinstance(value, Mapping):
+        raise CheckpointError(
+            f"{name}: expected requirements to be a Requirements or a mapping such as "
+            f"{{'rgb': ['static']}}, found {type(value).__name__}."
+        )
+    known = [field.name for field in fields(Requirements)]
+    for key, entry in value.items():
+        if key not in known:
+            raise UnknownNameError(f"requirement of {name}", key, known)
+        if key in ("rgb", "depth"):
+            listed = isinstance(entry, (list, tuple)) and all(isinstance(c, str) for c in entry)
+            if not listed:
+                raise CheckpointError(
+                    f"{name}: expected requirements[{key!r}] to list cameras such as "
+                    f"['static', 'gripper'], found {entry!r}."
+                )
+        elif not isinstance(entry, bool):
+            raise CheckpointError(
+                f"{name}: expected requirements[{key!r}] to be true or false, found {entry!r}."
+            )
+    cameras = {key: tuple(value[key]) for key in ("rgb", "depth") if key in value}
+    return Requirements(**{**value, **cameras})
+
+
+def to_chunk(output: object, name: str) -> Chunk:
+    """What a model returned, as a chunk of environment actions.
+
+    Arrays, tensors and lists of shape (7,), (1, 7), (1, 1, 7) or (k, 7) become an array (k, 7)
+    on the CPU. The floating type is kept, because the simulator scales in the caller's type as
+    upstream does (bfloat16, which NumPy lacks, becomes float32); integers become float64.
+    Absolute `(position, orientation, gripper)` tuples and dicts are one action and pass
+    unchanged but for tensors inside, and so do lists of them.
+
+    Raises:
+        PolicyError: the output is none of these.
+    """
+    if _is_whole_action(output):
+        return [_without_tensors(output)]
+    if isinstance(output, list) and output and all(_is_whole_action(entry) for entry in output):
+        return [_without_tensors(entry) for entry in output]
+    try:
+        array = _to_numpy(output)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise PolicyError(_not_an_action(name, f"{type(output).__name__}: {error}")) from error
+    if array.dtype.kind in "iub":
+        array = array.astype(np.float64)
+    if array.dtype.kind != "f":
+        raise PolicyError(_not_an_action(name, f"{type(output).__name__} of {array.dtype}"))
+    rows = array[0] if array.ndim == 3 and array.shape[0] == 1 else array
+    rows = rows[None] if rows.ndim == 1 else rows
+    if rows.ndim != 2 or rows.shape[1] != 7 or not len(rows):
+        raise PolicyError(_not_an_action(name, f"shape {array.shape}"))
+    # A copy: a model may write its next action into the same buffer.
+    return cast("NDArray[np.floating[Any]]", rows.copy())
+
+
+def _not_an_action(name: str, found: str) -> str:
+    return (
+        f"{name}: expected step() to return an action: numbers of shape (7,) or (k, 7), a tuple "
+        f"(position, orientation, gripper), or a dict with type and action; found {found}."
+    )
+
+
+def _is_whole_action(value: object) -> bool:
+    """Whether this is an action in a form other than numbers of shape (7,)."""
+    return isinstance(value, Mapping) or (isinstance(value, tuple) and len(value) == 3)
+
+
+def _is_tensor(value: object) -> bool:
+    return hasattr(value, "detach") and hasattr(value, "cpu")
+
+
+def _to_numpy(value: Any) -> NDArray[Any]:
+    """An array of the same floating type; torch is recognised without importing it."""
+    if _is_tensor(value):
+        value = value.detach().cpu()
+        return np.asarray(value.float() if str(value.dtype) == "torch.bfloat16" else value)
+    if isinstance(value, (list, tuple)):
+        value = [_to_numpy(entry) if _is_tensor(entry) else entry for entry in value]
+    array = np.asarray(value)
+    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+
+
+def _without_tensors(action: Any) -> Action:
+    """The same action with every tensor in it as an array."""
+    if isinstance(action, Mapping):
+        if not any(map(_is_tensor, action.values())):
+            return action
+        return {k: _to_numpy(v) if _is_tensor(v) else v for k, v in action.items()}
+    if not any(map(_is_tensor, action)):
+        return cast("Action", action)
+    return cast("Action", tuple(_to_numpy(v) if _is_tensor(v) else v for v in action))

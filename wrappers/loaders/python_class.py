@@ -1,0 +1,196 @@
+"""`module:Class` and `file.py:Class`: policies that are Python code of the user's."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from calvin_eval.errors import CalvinEvalError, CheckpointError, UnknownNameError, UsageError
+from calvin_eval.wrappers.custom import CustomModelPolicy
+from calvin_eval.wrappers.loaders.base import LoadedPolicy, Source, file_facts
+from calvin_eval.wrappers.policy import Policy, Requirements
+from calvin_eval.wrappers.tensor_contract import last_line
+
+SPEC = re.compile(r"(?P<module>.+):(?P<attribute>[A-Za-z_]\w*)")
+MODULE_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+
+
+def is_class_spec(ckpt: str) -> bool:
+    """Whether a checkpoint's text reads `module:Class` or `file.py:Class`."""
+    match = SPEC.fullmatch(ckpt)
+    if match is None:
+        return False
+    module = match["module"]
+    return module.endswith(".py") or MODULE_NAME.fullmatch(module) is not None
+
+
+def load_class(source: Source) -> LoadedPolicy:
+    """Import the module, construct the class with the options, and adapt it if need be.
+
+    Naming a class is asking for its code to run, so no further trust is needed.
+
+    Raises:
+        CheckpointError: the code cannot be imported or constructed, or is no policy.
+        UnknownNameError: the module has no such class.
+        UsageError: the constructor does not take the options.
+    """
+    match = SPEC.fullmatch(source.ckpt)
+    if match is None:
+        raise UsageError(f"expected module:Class or file.py:Class, found {source.ckpt!r}.")
+    file = _local_file(match["module"])
+    folder = file.parent if file is not None else Path.cwd()
+    with importable(folder), _explained(source.ckpt, folder):
+        module = load_file(file) if file is not None else importlib.import_module(match["module"])
+        factory = _attribute(module, match["attribute"], match["module"])
+        _check_arguments(factory, source)
+        policy = _adapt(lambda: factory(**source.options), source.ckpt)
+    return _describe(source, policy, module)
+
+
+@contextmanager
+def importable(folder: Path) -> Iterator[None]:
+    """Let `folder` be imported from, as if a script in it ran, and only for the while."""
+    entry = str(folder.resolve())
+    sys.path.insert(0, entry)
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        if entry in sys.path:
+            sys.path.remove(entry)
+
+
+def load_file(path: Path) -> ModuleType:
+    """Execute a Python file as a module under a name of its own.
+
+    The name has part of the content's hash, so that files of one name do not meet.
+    """
+    name = f"calvin_eval_policy_{path.stem}_{file_facts(path).sha256[:12]}"
+    spec = importlib.util.spec_from_file_location(name, path.resolve())
+    if spec is None or spec.loader is None:
+        raise CheckpointError(f"{path}: expected a Python source file (.py).")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickle look their module up by name
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _local_file(module: str) -> Path | None:
+    """The file to execute, or None for a module to import by its name."""
+    if not module.endswith(".py"):
+        file = Path(f"{module}.py")
+        return file if "." not in module and file.is_file() else None
+    file = Path(module)
+    if not file.is_file():
+        raise CheckpointError(f"no such file: {module}: expected file.py:Class.")
+    return file
+
+
+@contextmanager
+def _explained(ckpt: str, folder: Path) -> Iterator[None]:
+    """Turn what the user's code raises into one line that says where in it."""
+    try:
+        yield
+    except CalvinEvalError:
+        raise
+    except (Exception, SystemExit) as error:
+        frames = [(Path(f.filename), f.lineno) for f in traceback.extract_tb(error.__traceback__)]
+        theirs = [(file, line) for file, line in frames if folder.resolve() in file.parents]
+        where = f" at {theirs[-1][0].name}:{theirs[-1][1]}" if theirs else ""
+        hint = ""
+        if isinstance(error, ModuleNotFoundError):
+            hint = " It is neither installed nor a file in that folder."
+        elif isinstance(error, SystemExit):
+            hint = ' Put what runs a script under `if __name__ == "__main__":`.'
+        raise CheckpointError(
+            f"{ckpt} cannot be loaded: {type(error).__name__}{where}: {last_line(error)}.{hint}"
+        ) from error
+
+
+def _attribute(module: ModuleType, name: str, shown: str) -> Callable[..., Any]:
+    factory = getattr(module, name, None)
+    if factory is None:
+        classes = [n for n, v in vars(module).items() if inspect.isclass(v) and n[:1] != "_"]
+        raise UnknownNameError(f"class in {shown}", name, classes or ["(none)"])
+    if not callable(factory):
+        raise CheckpointError(
+            f"{shown}:{name} is a {type(factory).__name__}: expected a class, or a function that "
+            "returns a policy."
+        )
+    result: Callable[..., Any] = factory
+    return result
+
+
+def _check_arguments(factory: Callable[..., Any], source: Source) -> None:
+    """Hold the options against the constructor's signature, before it runs."""
+    try:
+        signature = inspect.signature(factory)
+    except (TypeError, ValueError):  # some classes in C have none
+        return
+    parameters = signature.parameters.values()
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        source.check_options(p.name for p in parameters if p.kind is not p.POSITIONAL_ONLY)
+    try:
+        signature.bind(**source.options)
+    except TypeError as error:
+        raise UsageError(
+            f"{source.ckpt}: {error}: expected policy.options.NAME=VALUE for the keyword arguments "
+            f"of {signature}."
+        ) from error
+
+
+def _adapt(construct: Callable[[], Any], name: str) -> Policy:
+    """A policy of ours as it is; a model with CALVIN's interface behind the adapter."""
+    instance = construct()
+    if not callable(getattr(instance, "act", None)):
+        return CustomModelPolicy(lambda: instance, name)
+    if not isinstance(getattr(instance, "requirements", None), Requirements):
+        raise CheckpointError(
+            f"{name}: expected an attribute requirements of type Requirements beside act(), found "
+            f"{type(getattr(instance, 'requirements', None)).__name__}."
+        )
+    if not callable(getattr(instance, "reset", None)):
+        raise CheckpointError(f"{name}: expected reset(session, instruction) beside act().")
+    policy: Policy = instance
+    return policy
+
+
+def _describe(source: Source, policy: Policy, module: ModuleType) -> LoadedPolicy:
+    custom = isinstance(policy, CustomModelPolicy)
+    model = policy.model if isinstance(policy, CustomModelPolicy) else policy
+    interface = "reset() and step(obs, goal)" if custom else "reset and act"
+    facts: Mapping[str, Any] = {}
+    shown = ""
+    if module.__file__ and module.__file__.endswith(".py"):
+        found = file_facts(Path(module.__file__))
+        facts = {"source": Path(module.__file__).name, **found.metadata()}
+        shown = f" ({Path(module.__file__).name}, {found})"
+    needs = policy.requirements
+    seen = [*(f"rgb_{c}" for c in needs.rgb), *(f"depth_{c}" for c in needs.depth)]
+    return LoadedPolicy(
+        policy=policy,
+        kind="class",
+        description=(
+            f"Python class {source.ckpt}{shown}: {interface}, "
+            f"{', '.join(seen) if seen else 'no camera'}, robot_obs, instruction"
+        ),
+        metadata=source.metadata(
+            "class",
+            **facts,
+            class_name=type(model).__qualname__,
+            interface="custom_model" if custom else "policy",
+        ),
+    )
