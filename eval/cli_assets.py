@@ -12,6 +12,8 @@ import click
 
 from calvin_eval.errors import AssetError
 
+_ROWS = 20  # problems shown by `verify`
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -119,9 +121,11 @@ def _problem_table(problems: list[Problem]) -> object:
     from rich.table import Table
 
     table = Table("file", "problem", "expected", "found")
-    for problem in problems:
+    for problem in problems[:_ROWS]:
         found = (problem.found or "")[:12]
         table.add_row(problem.path, problem.kind, problem.expected[:12], found)
+    if len(problems) > _ROWS:
+        table.add_row(f"... and {len(problems) - _ROWS} more")
     table.columns[0].overflow = "fold"
     return table
 

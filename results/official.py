@@ -1,0 +1,132 @@
+"""Whether a score may stand beside published ones, and if not, why not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+OFFICIAL_CHAINS = 1000
+OFFICIAL_REVISION = "pinned"
+OFFICIAL_SCENE = "D"
+OFFICIAL_BUDGET = "360 env_steps"
+OFFICIAL_RENDERER = "egl"
+
+_HASH_DIGITS = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProtocolFacts:
+    """What was run, beside the official values that are data and not constants.
+
+    Attributes:
+        pack_fingerprint: of the asset pack in use.
+        official_fingerprint: of the official pack.
+        revision: of calvin_env whose rules were followed.
+        chain_list_hash: of the chain list in use.
+        official_chain_list_hash: of the 1000 official chains.
+        planned: chains the run was meant to have.
+        completed: chains that ended by success or failure.
+        errors: chains that ended by an error.
+        instructions_hash: of the instructions the policy was given.
+        official_instructions_hash: of the official pack's validation instructions.
+        step_budget: of one subtask: a number and what it counts, as in `360 env_steps`.
+        policy_reset: when the policy forgets: `subtask`, or something else.
+        world_reset: when a fresh, deterministic world is built: `chain`, or something else.
+        leftover: what becomes of a finished subtask's remaining actions: `drop`, or something
+            else.
+        scene: letter of the scene.
+        renderer: name of the renderer that made the images; `none` if none did.
+        needs_images: whether the policy requires any image.
+        privileged: whether the policy reads the simulator's own state.
+    """
+
+    pack_fingerprint: str
+    official_fingerprint: str
+    revision: str
+    chain_list_hash: str
+    official_chain_list_hash: str
+    planned: int
+    completed: int
+    errors: int
+    instructions_hash: str
+    official_instructions_hash: str
+    step_budget: str
+    policy_reset: str
+    world_reset: str
+    leftover: str
+    scene: str
+    renderer: str
+    needs_images: bool
+    privileged: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """Whether a result is official, and one sentence for each thing that speaks against it."""
+
+    official: bool
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Check:
+    subject: str
+    expected: Callable[[ProtocolFacts], str]
+    found: Callable[[ProtocolFacts], str]
+
+    def reason(self, facts: ProtocolFacts) -> str | None:
+        expected, found = self.expected(facts), self.found(facts)
+        if found and expected == found:
+            return None
+        return f"{self.subject}: expected {_brief(expected)}, found {_brief(found) or 'nothing'}."
+
+
+def _brief(value: str) -> str:
+    """A hash by its first digits, as people read it; anything else as it is."""
+    return value[:_HASH_DIGITS] if re.fullmatch("[0-9a-f]{64}", value) else value
+
+
+def _renderer_expected(facts: ProtocolFacts) -> str:
+    unseen = not facts.needs_images and facts.renderer == "none"
+    return "none" if unseen else OFFICIAL_RENDERER
+
+
+_CHECKS = (
+    _Check(
+        "Fingerprint of the asset pack",
+        lambda facts: facts.official_fingerprint,
+        lambda facts: facts.pack_fingerprint,
+    ),
+    _Check("Revision of calvin_env", lambda _: OFFICIAL_REVISION, lambda facts: facts.revision),
+    _Check("Scene", lambda _: OFFICIAL_SCENE, lambda facts: facts.scene),
+    _Check(
+        "Hash of the chain list",
+        lambda facts: facts.official_chain_list_hash,
+        lambda facts: facts.chain_list_hash,
+    ),
+    _Check("Planned chains", lambda _: str(OFFICIAL_CHAINS), lambda facts: str(facts.planned)),
+    _Check("Completed chains", lambda _: str(OFFICIAL_CHAINS), lambda facts: str(facts.completed)),
+    _Check("Chains that ended by an error", lambda _: "0", lambda facts: str(facts.errors)),
+    _Check(
+        "Hash of the instructions",
+        lambda facts: facts.official_instructions_hash,
+        lambda facts: facts.instructions_hash,
+    ),
+    _Check("Budget per subtask", lambda _: OFFICIAL_BUDGET, lambda facts: facts.step_budget),
+    _Check("Reset of the policy per", lambda _: "subtask", lambda facts: facts.policy_reset),
+    _Check("Fresh world per", lambda _: "chain", lambda facts: facts.world_reset),
+    _Check("Leftover actions of a subtask", lambda _: "drop", lambda facts: facts.leftover),
+    _Check("Renderer of the policy's images", _renderer_expected, lambda facts: facts.renderer),
+    _Check(
+        "What the policy sees",
+        lambda _: "observations only",
+        lambda facts: "the simulator's own state" if facts.privileged else "observations only",
+    ),
+)
+
+
+def official_verdict(facts: ProtocolFacts) -> Verdict:
+    """Hold the facts of a run against the official protocol."""
+    reasons = tuple(reason for check in _CHECKS if (reason := check.reason(facts)) is not None)
+    return Verdict(official=not reasons, reasons=reasons)

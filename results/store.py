@@ -1,0 +1,196 @@
+"""The folder of one run: header, journal and derived files.
+
+Files that are written whole are replaced atomically, so a reader never sees half of one. A
+folder that holds something is never written into by a new run, and never deleted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+
+from calvin_eval.errors import RunFolderError
+from calvin_eval.results.journal import Journal, read_journal
+from calvin_eval.results.schema import SCHEMA_VERSION, ChainRecord
+
+HEADER = "header.json"
+JOURNAL = "chains.jsonl"
+
+RunStatus: TypeAlias = Literal["started", "finished", "interrupted", "error"]
+
+_log = logging.getLogger(__name__)
+
+
+class RunFolder:
+    """A run on disk; built by `create` or `open`.
+
+    Attributes:
+        path: the folder.
+        moved_to: where `create(..., overwrite=True)` put the run that was there before.
+    """
+
+    def __init__(self, path: Path, *, moved_to: Path | None = None) -> None:
+        self.path = path
+        self.moved_to = moved_to
+
+    @classmethod
+    def create(
+        cls, path: str | os.PathLike[str], header: Mapping[str, Any], *, overwrite: bool = False
+    ) -> RunFolder:
+        """Make a folder for a new run and write its header, with status `started`.
+
+        Args:
+            path: the folder; may exist if it is empty.
+            header: JSON values; `schema_version` and `status` are added in front.
+            overwrite: if a run is there already, rename its folder to `NAME.bak-N` first.
+
+        Raises:
+            RunFolderError: the folder holds something (without `overwrite`), holds something
+                that is not a run (with it), or cannot be made.
+        """
+        folder = Path(path).resolve()
+        moved_to = None
+        try:
+            if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+                moved_to = _move_aside(folder, overwrite=overwrite)
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunFolderError(f"cannot make the run folder {folder}: {error}") from error
+        run = cls(folder, moved_to=moved_to)
+        first = {"schema_version": SCHEMA_VERSION, "status": "started"}
+        run.write_json(HEADER, {**first, **{k: v for k, v in header.items() if k not in first}})
+        return run
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> RunFolder:
+        """Open an existing run; raises RunFolderError if it is none or of a foreign version."""
+        run = cls(Path(path).resolve())
+        version = run.header().get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise RunFolderError(
+                f"{run.path / HEADER}: expected schema version {SCHEMA_VERSION}, found "
+                f"{version!r}. Read this run with the calvin-eval that wrote it."
+            )
+        return run
+
+    def header(self) -> dict[str, Any]:
+        """The header as it is on disk now."""
+        header = self.read_json(HEADER)
+        if not isinstance(header, dict):
+            found = type(header).__name__
+            raise RunFolderError(f"{self.path / HEADER}: expected an object, found {found}")
+        return header
+
+    def update_header(self, **changes: Any) -> dict[str, Any]:
+        """Change or add header entries, atomically; returns the new header.
+
+        Raises:
+            ValueError: an unknown status, or a change of the schema version.
+        """
+        if "status" in changes and changes["status"] not in get_args(RunStatus):
+            raise ValueError(
+                f"header status: expected one of {get_args(RunStatus)}, found {changes['status']!r}"
+            )
+        if "schema_version" in changes:
+            raise ValueError("the schema version of a run is fixed when it is created")
+        header = {**self.header(), **changes}
+        self.write_json(HEADER, header)
+        return header
+
+    @property
+    def status(self) -> RunStatus:
+        """How far the run got: started (or killed since), finished, interrupted or error."""
+        status: RunStatus = self.header().get("status", "started")
+        if status not in get_args(RunStatus):
+            raise RunFolderError(
+                f"{self.path / HEADER}: expected a status of {get_args(RunStatus)}, "
+                f"found {status!r}"
+            )
+        return status
+
+    def journal(self) -> Journal:
+        """The journal, open for appending."""
+        return Journal(self.path / JOURNAL)
+
+    def records(self) -> list[ChainRecord]:
+        """The finished chains so far, in order of chain id; none if there is no journal yet."""
+        path = self.path / JOURNAL
+        return sorted(read_journal(path), key=lambda r: r.chain) if path.exists() else []
+
+    def read_json(self, name: str) -> Any:
+        """The content of a JSON file; raises RunFolderError if it is missing or damaged."""
+        path = self._file(name)
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise RunFolderError(
+                f"expected {name} in {self.path}, found none: is this a run folder?"
+            ) from error
+        except (OSError, ValueError) as error:
+            raise RunFolderError(f"cannot read {path} as JSON: {error}") from error
+
+    def write_json(self, name: str, data: Any) -> Path:
+        """Write a JSON file, indented, keys in the order given, atomically.
+
+        Raises:
+            ValueError: the data holds NaN or infinity, for which JSON has no word.
+            RunFolderError: the disk refuses.
+        """
+        try:
+            text = json.dumps(data, indent=2, allow_nan=False, ensure_ascii=False)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}; use null for a number that is not there") from error
+        return self.write_text(name, text + "\n")
+
+    def write_text(self, name: str, text: str) -> Path:
+        """Write a UTF-8 text file atomically; raises RunFolderError if the disk refuses."""
+        path = self._file(name)
+        try:
+            write_atomic(path, text.encode("utf-8"))
+        except OSError as error:
+            raise RunFolderError(f"cannot write {path}: {error}") from error
+        return path
+
+    def _file(self, name: str) -> Path:
+        if Path(name).name != name or name in ("", ".", ".."):
+            raise ValueError(f"expected the bare name of a file in the run folder, found {name!r}")
+        return self.path / name
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Put the bytes under that name: all of them, durably, or none. May raise OSError."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def _move_aside(folder: Path, *, overwrite: bool) -> Path:
+    if not overwrite:
+        raise RunFolderError(
+            f"expected a new or empty run folder, found {folder} with something in it. Choose "
+            "another with --out, or move the old run aside with --overwrite."
+        )
+    if not (folder / HEADER).is_file():
+        raise RunFolderError(
+            f"expected a run to overwrite, found {folder} without a {HEADER}. "
+            "Choose another folder with --out."
+        )
+    number = 1
+    while (target := folder.with_name(f"{folder.name}.bak-{number}")).exists():
+        number += 1
+    folder.rename(target)
+    _log.warning("moved the previous run to %s", target)
+    return target

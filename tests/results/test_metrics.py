@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import json
+import random
+from collections import defaultdict
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from calvin_eval.results.intervals import bootstrap_mean, wilson
+from calvin_eval.results.metrics import Count, summarize
+from calvin_eval.results.schema import ChainRecord, SubtaskRecord
+
+NAMES = tuple("abcdefgh")
+
+
+def chain(number: int, length: int, planned: int = 5, error: bool = False) -> ChainRecord:
+    """A chain of that many tasks with `length` successes; tasks depend on the number."""
+    tasks = tuple(NAMES[(number + i) % len(NAMES)] for i in range(planned))
+    attempted = length if error else min(length + 1, planned)
+    subtasks = tuple(
+        SubtaskRecord(
+            task=task,
+            instruction=task,
+            success=i < length,
+            steps=10,
+            seconds=0.5,
+            state_hash="0",
+        )
+        for i, task in enumerate(tasks[:attempted])
+    )
+    return ChainRecord(
+        chain=number,
+        initial_state={},
+        tasks=tasks,
+        subtasks=subtasks,
+        status="error" if error else "completed",
+        error="boom" if error else None,
+    )
+
+
+@st.composite
+def runs(draw: st.DrawFn) -> list[ChainRecord]:
+    shapes = draw(
+        st.lists(st.tuples(st.integers(1, 7), st.integers(0, 7), st.booleans()), max_size=25)
+    )
+    return [
+        chain(number, min(length, planned), planned, error)
+        for number, (planned, length, error) in enumerate(shapes)
+    ]
+
+
+@settings(max_examples=150, deadline=None)
+@given(runs(), st.integers(0, 3), st.randoms(use_true_random=False))
+def test_metrics_equal_a_recount(
+    records: list[ChainRecord], missing: int, shuffler: random.Random
+) -> None:
+    planned = len(records) + missing
+    summary = summarize(records, planned, resamples=50)
+
+    reached: dict[int, list[bool]] = defaultdict(list)
+    in_chain: dict[int, list[bool]] = defaultdict(list)
+    tasks: dict[str, list[bool]] = defaultdict(list)
+    lengths: list[int] = []
+    for record in records:
+        if record.error is not None:
+            continue
+        outcomes = [subtask.success for subtask in record.subtasks]
+        lengths.append(outcomes.index(False) if False in outcomes else len(outcomes))
+        for i in range(1, len(record.tasks) + 1):
+            in_chain[i].append(lengths[-1] >= i)
+        for i, subtask in enumerate(record.subtasks, 1):
+            reached[i].append(subtask.success)
+            tasks[subtask.task].append(subtask.success)
+
+    assert summary.completed == len(lengths)
+    assert summary.errors == len(records) - len(lengths)
+    assert summary.missing == missing
+    assert summary.complete == (len(lengths) == planned and planned > 0)
+    rates = {i: sum(done) / len(done) for i, done in in_chain.items()} or None
+    average = pytest.approx(np.mean(lengths)) if lengths else None
+    assert summary.partial_success_rates == rates
+    assert summary.partial_average_length == average
+    assert summary.success_rates == (rates if summary.complete else None)
+    assert summary.average_length == (average if summary.complete else None)
+    assert {t: (c.success, c.total) for t, c in summary.per_task.items()} == {
+        t: (sum(done), len(done)) for t, done in tasks.items()
+    }
+    assert {i: (c.success, c.total) for i, c in summary.per_position.items() if c.total} == {
+        i: (sum(done), len(done)) for i, done in reached.items()
+    }
+    shuffled = list(records)
+    shuffler.shuffle(shuffled)
+    assert summarize(shuffled, planned, resamples=50) == summary
+
+
+def test_five_chains_by_hand() -> None:
+    summary = summarize([chain(i, length) for i, length in enumerate([5, 3, 0, 1, 5])], 5)
+    assert summary.complete
+    assert summary.success_rates == {1: 0.8, 2: 0.6, 3: 0.6, 4: 0.4, 5: 0.4}
+    assert summary.average_length == 2.8
+    # Chain 1 (b c d e f) did three tasks: e is its failed attempt, f was never tried.
+    assert summary.per_position[4] == Count(success=2, total=3)
+    assert summary.per_task["f"].total == 1
+    assert sum(count.total for count in summary.per_task.values()) == 5 + 4 + 1 + 2 + 5
+
+
+def test_the_average_is_the_sum_of_the_rates() -> None:
+    rng = np.random.default_rng(0)
+    summary = summarize([chain(i, int(n)) for i, n in enumerate(rng.integers(0, 6, 200))], 200)
+    assert summary.success_rates is not None
+    assert summary.average_length == pytest.approx(sum(summary.success_rates.values()))
+
+
+@pytest.mark.parametrize("planned", [0, 10])
+def test_no_chains_give_no_numbers(planned: int) -> None:
+    summary = summarize([], planned)
+    assert not summary.complete
+    assert summary.missing == planned
+    assert summary.success_rates is None
+    assert summary.partial_success_rates is None
+    assert summary.partial_average_length is None
+    assert summary.partial_average_length_interval is None
+    assert dict(summary.per_task) == {}
+    json.dumps(summary.to_json(), allow_nan=False)
+
+
+def test_an_error_withholds_the_headline_and_lowers_nothing() -> None:
+    summary = summarize([chain(0, 5), chain(1, 2, error=True)], 2)
+    assert not summary.complete
+    assert (summary.completed, summary.errors, summary.missing) == (1, 1, 0)
+    assert summary.success_rates is None
+    assert summary.average_length_interval is None
+    assert summary.partial_average_length == 5
+    assert all(count.rate == 1 for count in summary.per_task.values())
+
+
+def test_chains_of_different_lengths_are_judged_by_what_they_have() -> None:
+    summary = summarize([chain(0, 2, planned=2), chain(1, 3, planned=3)], 2)
+    assert summary.success_rates == {1: 1.0, 2: 1.0, 3: 1.0}
+    assert summary.average_length == 2.5
+
+
+def test_impossible_runs_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"\[3\] more than once"):
+        summarize([chain(3, 1), chain(3, 2)], 5)
+    with pytest.raises(ValueError, match="at most 1 planned chains, found 2"):
+        summarize([chain(3, 1), chain(4, 2)], 1)
+
+
+def test_summary_as_json() -> None:
+    data = json.loads(json.dumps(summarize([chain(0, 4)], 1).to_json(), allow_nan=False))
+    assert data["success_rates"] == {"1": 1.0, "2": 1.0, "3": 1.0, "4": 1.0, "5": 0.0}
+    assert data["per_position"]["5"] == {"success": 0, "total": 1}
+    assert set(data["average_length_interval"]) == {"low", "high"}
+
+
+@given(st.integers(1, 2000), st.data())
+def test_wilson_agrees_with_scipy(total: int, data: st.DataObject) -> None:
+    success = data.draw(st.integers(0, total))
+    ours = wilson(success, total)
+    theirs = stats.binomtest(success, total).proportion_ci(method="wilson")
+    assert ours.low == pytest.approx(theirs.low, abs=1e-9)
+    assert ours.high == pytest.approx(theirs.high, abs=1e-9)
+    assert 0 <= ours.low <= success / total <= ours.high <= 1
+
+
+def test_wilson_refuses_nonsense() -> None:
+    for success, total in ((0, 0), (3, 2), (-1, 2)):
+        with pytest.raises(ValueError, match="expected 0 <= success"):
+            wilson(success, total)
+
+
+def test_bootstrap_is_seeded_ordered_by_nothing_and_about_right() -> None:
+    values = [0, 1, 2, 3, 4, 5] * 50
+    interval = bootstrap_mean(values, np.random.default_rng(7))
+    assert interval == bootstrap_mean(sorted(values), np.random.default_rng(7))
+    assert interval != bootstrap_mean(values, np.random.default_rng(8))
+    error = np.std(values) / np.sqrt(len(values))
+    assert interval.low == pytest.approx(2.5 - 1.96 * error, abs=0.1 * error)
+    assert interval.high == pytest.approx(2.5 + 1.96 * error, abs=0.1 * error)
+    assert bootstrap_mean([4], np.random.default_rng(0)).low == 4
+    with pytest.raises(ValueError, match="at least one"):
+        bootstrap_mean([], np.random.default_rng(0))

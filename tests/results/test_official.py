@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from calvin_eval.results.official import ProtocolFacts, official_verdict
+
+FACTS = ProtocolFacts(
+    pack_fingerprint="f1",
+    official_fingerprint="f1",
+    revision="pinned",
+    chain_list_hash="c1",
+    official_chain_list_hash="c1",
+    planned=1000,
+    completed=1000,
+    errors=0,
+    instructions_hash="i1",
+    official_instructions_hash="i1",
+    step_budget="360 env_steps",
+    policy_reset="subtask",
+    world_reset="chain",
+    leftover="drop",
+    scene="D",
+    renderer="egl",
+    needs_images=True,
+    privileged=False,
+)
+
+
+def test_the_official_protocol_is_official() -> None:
+    verdict = official_verdict(FACTS)
+    assert verdict.official
+    assert verdict.reasons == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"pack_fingerprint": "f2"}, "Fingerprint of the asset pack: expected f1, found f2."),
+        ({"revision": "head"}, "Revision of calvin_env: expected pinned, found head."),
+        ({"chain_list_hash": "c2"}, "Hash of the chain list: expected c1, found c2."),
+        ({"planned": 1001}, "Planned chains: expected 1000, found 1001."),
+        ({"completed": 999}, "Completed chains: expected 1000, found 999."),
+        ({"errors": 1}, "Chains that ended by an error: expected 0, found 1."),
+        ({"instructions_hash": "i2"}, "Hash of the instructions: expected i1, found i2."),
+        (
+            {"step_budget": "360 decisions"},
+            "Budget per subtask: expected 360 env_steps, found 360 decisions.",
+        ),
+        ({"policy_reset": "chain"}, "Reset of the policy per: expected subtask, found chain."),
+        ({"leftover": "keep"}, "Leftover actions of a subtask: expected drop, found keep."),
+        ({"scene": "A"}, "Scene: expected D, found A."),
+        ({"world_reset": "subtask"}, "Fresh world per: expected chain, found subtask."),
+        ({"renderer": "tiny"}, "Renderer of the policy's images: expected egl, found tiny."),
+        ({"renderer": "none"}, "Renderer of the policy's images: expected egl, found none."),
+        (
+            {"privileged": True},
+            "What the policy sees: expected observations only, found the simulator's own state.",
+        ),
+    ],
+)
+def test_each_deviation_is_named(changes: dict[str, Any], reason: str) -> None:
+    verdict = official_verdict(replace(FACTS, **changes))
+    assert not verdict.official
+    assert verdict.reasons == (reason,)
+
+
+def test_a_state_policy_needs_no_renderer() -> None:
+    assert official_verdict(replace(FACTS, needs_images=False, renderer="none")).official
+    assert official_verdict(replace(FACTS, needs_images=False)).official
+    assert not official_verdict(replace(FACTS, needs_images=False, renderer="tiny")).official
+
+
+def test_an_unknown_fingerprint_is_not_official_even_if_nothing_was_expected() -> None:
+    facts = replace(FACTS, pack_fingerprint="", official_fingerprint="")
+    assert not official_verdict(facts).official
+
+
+def test_all_reasons_are_given() -> None:
+    facts = replace(FACTS, completed=40, planned=50, errors=10, scene="B", renderer="tiny")
+    assert len(official_verdict(facts).reasons) == 5
