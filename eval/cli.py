@@ -85,19 +85,21 @@ _FLAGS = {
 @click.option("--revision", metavar="NAME", help="pinned or head, of calvin_env.  [pinned]")
 @click.option("--out", metavar="FOLDER", help="Run folder.  [runs/POLICY-SPLIT-TIME]")
 @click.option("--seed", type=int, metavar="N", help="Of the policy.  [0]")
-@click.option("--overwrite", is_flag=True, default=None, help="Move an older run of that name aside.")
+@click.option(
+    "--overwrite", is_flag=True, default=None, help="Move an older run of that name aside."
+)
 @click.option("--trust", is_flag=True, default=None, help="Allow a checkpoint that can run code.")
 @click.option("--print-config", is_flag=True, help="Show the resolved configuration and stop.")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.pass_context
 def run_command(
-    ctx: click.Context, print_config: bool, overrides: tuple[str, ...], **flags: Any
+    ctx: click.Context, /, print_config: bool, overrides: tuple[str, ...], **flags: Any
 ) -> None:
     """Run chains and score them; any configuration key may be set as KEY=VALUE."""
-    from calvin_eval.config import compose_config, quote
+    from calvin_eval.config import compose_config
 
-    given = [quote(_FLAGS[name], value) for name, value in flags.items() if value is not None]
-    config = compose_config([*overrides, *given])
+    given = {_FLAGS[name]: value for name, value in flags.items() if value is not None}
+    config = compose_config(overrides, given)
     if print_config:
         import yaml
 

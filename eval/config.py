@@ -84,12 +84,16 @@ class EvalConfig:
         return asdict(self)
 
 
-def compose_config(overrides: Sequence[str]) -> EvalConfig:
+def compose_config(
+    overrides: Sequence[str], settings: Mapping[str, Any] | None = None
+) -> EvalConfig:
     """Compose the packaged groups and overrides into a checked configuration.
 
     Args:
         overrides: Hydra overrides, `key=value` or `group=name`. Keys below `policy.options` may
             be new; any other unknown key is an error that names the nearest known one.
+        settings: values of known keys, taken literally after everything else: no character in
+            them has a meaning.
 
     Raises:
         UsageError: an override that cannot be parsed, an unknown key, or a value out of range.
@@ -106,27 +110,33 @@ def compose_config(overrides: Sequence[str]) -> EvalConfig:
             raw: Any = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
         except (HydraException, OmegaConfBaseException) as error:
             raise _usage_error(error, compose("config")) from error
+    for key, value in (settings or {}).items():
+        section, _, name = key.rpartition(".")
+        (raw[section] if section else raw)[name] = value
     _reject_unknown(raw)
     return _checked(raw)
-
-
-def quote(key: str, value: object) -> str:
-    """An override whose value Hydra takes literally, whatever characters it has."""
-    if isinstance(value, bool | int):
-        return f"{key}={str(value).lower()}"
-    text = str(value).replace("\\", "\\\\").replace("'", "\\'")
-    return f"{key}='{text}'"
 
 
 def _usage_error(error: Exception, defaults: Any) -> UsageError:
     from omegaconf import OmegaConf
 
     message = str(error).split("\n", maxsplit=1)[0]
+    if group := re.search(r"Could not find '(\w+)/([^']*)'", message):
+        return UnknownNameError(group[1], group[2], _group_names(group[1]))
     unknown = re.search(r"Could not override '([^']+)'", message)
     if not unknown:
-        return UsageError(f"{message.rstrip('.')}. Overrides have the form key=value or group=name.")
+        return UsageError(
+            f"{message.rstrip('.')}. Overrides have the form key=value or group=name."
+        )
     known = _keys(OmegaConf.to_container(defaults))
     return _unknown_key(unknown[1].lstrip("+"), known)
+
+
+def _group_names(group: str) -> list[str]:
+    from importlib.resources import files
+
+    folder = files("calvin_eval.conf") / group
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir())
 
 
 def _unknown_key(key: str, known: Sequence[str]) -> UsageError:

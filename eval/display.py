@@ -141,10 +141,9 @@ class PlainDisplay:
         last = self._tally.chains == self._total
         if last or time.monotonic() - self._said >= PLAIN_SECONDS:
             self._said = time.monotonic()
-            left = self._tally.seconds / self._tally.chains * (self._total - self._tally.chains)
-            self.note(
-                f"{self._tally.chains}/{self._total} chains  {self._tally.text()}  {left:.0f} s left"
-            )
+            done, total = self._tally.chains, self._total
+            left = self._tally.seconds / done * (total - done)
+            self.note(f"{done}/{total} chains  {self._tally.text()}  {left:.0f} s left")
 
     def end(self) -> None:
         """Nothing to take down."""
@@ -181,23 +180,24 @@ def print_run(run: Run, console: Console) -> None:
 
 def _rates_table(run: Run) -> Table:
     summary = run.summary
-    title = f"{summary.completed} chains" if summary.complete else "partial result"
+    chains = f"{summary.completed} chain{'' if summary.completed == 1 else 's'}"
+    title = chains if summary.complete else f"partial result of {chains}"
     table = Table(title=title, title_justify="left", title_style="bold")
     rates = summary.partial_success_rates or {}
     intervals = summary.partial_success_rate_intervals or {}
-    table.add_column("tasks in a row")
+    table.add_column("in a row", no_wrap=True)
     for i in rates:
-        table.add_column(str(i), justify="right")
-    table.add_column("average length", justify="right")
+        table.add_column(str(i), justify="right", no_wrap=True)
+    table.add_column("avg length", justify="right", no_wrap=True)
     mean, spread = summary.partial_average_length, summary.partial_average_length_interval
     table.add_row(
-        "success rate",
-        *(f"{100 * rate:.1f} %" for rate in rates.values()),
+        "success %",
+        *(f"{100 * rate:.1f}" for rate in rates.values()),
         "-" if mean is None else f"{mean:.3f}",
     )
     if spread is not None:
         table.add_row(
-            "95 % interval",
+            "95 %",
             *(f"{100 * i.low:.1f}-{100 * i.high:.1f}" for i in intervals.values()),
             f"{spread.low:.2f}-{spread.high:.2f}",
             style="dim",

@@ -167,8 +167,9 @@ def _make_simulator(plan: _Plan) -> Simulator:
 
         return UpstreamEnv(
             plan.config.scene,
-            plan.pack,
-            render=plan.render,
+            assets=plan.pack,
+            revision=sim.revision,  # type: ignore[arg-type]
+            render=plan.render.backend,
             cameras=cameras,
             deterministic=sim.deterministic,
         )
@@ -198,13 +199,13 @@ def _run_chains(plan: _Plan, env: Simulator, folder: RunFolder, display: Display
         plan.loaded.policy,
         instructions=plan.instructions,
         rules=rules,
-        on_step=display.step,
+        on_step=lambda position: display.step(),
     )
     with folder.journal() as journal:
         for chain in plan.chains:
-            record = runner.run(chain)
-            journal.append(record)
-            display.record(record)
+            outcome = runner.run(chain)
+            journal.append(outcome.record)
+            display.record(outcome.record)
 
 
 def _finish(plan: _Plan, folder: RunFolder) -> Run:
@@ -226,14 +227,14 @@ def _finish(plan: _Plan, folder: RunFolder) -> Run:
 
 
 def _facts(plan: _Plan, summary: Summary) -> ProtocolFacts:
-    from calvin_eval.sim.assets_store import fingerprint, official_manifest
+    from calvin_eval.sim.assets_store import OFFICIAL_FINGERPRINT
     from calvin_eval.sim.chains import OFFICIAL_SHA256
     from calvin_eval.sim.instructions import OFFICIAL_SHA256 as OFFICIAL_INSTRUCTIONS
 
     protocol = plan.config.protocol
     return ProtocolFacts(
         pack_fingerprint=plan.pack.fingerprint,
-        official_fingerprint=fingerprint(official_manifest()),
+        official_fingerprint=OFFICIAL_FINGERPRINT,
         revision=plan.config.sim.revision,
         chain_list_hash=plan.chain_list.sha256,
         official_chain_list_hash=OFFICIAL_SHA256,

@@ -7,6 +7,7 @@ same world, a failure ends the chain.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import time
 import traceback
@@ -19,11 +20,24 @@ import numpy as np
 
 from calvin_eval.errors import AssetError, PolicyError, RenderError
 from calvin_eval.results.schema import ChainRecord, SubtaskRecord
+from calvin_eval.rollouts.timing import Stopwatch
 from calvin_eval.sim.chains import Chain
 from calvin_eval.sim.instructions import InstructionSet
 from calvin_eval.sim.oracle import TaskOracle
 from calvin_eval.sim.world import Needs
 from calvin_eval.wrappers.policy import Action, Policy, Request
+
+
+class PolicyLostError(Exception):
+    """The process that holds the policy is gone; the chain can be run again."""
+
+
+class RemotePolicyError(Exception):
+    """The policy raised in another process; `trace` is its traceback."""
+
+    def __init__(self, trace: str) -> None:
+        super().__init__(trace.strip().splitlines()[-1])
+        self.trace = trace
 
 
 class Simulator(Protocol):
@@ -46,6 +60,21 @@ class Simulator(Protocol):
 
     def close(self) -> None:
         """Free the simulator."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """A finished chain and what is kept beside its record.
+
+    Attributes:
+        record: the chain's record.
+        actions: per subtask, the broken-off one included, the actions that were executed.
+        seconds: wall time per part, see `timing.PARTS`.
+    """
+
+    record: ChainRecord
+    actions: tuple[tuple[Action, ...], ...]
+    seconds: Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +108,7 @@ class ChainRunner:
         policy: decides.
         instructions: one sentence per chain and subtask.
         rules: the protocol's variable parts.
-        on_step: called after every environment step (a progress display, for example).
+        on_step: called after every environment step with the subtask's position.
     """
 
     def __init__(
@@ -89,8 +118,8 @@ class ChainRunner:
         policy: Policy,
         *,
         instructions: InstructionSet,
-        rules: Rules = Rules(),  # noqa: B008 - frozen
-        on_step: Callable[[], None] = lambda: None,
+        rules: Rules = Rules(),
+        on_step: Callable[[int], None] = lambda position: None,
     ) -> None:
         self._env = env
         self._oracle = oracle
@@ -98,24 +127,34 @@ class ChainRunner:
         self._instructions = instructions
         self._rules = rules
         self._on_step = on_step
+        self._watch = Stopwatch()
         self._pending: deque[Action] = deque()
+        self._frames: list[Mapping[str, Any]] = []
+        self._executed: list[list[Action]] = []
 
-    def run(self, chain: Chain) -> ChainRecord:
-        """Run one chain; an exception of the policy makes an error record, not a failed subtask."""
+    def run(self, chain: Chain) -> Outcome:
+        """Run one chain; an exception of the policy makes an error record, not a failed subtask.
+
+        Raises:
+            AssetError, RenderError, PolicyLostError: the chain says nothing, not even an error.
+        """
         self._pending.clear()
+        self._executed = []
         subtasks: list[SubtaskRecord] = []
         error = None
         try:
-            self._env.start(chain.robot_obs, chain.scene_obs)
+            self._start(chain)
             for position in range(len(chain.tasks)):
                 subtasks.append(self._run_subtask(chain, position))
                 if not subtasks[-1].success:
                     break
-        except (AssetError, RenderError):
-            raise  # no chain can run where the simulator itself is broken
+        except (AssetError, RenderError, PolicyLostError):
+            raise  # no fault of the policy's: the chain can be run again elsewhere
+        except RemotePolicyError as remote:
+            error = remote.trace
         except Exception:
             error = traceback.format_exc()
-        return ChainRecord(
+        record = ChainRecord(
             chain=chain.id,
             initial_state=dict(chain.initial_state),
             tasks=chain.tasks,
@@ -123,17 +162,25 @@ class ChainRunner:
             status="completed" if error is None else "error",
             error=error,
         )
+        actions = tuple(map(tuple, self._executed))
+        return Outcome(record=record, actions=actions, seconds=self._watch.take())
+
+    def _start(self, chain: Chain) -> None:
+        with self._watch.measure("reset"):
+            self._env.start(chain.robot_obs, chain.scene_obs)
 
     def _run_subtask(self, chain: Chain, position: int) -> SubtaskRecord:
         started = time.perf_counter()
         task = chain.tasks[position]
         instruction = self._instructions.text(task, chain.id, position)
         if position and self._rules.world_reset == "subtask":
-            self._env.start(chain.robot_obs, chain.scene_obs)
+            self._start(chain)
         if not position or self._rules.policy_reset == "subtask":
             self._policy.reset(chain.id, instruction)
         if self._rules.leftover == "drop":
             self._pending.clear()
+        self._frames.clear()
+        self._executed.append([])
         steps, success = self._attempt(chain.id, position, task, instruction)
         return SubtaskRecord(
             task=task,
@@ -160,34 +207,53 @@ class ChainRunner:
                     return steps, False
                 self._decide(session, position, steps, instruction)
                 decisions += 1
-            self._env.advance(self._pending.popleft())
+            self._advance(self._pending.popleft())
             steps += 1
-            self._on_step()
-            if self._oracle.achieved(start, self._env.get_info(needs), (task,)):
+            self._on_step(position)
+            with self._watch.measure("judge"):
+                done = self._oracle.achieved(start, self._env.get_info(needs), (task,))
+            if done:
                 return steps, True
+
+    def _advance(self, action: Action) -> None:
+        """Execute one action; draw what a policy that wants every frame would otherwise miss."""
+        with self._watch.measure("physics"):
+            self._env.advance(action)
+        self._executed[-1].append(action)
+        if self._pending and self._policy.requirements.every_step:
+            self._frames.append(self._observe())
+
+    def _observe(self) -> dict[str, Any]:
+        requirements = self._policy.requirements
+        with self._watch.measure("render"):
+            return self._env.observe(rgb=requirements.rgb, depth=requirements.depth)
 
     def _decide(self, session: int, position: int, step: int, instruction: str) -> None:
         """Ask the policy and queue what is to be executed of its chunk."""
-        requirements = self._policy.requirements
+        privileged = self._policy.requirements.privileged
         request = Request(
             session=session,
             instruction=instruction,
             position=position,
             step=step,
-            obs=self._env.observe(rgb=requirements.rgb, depth=requirements.depth),
-            info=self._env.get_info() if requirements.privileged else None,
+            obs=self._observe(),
+            info=self._env.get_info() if privileged else None,
+            frames=tuple(self._frames),
         )
-        chunks = self._policy.act([request])
+        self._frames.clear()
+        with self._watch.measure("policy"):
+            chunks = self._policy.act([request])
         if len(chunks) != 1 or not len(chunks[0]):
             raise PolicyError(
                 "expected one chunk of at least one action for one request; found "
                 f"{len(chunks)} chunks with {[len(chunk) for chunk in chunks]} actions"
             )
-        self._pending.extend(chunks[0][: self._rules.execute])
+        # A copy: a policy may write its next chunk into the same memory.
+        self._pending.extend(copy.deepcopy(chunks[0][: self._rules.execute]))
 
 
 def state_hash(state: Mapping[str, Any]) -> str:
-    """First 32 hex digits of the SHA-256 over `robot_obs` and `scene_obs` as little-endian doubles."""
+    """32 hex digits of the SHA-256 over `robot_obs` and `scene_obs` as little-endian doubles."""
     digest = hashlib.sha256()
     for name in ("robot_obs", "scene_obs"):
         digest.update(np.asarray(state[name], dtype="<f8").tobytes())

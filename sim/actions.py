@@ -115,10 +115,12 @@ def _vector(value: Any, what: str) -> NDArray[Any]:
     """A finite floating-point copy of the value."""
     try:
         array = np.array(value)
-        if array.dtype.kind != "f":
-            array = array.astype(np.float64)
     except (TypeError, ValueError) as error:
         raise InvalidActionError(f"expected {_FORMS}; found {what} {value!r}") from error
+    if array.dtype.kind not in "fiub":
+        raise InvalidActionError(f"expected {_FORMS}; found {what} {value!r}")
+    if array.dtype.kind != "f":
+        array = array.astype(np.float64)
     if not np.isfinite(array).all():
         raise InvalidActionError(f"expected finite numbers in {what}; found {array.tolist()}")
     return array

@@ -41,7 +41,7 @@ def captured_output() -> Iterator[IO[bytes]]:
 with captured_output():
     import pybullet
 
-__all__ = ["BulletClient", "captured_output", "pybullet"]
+__all__ = ["BulletClient", "captured_output", "joint_infos", "pybullet"]
 
 
 class BulletClient:
@@ -70,3 +70,8 @@ class BulletClient:
             self.id = -1
             # Bound functions would reach whichever server gets this number next.
             self.__dict__ = {"id": -1}
+
+
+def joint_infos(bullet: BulletClient, body: int) -> list[Any]:
+    """Bullet's description of every joint of a body: [0] its index, [1] its name, [12] its link."""
+    return [bullet.getJointInfo(body, index) for index in range(bullet.getNumJoints(body))]

@@ -99,9 +99,7 @@ class PlayTableEnv:
         """CALVIN's observation with the images of every camera of this environment."""
         return self.observe(rgb=self.cameras, depth=self.cameras)
 
-    def observe(
-        self, *, rgb: Collection[str] = (), depth: Collection[str] = ()
-    ) -> dict[str, Any]:
+    def observe(self, *, rgb: Collection[str] = (), depth: Collection[str] = ()) -> dict[str, Any]:
         """CALVIN's observation with the named images only; a camera is drawn at most once.
 
         Returns:
@@ -130,7 +128,9 @@ class PlayTableEnv:
     def render(self, mode: Literal["rgb_array"] = "rgb_array") -> NDArray[np.uint8]:
         """The static camera's image (200, 200, 3) uint8."""
         if mode != "rgb_array":
-            raise UsageError(f"expected mode 'rgb_array' (no window is ever opened); found {mode!r}")
+            raise UsageError(
+                f"expected mode 'rgb_array' (no window is ever opened); found {mode!r}"
+            )
         image: NDArray[np.uint8] = self.observe(rgb=("static",))["rgb_obs"]["rgb_static"]
         return image
 

@@ -20,7 +20,6 @@ import yaml
 
 from calvin_eval.errors import AssetError, UnknownNameError
 
-BUILTIN_ROOT = Path(__file__).parent / "builtin"
 SCENES = ("A", "B", "C", "D")
 
 _CONF = Path("calvin_env/conf")
@@ -245,7 +244,11 @@ def _read_camera(root: Path, name: str) -> CameraSpec:
     raw = _read_yaml(root / _CONF / "cameras" / "cameras" / f"{name}.yaml")
     pose = {
         ours: _floats(raw[theirs]) if theirs in raw else None
-        for ours, theirs in (("look_from", "look_from"), ("look_at", "look_at"), ("up", "up_vector"))
+        for ours, theirs in (
+            ("look_from", "look_from"),
+            ("look_at", "look_at"),
+            ("up", "up_vector"),
+        )
     }
     return CameraSpec(
         name=raw["name"],

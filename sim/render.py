@@ -11,10 +11,9 @@ import logging
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +34,7 @@ EGL_REMEDY = (
     "GPU also set NVIDIA_DRIVER_CAPABILITIES=all), or choose --render tiny."
 )
 _PROBE_SECONDS = 120
+_UNSHADOWED_IMAGES = 2
 _PROBE = """
 import importlib.util, pybullet
 client = pybullet.connect(pybullet.DIRECT)
@@ -144,7 +144,6 @@ class Renderer:
     def __init__(self, info: RenderInfo, world: World) -> None:
         self.info = info
         self._world = world
-        self._warm = False
         if info.backend == "egl":
             self._load_egl()
 
@@ -158,10 +157,14 @@ class Renderer:
             )
         spec = importlib.util.find_spec("eglRenderer")
         name = (spec.origin, "_eglRendererPlugin") if spec else ("eglRendererPlugin",)
+        bullet = self._world.bullet
         with captured_output():
-            plugin = self._world.bullet.loadPlugin(*name)
-        if plugin < 0:
-            raise RenderError(f"PyBullet could not load its EGL plugin. {EGL_REMEDY}")
+            if bullet.loadPlugin(*name) < 0:
+                raise RenderError(f"PyBullet could not load its EGL plugin. {EGL_REMEDY}")
+            # The first two images after connecting lack their shadows under Mesa. Upstream shows
+            # them to the policy; here every image is a function of the state alone.
+            for _ in range(_UNSHADOWED_IMAGES):
+                bullet.getCameraImage(8, 8, flags=pybullet.ER_NO_SEGMENTATION_MASK)
         Renderer._egl_world = self._world
 
     def draw(self, camera: Camera) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
@@ -171,29 +174,15 @@ class Renderer:
                 "expected a renderer; this environment was made with render='none' and has no "
                 "images. Make it with render='auto', or use get_state_obs()."
             )
-        if self.info.backend == "egl" and not self._warm:
-            # The first two images after connecting lack their shadows under Mesa. Upstream shows
-            # them to the policy; here every image is a function of the state alone.
-            self._warm = True
-            for _ in range(2):
-                self._image(camera, 8, 8)
         spec = camera.spec
-        _, _, rgba, buffer, _ = self._image(camera, spec.width, spec.height)
-        rgb = np.reshape(rgba, (spec.height, spec.width, 4))[:, :, :3]
-        depth = np.reshape(buffer, (spec.height, spec.width))
-        return np.ascontiguousarray(rgb), camera.metres(depth)
-
-    def _image(self, camera: Camera, width: int, height: int) -> Any:
         # Never pass `shadow`: it is sticky state that changes every later image.
-        return self._world.bullet.getCameraImage(
-            width=width,
-            height=height,
+        _, _, rgba, buffer, _ = self._world.bullet.getCameraImage(
+            width=spec.width,
+            height=spec.height,
             viewMatrix=camera.view(),
             projectionMatrix=camera.projection,
             flags=pybullet.ER_NO_SEGMENTATION_MASK,
         )
-
-
-def render_summary(info: RenderInfo) -> Mapping[str, str]:
-    """The renderer's strings without the empty ones."""
-    return {key: value for key, value in info.as_dict().items() if value}
+        rgb = np.reshape(rgba, (spec.height, spec.width, 4))[:, :, :3]
+        depth = np.reshape(buffer, (spec.height, spec.width))
+        return np.ascontiguousarray(rgb), camera.metres(depth)

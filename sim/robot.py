@@ -6,14 +6,13 @@ Facts: protocol sections 3, 4 and 5. The order of calls matters to the last bit.
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from calvin_eval.sim.actions import ParsedAction
-from calvin_eval.sim.bullet import BulletClient, pybullet
+from calvin_eval.sim.bullet import BulletClient, joint_infos, pybullet
 from calvin_eval.sim.packs import RobotSpec, SceneSpec
 
 _NULL_SPACE_RANGE = 7.0  # radians: upstream leaves the null-space limits this wide
@@ -40,8 +39,7 @@ class Robot:
             useFixedBase=True,
         )
         self._links: dict[str, int] = {
-            info[12].decode(): info[0]
-            for info in map(partial(bullet.getJointInfo, self.body), range(bullet.getNumJoints(self.body)))
+            info[12].decode(): info[0] for info in joint_infos(bullet, self.body)
         }
         self._add_pedestal(scene)
         self._gear_fingers()
@@ -121,18 +119,21 @@ class Robot:
     def _solve(self, action: ParsedAction) -> NDArray[np.float64]:
         """Arm joint angles (7,) that bring the tcp to the action's pose."""
         position, orientation = action.position, action.orientation
+        assert position is not None
+        assert orientation is not None
         if action.kind == "cartesian_rel":
             # Accumulated on the target, not on the measured pose: small moves are not lost.
             self._target_position += position * self._spec.max_rel_pos
             self._target_euler += orientation * self._spec.max_rel_orn
             position, orientation = self._target_position, self._target_euler
-        assert orientation is not None
         if len(orientation) == 3:
             orientation = self._bullet.getQuaternionFromEuler(orientation)
         solution = self._bullet.calculateInverseKinematics(
             self.body, self._spec.tcp_link, position, orientation, *self._null_space
         )
-        joints: NDArray[np.float64] = np.clip(solution[: len(self._lower)], self._lower, self._upper)
+        joints: NDArray[np.float64] = np.clip(
+            solution[: len(self._lower)], self._lower, self._upper
+        )
         return joints
 
     def _move_joint(self, index: int, angle: float) -> None:
@@ -173,7 +174,7 @@ class Robot:
         return float(left[0] + right[0])
 
     def observe(self) -> NDArray[np.float64]:
-        """`robot_obs` (15,) float64: tcp position, tcp euler, opening, 7 joints, gripper command."""
+        """`robot_obs` (15,) float64: tcp pose (euler), opening, 7 joints, gripper command."""
         position, euler = self._tcp()
         return np.array(
             [*position, *euler, self.opening_width(), *self._arm_angles(), self.gripper_action]

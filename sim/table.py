@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-
 from calvin_eval.sim.bullet import BulletClient, pybullet
 from calvin_eval.sim.packs import LightSpec
 

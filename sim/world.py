@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from calvin_eval.errors import AssetError, InvalidStateError
 from calvin_eval.sim.actions import ParsedAction
-from calvin_eval.sim.bullet import BulletClient, pybullet
+from calvin_eval.sim.bullet import BulletClient, joint_infos, pybullet
 from calvin_eval.sim.packs import AssetPack
 from calvin_eval.sim.robot import Robot
 from calvin_eval.sim.table import Button, Light, Switch, TableJoint
@@ -150,11 +150,9 @@ class World:
 
     def _wire_table(self) -> None:
         bullet, scene = self.bullet, self.scene
-        names = [
-            bullet.getJointInfo(self.table, i) for i in range(bullet.getNumJoints(self.table))
-        ]
-        joints = {info[1].decode(): info[0] for info in names}
-        self.links: dict[str, int] = {info[12].decode(): info[0] for info in names}
+        infos = joint_infos(bullet, self.table)
+        joints = {info[1].decode(): info[0] for info in infos}
+        self.links: dict[str, int] = {info[12].decode(): info[0] for info in infos}
         self.links["base_link"] = -1
         self.doors = [TableJoint(bullet, self.table, joints, name) for name in scene.doors]
         for door in self.doors:

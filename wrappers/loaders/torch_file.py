@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -33,6 +34,9 @@ from calvin_eval.wrappers.tensor_probe import probe
 
 if TYPE_CHECKING:
     import torch
+
+DEVICE_VARIABLE = "CALVIN_EVAL_DEVICE"
+"""Set by the engine for the processes of `--devices`."""
 
 OPTIONS = ("device", "inputs", "gripper", "max_batch")
 """The last three override what the file declares."""
@@ -150,7 +154,7 @@ def _declared(source: Source) -> tuple[Contract, str]:
     parse_contract(declared, where)
     chosen = {name: source.options[name] for name in OPTIONS[1:] if name in source.options}
     contract = parse_contract({**declared, **chosen}, f"the options of {source.ckpt}")
-    device = str(source.options.get("device", "cpu"))
+    device = str(source.options.get("device") or os.environ.get(DEVICE_VARIABLE, "cpu"))
     try:
         torch.zeros(1, device=device)
     except Exception as error:  # RuntimeError, AssertionError, NotImplementedError by build

@@ -1,0 +1,79 @@
+"""The house rules that a machine can check."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Folder -> folders whose modules it may import. `calvin_eval.errors` is open to all.
+MAY_IMPORT = {
+    "results": set(),
+    "sim": set(),
+    "wrappers": {"sim"},
+    "rollouts": {"sim", "wrappers", "results"},
+}
+MODULES = [path for folder in MAY_IMPORT for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def imported(path: Path) -> set[str]:
+    """Folders (or `eval`) that a module imports from, anywhere in its text."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    ours: set[str] = set()
+    for name in names:
+        parts = name.split(".")
+        if parts[0] == "calvin_eval" and len(parts) > 1:
+            ours.add(parts[1] if parts[1] in {*MAY_IMPORT, "errors"} else "eval")
+    return ours
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_go_one_way(path: Path) -> None:
+    folder = path.relative_to(ROOT).parts[0]
+    allowed = MAY_IMPORT[folder] | {folder, "errors"}
+    assert imported(path) <= allowed, f"{folder} may import {sorted(allowed)} only"
+
+
+@pytest.mark.parametrize(
+    "module", ["calvin_eval", "calvin_eval.cli", "calvin_eval.wrappers.loaders"]
+)
+def test_the_front_door_loads_nothing_heavy(module: str) -> None:
+    script = (
+        f"import sys, {module}; print(*sorted({{'torch', 'pybullet', 'hydra'}} & set(sys.modules)))"
+    )
+    child = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert child.stdout.strip() == ""
+
+
+def test_the_simulator_never_imports_torch() -> None:
+    script = (
+        "import sys; from calvin_eval.sim import make_env, TaskOracle, load_chains\n"
+        "from calvin_eval.rollouts import chain\n"
+        "env = make_env('D'); env.reset(); env.close(); TaskOracle(); load_chains('official')\n"
+        "print('torch' in sys.modules)"
+    )
+    child = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert child.stdout.strip() == "False"
+
+
+def test_every_folder_of_code_is_packaged() -> None:
+    """A subpackage that the package list forgets works here and is missing from the wheel."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    for top in ("eval", *MAY_IMPORT):
+        for init in (ROOT / top).rglob("__init__.py"):
+            assert f'"{init.parent.relative_to(ROOT)}"' in text, f"{init.parent} is not packaged"
