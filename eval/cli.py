@@ -28,6 +28,18 @@ Examples:
 """
 
 
+class _Workers(click.ParamType[Any]):
+    """A number, or `auto`."""
+
+    name = "workers"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int | str:
+        return value if value == "auto" else click.INT.convert(value, param, ctx)
+
+
+WORKERS = _Workers()
+
+
 class _RunByDefault(click.Group):
     """A group in which `calvin-eval --ckpt …` means `calvin-eval run --ckpt …`."""
 
@@ -61,7 +73,6 @@ def cli() -> None:
 
 # Flags are shorthands for configuration keys; what is not given is left to the configuration.
 _FLAGS = {
-    "ckpt": "ckpt",
     "split": "split",
     "num_chains": "protocol.num_chains",
     "chains": "protocol.select",
@@ -71,12 +82,24 @@ _FLAGS = {
     "out": "out",
     "seed": "seed",
     "overwrite": "overwrite",
+    "resume": "resume",
+    "shard": "shard",
     "trust": "policy.trust",
+    "workers": "engine.workers",
+    "devices": "engine.devices",
+    "max_batch": "engine.max_batch",
+    "batch_wait": "engine.batch_wait",
+    "retries": "engine.retries",
+    "step_timeout": "engine.step_timeout",
+    "max_errors": "engine.max_errors",
 }
 
 
 @cli.command("run")
-@click.option("--ckpt", metavar="POLICY", help="A path, builtin:NAME, module:Class, file.py:Class.")
+@click.option(
+    "--ckpt", metavar="POLICY", multiple=True,
+    help="A path, builtin:NAME, module:Class, file.py:Class. More than one, or a glob, runs each.",
+)  # fmt: skip
 @click.option("--split", metavar="SPLIT", help="D, ABC_D, ABCD_D (all in scene D), A, B or C.  [D]")
 @click.option("--num-chains", type=int, metavar="N", help="Only the first N chains of the list.")
 @click.option("--chains", metavar="IDS", help="Only these chains, for example 3,17,40-49.")
@@ -88,31 +111,54 @@ _FLAGS = {
 @click.option(
     "--overwrite", is_flag=True, default=None, help="Move an older run of that name aside."
 )
+@click.option("--resume", is_flag=True, default=None, help="Complete the run that --out names.")
+@click.option("--shard", metavar="I/N", help="Only every N-th chain from the I-th; see merge.")
+@click.option("--workers", type=WORKERS, metavar="N", help="Simulator processes.  [auto]")
+@click.option("--devices", metavar="LIST", help="cpu, or cuda:0,cuda:1: a policy process each.")
+@click.option(
+    "--max-batch", type=int, metavar="N", help="Requests in one call of the policy.  [32]"
+)
+@click.option("--batch-wait", type=float, metavar="SECONDS", help="For a fuller batch.  [0.01]")
+@click.option("--retries", type=int, metavar="N", help="Of a chain after a crash or hang.  [2]")
+@click.option("--step-timeout", type=float, metavar="SECONDS", help="What counts as a hang.  [600]")
+@click.option("--max-errors", type=int, metavar="N", help="Stop after so many error records.")
 @click.option("--trust", is_flag=True, default=None, help="Allow a checkpoint that can run code.")
+@click.option("--quiet", is_flag=True, help="No progress, only the result.")
 @click.option("--print-config", is_flag=True, help="Show the resolved configuration and stop.")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.pass_context
 def run_command(
-    ctx: click.Context, /, print_config: bool, overrides: tuple[str, ...], **flags: Any
+    ctx: click.Context,
+    /,
+    print_config: bool,
+    quiet: bool,
+    ckpt: tuple[str, ...],
+    overrides: tuple[str, ...],
+    **flags: Any,
 ) -> None:
     """Run chains and score them; any configuration key may be set as KEY=VALUE."""
-    from calvin_eval.config import compose_config
+    from calvin_eval.config import compose_configs
 
     given = {_FLAGS[name]: value for name, value in flags.items() if value is not None}
-    config = compose_config(overrides, given)
+    configs = compose_configs(overrides, given, ckpt)
     if print_config:
         import yaml
 
-        click.echo(yaml.safe_dump(config.as_dict(), sort_keys=False), nl=False)
+        documents = [config.as_dict() for config in configs]
+        click.echo(yaml.safe_dump_all(documents, sort_keys=False), nl=False)
         return
     from rich.console import Console
 
-    from calvin_eval.display import make_display, print_run
-    from calvin_eval.evaluate import run_evaluation
+    from calvin_eval.display import make_display, print_comparison, print_run
+    from calvin_eval.evaluate import run_evaluations
 
-    run = run_evaluation(config, make_display(sys.stderr))
-    print_run(run, Console(file=sys.stdout))
-    ctx.exit(run.exit_code)
+    console = Console(file=sys.stdout)
+    runs = run_evaluations(configs, make_display(sys.stderr, quiet=quiet))
+    for run in runs:
+        print_run(run, console)
+    if len(configs) > 1:
+        print_comparison(runs, console)
+    ctx.exit(max(run.exit_code for run in runs))
 
 
 cli.add_command(assets)

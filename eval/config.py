@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import datetime
 from difflib import get_close_matches
+from glob import glob
+from pathlib import Path
 from typing import Any
 
 from calvin_eval.errors import UnknownNameError, UsageError
@@ -21,7 +24,19 @@ _CHOICES = {
     "protocol.policy_reset": ("subtask", "chain"),
     "protocol.world_reset": ("chain", "subtask"),
     "protocol.leftover": ("drop", "keep"),
+    "engine.name": ("local", "ray"),
 }
+_WHOLE_NUMBERS = {
+    "seed": 0,
+    "protocol.steps": 1,
+    "protocol.num_chains": 1,
+    "protocol.execute": 1,
+    "engine.max_batch": 1,
+    "engine.retries": 0,
+    "engine.max_errors": 1,
+}
+_SECONDS = ("engine.batch_wait", "engine.step_timeout")
+_OPTIONAL = ("protocol.num_chains", "protocol.execute", "engine.max_errors")
 _FREE_FORM = "policy.options."
 
 
@@ -62,16 +77,33 @@ class PolicyConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """Who does the work; the fields are explained in `conf/engine/local.yaml`."""
+
+    name: str
+    workers: int | str
+    devices: tuple[str, ...] | None
+    max_batch: int
+    batch_wait: float
+    retries: int
+    step_timeout: float
+    max_errors: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvalConfig:
-    """Everything that decides a run's result, and where it is written."""
+    """Everything that decides a run's result, who works on it, and where it is written."""
 
     ckpt: str
     split: str
     out: str | None
     overwrite: bool
+    resume: bool
+    shard: str | None
     seed: int
     sim: SimConfig
     protocol: ProtocolConfig
+    engine: EngineConfig
     policy: PolicyConfig
 
     @property
@@ -82,6 +114,11 @@ class EvalConfig:
     def as_dict(self) -> dict[str, Any]:
         """JSON form."""
         return asdict(self)
+
+    def decisive(self) -> dict[str, Any]:
+        """The part of it that can change a record, in JSON form."""
+        idle = ("out", "overwrite", "resume", "engine")
+        return {key: value for key, value in self.as_dict().items() if key not in idle}
 
 
 def compose_config(
@@ -115,6 +152,44 @@ def compose_config(
         (raw[section] if section else raw)[name] = value
     _reject_unknown(raw)
     return _checked(raw)
+
+
+def compose_configs(
+    overrides: Sequence[str], settings: Mapping[str, Any], ckpts: Sequence[str]
+) -> list[EvalConfig]:
+    """One configuration per checkpoint.
+
+    Args:
+        overrides: see `compose_config`.
+        settings: see `compose_config`.
+        ckpts: as given by `--ckpt`; one that is no path but matches files stands for them.
+            With more than one, `out` is the folder of their run folders.
+    """
+    named = [name for ckpt in ckpts for name in _expand(ckpt)]
+    if len(named) <= 1:
+        return [compose_config(overrides, {**settings, **({"ckpt": named[0]} if named else {})})]
+    config = compose_config(overrides, {**settings, "ckpt": named[0]})
+    folder = config.out or f"runs/{datetime.now().strftime('%Y%m%d-%H%M%S')}"
+    names = _distinct([policy_name(name) for name in named])
+    return [
+        replace(config, ckpt=ckpt, out=f"{folder}/{name}")
+        for ckpt, name in zip(named, names, strict=True)
+    ]
+
+
+def _expand(ckpt: str) -> list[str]:
+    if Path(ckpt).exists() or not any(c in ckpt for c in "*?["):
+        return [ckpt]
+    return sorted(glob(ckpt)) or [ckpt]
+
+
+def policy_name(ckpt: str) -> str:
+    """A checkpoint's name as part of a file name."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", Path(ckpt).name).strip("-.") or "policy"
+
+
+def _distinct(names: list[str]) -> list[str]:
+    return [n if names.count(n) == 1 else f"{i:02d}-{n}" for i, n in enumerate(names, 1)]
 
 
 def _usage_error(error: Exception, defaults: Any) -> UsageError:
@@ -160,7 +235,7 @@ def _keys(tree: Any, prefix: str = "") -> list[str]:
 def _reject_unknown(raw: Mapping[str, Any]) -> None:
     """A key appended with Hydra's + syntax must be one that we read."""
     for path, kind in (("", EvalConfig), ("sim.", SimConfig), ("protocol.", ProtocolConfig),
-                       ("policy.", PolicyConfig)):  # fmt: skip
+                       ("engine.", EngineConfig), ("policy.", PolicyConfig)):  # fmt: skip
         section = raw[path.rstrip(".")] if path else raw
         known = [f"{path}{f.name}" for f in fields(kind)]
         for key in section:
@@ -173,39 +248,74 @@ def _checked(raw: dict[str, Any]) -> EvalConfig:
         section, key = path.split(".")
         if raw[section][key] not in choices:
             raise UnknownNameError(path, raw[section][key], choices)
+    for path, low in _WHOLE_NUMBERS.items():
+        _number(path, _get(raw, path), low, whole=True)
+    for path in _SECONDS:
+        _number(path, _get(raw, path), 0, whole=False)
     if not raw["ckpt"]:
         raise UsageError(
             "expected a policy: --ckpt PATH, builtin:NAME or module:Class. "
             "Try `calvin-eval --ckpt builtin:random --split D --num-chains 5`."
         )
-    protocol = raw["protocol"]
-    for key, optional in (("steps", False), ("num_chains", True), ("execute", True)):
-        _positive(f"protocol.{key}", protocol[key], optional=optional)
-    if not isinstance(raw["seed"], int) or raw["seed"] < 0:
-        raise UsageError(f"expected seed to be a whole number from 0 up; found {raw['seed']!r}")
     if not raw["sim"]["deterministic"] and raw["sim"]["backend"] == "calvin_eval":
         raise UsageError(
             "sim.deterministic=false needs sim.backend=calvin_env: our own world has no other way"
         )
+    if raw["resume"] and raw["out"] is None:
+        raise UsageError("expected --out FOLDER with --resume: the run that is to be completed")
+    protocol, engine = raw["protocol"], raw["engine"]
     if protocol["select"] is not None:
         protocol["select"] = _selection_text(protocol["select"])
+    if engine["workers"] != "auto":
+        _number("engine.workers", engine["workers"], 0, whole=True)
+    engine["devices"] = _devices(engine["devices"])
     return EvalConfig(
         ckpt=str(raw["ckpt"]),
         split=_split(str(raw["split"])),
         out=None if raw["out"] is None else str(raw["out"]),
         overwrite=bool(raw["overwrite"]),
+        resume=bool(raw["resume"]),
+        shard=_shard(raw["shard"]),
         seed=raw["seed"],
         sim=SimConfig(**raw["sim"]),
         protocol=ProtocolConfig(**protocol),
+        engine=EngineConfig(**engine),
         policy=PolicyConfig(**raw["policy"]),
     )
 
 
-def _positive(name: str, value: Any, *, optional: bool) -> None:
-    if value is None and optional:
+def _get(raw: Mapping[str, Any], path: str) -> Any:
+    section, _, key = path.rpartition(".")
+    return raw[section][key] if section else raw[key]
+
+
+def _number(name: str, value: Any, low: int, *, whole: bool) -> None:
+    if value is None and name in _OPTIONAL:
         return
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise UsageError(f"expected {name} to be a whole number from 1 up; found {value!r}")
+    kinds = (int,) if whole else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds) or value < low:
+        kind = "a whole number" if whole else "a number"
+        raise UsageError(f"expected {name} to be {kind} from {low} up; found {value!r}")
+
+
+def _devices(value: Any) -> tuple[str, ...] | None:
+    """`cpu`, or `cuda:0,cuda:1`; Hydra reads the latter as text, and a list as a list."""
+    if value is None:
+        return None
+    names = value.split(",") if isinstance(value, str) else [str(name) for name in value]
+    for name in names:
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+            raise UsageError(f"expected devices such as cpu or cuda:0,cuda:1; found {name!r}")
+    return tuple(names)
+
+
+def _shard(value: Any) -> str | None:
+    if value is None:
+        return None
+    match = re.fullmatch(r"(\d+)/(\d+)", str(value))
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise UsageError(f"expected shard to be i/n with 1 <= i <= n; found {value!r}")
+    return str(value)
 
 
 def _selection_text(value: Any) -> str:

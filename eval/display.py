@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
@@ -26,12 +27,14 @@ _REFRESH = 4.0  # times a second
 class Tally:
     """Running success rates of the chains so far, and the speed."""
 
-    def __init__(self) -> None:
+    def __init__(self, done: Sequence[ChainRecord] = ()) -> None:
         self.started = time.monotonic()
         self.steps = 0
         self.chains = 0
         self.errors = 0
         self._lengths: Counter[int] = Counter()
+        for record in done:
+            self.add(record)
 
     def add(self, record: ChainRecord) -> None:
         """Count a finished chain."""
@@ -88,21 +91,21 @@ class RichDisplay:
         """Say one line above the bar."""
         self._console.print(f"[dim]{escape(text)}[/dim]", highlight=False, soft_wrap=True)
 
-    def begin(self, chains: int) -> None:
+    def begin(self, chains: int, done: Sequence[ChainRecord], workers: int) -> None:
         """Show the bar."""
-        self._tally = Tally()
-        self._progress.reset(self._task, total=chains)
+        self._tally = Tally(done)
+        self._progress.reset(self._task, total=chains, completed=len(done))
         self._live.start()
 
-    def step(self) -> None:
-        """Count a step; the text is redrawn a few times a second."""
-        self._tally.steps += 1
+    def progress(self, worker: int, chain: int, position: int, steps: int) -> None:
+        """Count steps; the text is redrawn a few times a second."""
+        self._tally.steps += steps
         now = time.monotonic()
         if now - self._drawn > 1 / _REFRESH:
             self._drawn = now
             self._progress.update(self._task, tally=self._tally.text())
 
-    def record(self, record: ChainRecord) -> None:
+    def record(self, worker: int, record: ChainRecord, shares: Mapping[str, float]) -> None:
         """Advance the bar."""
         self._tally.add(record)
         self._progress.update(self._task, advance=1, tally=self._tally.text())
@@ -118,39 +121,62 @@ class PlainDisplay:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._tally = Tally()
-        self._total = 0
+        self._total = self._before = 0
         self._said = 0.0
 
     def note(self, text: str) -> None:
         """Say one line."""
         print(text, file=self._stream, flush=True)
 
-    def begin(self, chains: int) -> None:
+    def begin(self, chains: int, done: Sequence[ChainRecord], workers: int) -> None:
         """Remember the total."""
-        self._tally = Tally()
-        self._total = chains
+        self._tally = Tally(done)
+        self._total, self._before = chains, len(done)
         self._said = time.monotonic()
 
-    def step(self) -> None:
-        """Count a step."""
-        self._tally.steps += 1
+    def progress(self, worker: int, chain: int, position: int, steps: int) -> None:
+        """Count steps."""
+        self._tally.steps += steps
 
-    def record(self, record: ChainRecord) -> None:
+    def record(self, worker: int, record: ChainRecord, shares: Mapping[str, float]) -> None:
         """Say how the run is doing, unless that was said a moment ago."""
         self._tally.add(record)
         last = self._tally.chains == self._total
         if last or time.monotonic() - self._said >= PLAIN_SECONDS:
             self._said = time.monotonic()
             done, total = self._tally.chains, self._total
-            left = self._tally.seconds / done * (total - done)
+            left = self._tally.seconds / max(done - self._before, 1) * (total - done)
             self.note(f"{done}/{total} chains  {self._tally.text()}  {left:.0f} s left")
 
     def end(self) -> None:
         """Nothing to take down."""
 
 
-def make_display(stream: TextIO) -> RichDisplay | PlainDisplay:
-    """A live display on a terminal, plain lines elsewhere."""
+class QuietDisplay:
+    """Nothing at all."""
+
+    def note(self, text: str) -> None:
+        """Say nothing."""
+
+    def begin(self, chains: int, done: Sequence[ChainRecord], workers: int) -> None:
+        """Show nothing."""
+
+    def progress(self, worker: int, chain: int, position: int, steps: int) -> None:
+        """Show nothing."""
+
+    def record(self, worker: int, record: ChainRecord, shares: Mapping[str, float]) -> None:
+        """Show nothing."""
+
+    def end(self) -> None:
+        """Nothing to take down."""
+
+
+def make_display(
+    stream: TextIO, *, quiet: bool = False
+) -> RichDisplay | PlainDisplay | QuietDisplay:
+    """A live display on a terminal, plain lines elsewhere, or nothing."""
+    if quiet:
+        return QuietDisplay()
     console = Console(file=stream)
     return RichDisplay(console) if console.is_terminal else PlainDisplay(stream)
 
@@ -175,7 +201,27 @@ def print_run(run: Run, console: Console) -> None:
         console.print("[bold]Not comparable with published results:[/bold]")
         for reason in run.verdict.reasons:
             console.print(f"  · {escape(reason)}", highlight=False)
+    console.print(f"[dim]{escape(run.advice)}[/dim]", highlight=False)
     console.print(f"Files: {run.folder}", highlight=False, soft_wrap=True)
+
+
+def print_comparison(runs: Sequence[Run], console: Console) -> None:
+    """One line per run, the best average length first."""
+    table = Table(title="comparison", title_justify="left", title_style="bold")
+    for heading in ("policy", "chains", "1..5 %", "avg length", "95 %"):
+        table.add_column(heading, justify="left" if heading == "policy" else "right")
+    for run in sorted(runs, key=lambda run: -(run.summary.partial_average_length or 0)):
+        summary = run.summary
+        rates = summary.partial_success_rates or {}
+        mean, spread = summary.partial_average_length, summary.partial_average_length_interval
+        table.add_row(
+            run.folder.name,
+            f"{summary.completed} / {summary.planned}",
+            "  ".join(f"{100 * rate:.0f}" for rate in rates.values()),
+            "-" if mean is None else f"{mean:.3f}",
+            "-" if spread is None else f"{spread.low:.2f}-{spread.high:.2f}",
+        )
+    console.print(table)
 
 
 def _rates_table(run: Run) -> Table:

@@ -4,6 +4,8 @@ A line is `{"crc32":"xxxxxxxx","record":{...}}` and a newline; the checksum cove
 own bytes. A process that dies while it writes can damage the last line only: that line is
 dropped on reading and cut off when the journal is opened again, and its chain runs anew.
 Damage anywhere else is an error.
+
+A chain that ended by an error may be run again: its later record takes the place of the earlier.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import logging
 import os
 import re
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 
@@ -40,7 +43,7 @@ class Journal:
             _lock(self._file.fileno(), self.path)
             self._file.seek(0)
             records, self._end = _parse(self._file.read(), self.path)
-            self._chains = {record.chain for record in records}
+            self._chains = {record.chain for record in records if _is_final(record)}
             self._file.truncate(self._end)
             _sync_folder(self.path.parent)
         except BaseException:
@@ -49,20 +52,20 @@ class Journal:
 
     @property
     def chains(self) -> frozenset[int]:
-        """Ids of the chains that are in the journal."""
+        """Ids of the completed chains in the journal."""
         return frozenset(self._chains)
 
     def append(self, record: ChainRecord) -> None:
         """Write one record; when this returns, it survives a power cut.
 
         Raises:
-            RunFolderError: the chain is there already, or the disk refuses; the journal is then
-                as it was before.
+            RunFolderError: the chain is completed already, or the disk refuses; the journal is
+                then as it was before.
         """
         if record.chain in self._chains:
             raise RunFolderError(
-                f"{self.path}: chain {record.chain} is in the journal already; expected each "
-                "chain once. Skip finished chains when resuming."
+                f"{self.path}: chain {record.chain} is completed in the journal already; expected "
+                "each chain once. Skip completed chains when resuming."
             )
         line = _encode(record)
         try:
@@ -74,7 +77,8 @@ class Journal:
             self._roll_back()
             raise RunFolderError(f"cannot write to {self.path}: {error}") from error
         self._end += len(line)
-        self._chains.add(record.chain)
+        if _is_final(record):
+            self._chains.add(record.chain)
 
     def _roll_back(self) -> None:
         try:
@@ -99,7 +103,7 @@ class Journal:
 
 
 def read_journal(path: str | os.PathLike[str]) -> list[ChainRecord]:
-    """All whole records, in the order in which the chains finished.
+    """All whole records that no later one replaces, in the order in which the chains finished.
 
     Raises:
         RunFolderError: no such file, a damaged line before the last, or a chain twice.
@@ -131,7 +135,7 @@ def _parse(data: bytes, path: Path) -> tuple[list[ChainRecord], int]:
     lines = data.split(b"\n")
     torn = lines.pop()  # what follows the last newline: nothing, or half a line
     seen: dict[int, int] = {}
-    records: list[ChainRecord] = []
+    records: dict[int, ChainRecord] = {}
     end = 0
     for number, line in enumerate(lines, 1):
         try:
@@ -146,17 +150,27 @@ def _parse(data: bytes, path: Path) -> tuple[list[ChainRecord], int]:
                 f"{path}, line {number}: expected a chain record with its checksum, found a "
                 "damaged line. Restore the file, or run again into a new folder."
             )
-        if record.chain in seen:
+        if record.chain in seen and _is_final(records[record.chain]):
             raise RunFolderError(
                 f"{path}, line {number}: chain {record.chain} stands on line "
                 f"{seen[record.chain]} already; expected each chain once."
             )
         seen[record.chain] = number
-        records.append(record)
+        records.pop(record.chain, None)  # so that the order is that of the last records
+        records[record.chain] = record
         end += len(line) + 1
     if torn:
         _log.warning("%s: dropped a torn last line of %d bytes", path, len(torn))
-    return records, end
+    return list(records.values()), end
+
+
+def encode_journal(records: Iterable[ChainRecord]) -> bytes:
+    """A whole journal with these records in order of chain id, whatever order they came in."""
+    return b"".join(map(_encode, sorted(records, key=lambda record: record.chain)))
+
+
+def _is_final(record: ChainRecord) -> bool:
+    return record.status == "completed"
 
 
 def _lock(descriptor: int, path: Path) -> None:

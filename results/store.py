@@ -10,12 +10,14 @@ import contextlib
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from calvin_eval.errors import RunFolderError
-from calvin_eval.results.journal import Journal, read_journal
+from calvin_eval.results.actions import FOLDER as ACTIONS
+from calvin_eval.results.actions import decode_actions, encode_actions
+from calvin_eval.results.journal import Journal, encode_journal, read_journal
 from calvin_eval.results.schema import SCHEMA_VERSION, ChainRecord
 
 HEADER = "header.json"
@@ -102,6 +104,20 @@ class RunFolder:
         self.write_json(HEADER, header)
         return header
 
+    def require_same(self, header: Mapping[str, Any], sections: Sequence[str]) -> None:
+        """Raise RunFolderError, naming every differing key, unless these header sections agree."""
+        before = self.header()
+        different = [
+            line
+            for section in sections
+            for line in _differences(section, before.get(section), header.get(section))
+        ]
+        if different:
+            raise RunFolderError(
+                f"expected the same run to resume in {self.path}; it differs in "
+                f"{'; '.join(different)}. Run with the stored settings, or into a new folder."
+            )
+
     @property
     def status(self) -> RunStatus:
         """How far the run got: started (or killed since), finished, interrupted or error."""
@@ -116,6 +132,40 @@ class RunFolder:
     def journal(self) -> Journal:
         """The journal, open for appending."""
         return Journal(self.path / JOURNAL)
+
+    def settle(self) -> None:
+        """Put the journal in order of chain id, atomically, when no more chains will come.
+
+        Which chain finishes first depends on the machine; what a finished run says does not.
+        """
+        try:
+            write_atomic(self.path / JOURNAL, encode_journal(self.records()))
+        except OSError as error:
+            raise RunFolderError(f"cannot write {self.path / JOURNAL}: {error}") from error
+
+    def write_actions(self, chain: int, subtasks: Sequence[Sequence[Any]]) -> None:
+        """Keep the actions of a chain; raises RunFolderError if the disk refuses."""
+        path = self.actions_path(chain)
+        try:
+            path.parent.mkdir(exist_ok=True)
+            write_atomic(path, encode_actions(subtasks))
+        except OSError as error:
+            raise RunFolderError(f"cannot write {path}: {error}") from error
+
+    def read_actions(self, chain: int) -> dict[int, list[Any]]:
+        """The actions of a chain per subtask position; raises RunFolderError if there are none."""
+        path = self.actions_path(chain)
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise RunFolderError(
+                f"expected the actions of chain {chain} in {path}: {error.strerror}"
+            ) from error
+        return decode_actions(data, str(path))
+
+    def actions_path(self, chain: int) -> Path:
+        """Where the actions of a chain are kept."""
+        return self.path / ACTIONS / f"{chain:04d}.npz"
 
     def records(self) -> list[ChainRecord]:
         """The finished chains so far, in order of chain id; none if there is no journal yet."""
@@ -175,6 +225,21 @@ def write_atomic(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+
+
+def _differences(name: str, before: Any, now: Any) -> list[str]:
+    """`key: before -> now` for every leaf in which two JSON values differ."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = dict.fromkeys([*before, *now])
+        return [
+            d for key in keys for d in _differences(f"{name}.{key}", before.get(key), now.get(key))
+        ]
+    return [] if before == now else [f"{name}: {_brief(before)} before, {_brief(now)} now"]
+
+
+def _brief(value: Any, most: int = 60) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= most else f"{text[:most]}…"
 
 
 def _move_aside(folder: Path, *, overwrite: bool) -> Path:

@@ -119,7 +119,7 @@ def test_a_chain_stands_in_the_journal_once(tmp_path: Path) -> None:
     whole = write(path, [record(1), record(2)])
     with Journal(path) as journal:
         assert journal.chains == {1, 2}
-        with pytest.raises(RunFolderError, match="chain 2 is in the journal already"):
+        with pytest.raises(RunFolderError, match="chain 2 is completed in the journal already"):
             journal.append(record(2))
     assert path.read_bytes() == whole
     path.write_bytes(whole + whole)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from calvin_eval.errors import CheckpointError
@@ -14,7 +15,7 @@ from calvin_eval.wrappers.loaders.python_class import is_class_spec, load_class
 from calvin_eval.wrappers.loaders.torch_file import load_export, load_torchscript
 from calvin_eval.wrappers.loaders.weights import load_pickle, load_safetensors
 
-__all__ = ["LoadedPolicy", "resolve"]
+__all__ = ["LoadedPolicy", "is_light", "resolve"]
 
 FILES: Mapping[str, Callable[[Source], LoadedPolicy]] = {
     "recording": load_recording,
@@ -64,3 +65,18 @@ def resolve(
     if is_class_spec(ckpt):
         return load_class(source)
     raise CheckpointError(f"no such file or policy: {ckpt!r}: expected {RECOGNISED}.")
+
+
+def is_light(ckpt: str) -> bool:
+    """Whether a policy costs next to nothing, so that every simulator worker may have its own.
+
+    Built-in policies and recorded actions import nothing heavy. A file that cannot be recognised
+    is not light; `resolve` says what is wrong with it.
+    """
+    if ckpt.startswith(PREFIX):
+        return True
+    path = Path(ckpt)
+    try:
+        return path.exists() and detect(path) == "recording"
+    except CheckpointError:
+        return False

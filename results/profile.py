@@ -1,0 +1,87 @@
+"""Where a run's time went, and one line of advice."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+_MUCH = 0.5  # share of the workers' time that is worth an advice
+
+
+@dataclass
+class Profile:
+    """Seconds per worker and part of the work; filled while a run goes on.
+
+    Attributes:
+        seconds: per worker the seconds of each part (`reset`, `physics`, `render`, `judge`,
+            `inference`, and `waiting` for the policy beyond that).
+        steps: environment steps of all workers.
+    """
+
+    seconds: dict[int, dict[str, float]] = field(
+        default_factory=lambda: defaultdict(lambda: defaultdict(float))
+    )
+    steps: int = 0
+
+    def add(self, worker: int, parts: Mapping[str, float], inference: float) -> None:
+        """Count a chain: its seconds per part, and the part of `policy` that was inference."""
+        mine = self.seconds[worker]
+        for part, seconds in parts.items():
+            if part != "policy":
+                mine[part] += seconds
+        inference = min(inference, parts.get("policy", 0.0))
+        mine["inference"] += inference
+        mine["waiting"] += parts.get("policy", 0.0) - inference
+
+    def shares(self) -> dict[str, float]:
+        """Share of all workers' busy time per part, 0..1, largest first; empty without any."""
+        totals: dict[str, float] = defaultdict(float)
+        for mine in self.seconds.values():
+            for part, seconds in mine.items():
+                totals[part] += seconds
+        whole = sum(totals.values())
+        if not whole:
+            return {}
+        return {p: s / whole for p, s in sorted(totals.items(), key=lambda item: -item[1])}
+
+    def advice(self, renderer: str) -> str:
+        """One line: what the time goes into, and what would help."""
+        shares = self.shares()
+        if not shares:
+            return "nothing ran"
+        part, share = next(iter(shares.items()))
+        told = f"{part} took {100 * share:.0f} % of the workers' time"
+        hints = {
+            "render": _render_hint(renderer),
+            "inference": "a larger --max-batch, more --devices or longer action chunks would help",
+            "waiting": "the policy's process is the bottleneck: fewer workers would do as well",
+            "physics": "more workers would help, if there are more cores",
+        }
+        return f"{told}: {hints[part]}" if share >= _MUCH and part in hints else told
+
+    def to_json(self, wall: float, renderer: str) -> dict[str, Any]:
+        """JSON form.
+
+        Args:
+            wall: seconds that the run took.
+            renderer: who drew.
+        """
+        return {
+            "wall_seconds": round(wall, 3),
+            "steps": self.steps,
+            "steps_per_second": round(self.steps / wall, 2) if wall else None,
+            "shares": {part: round(share, 4) for part, share in self.shares().items()},
+            "workers": {
+                str(worker): {part: round(seconds, 3) for part, seconds in mine.items()}
+                for worker, mine in sorted(self.seconds.items())
+            },
+            "advice": self.advice(renderer),
+        }
+
+
+def _render_hint(renderer: str) -> str:
+    if renderer == "tiny":
+        return "EGL may be faster, and its images are the benchmark's own; or draw fewer frames"
+    return "more workers, a GPU for EGL, longer action chunks or fewer cameras would help"

@@ -1,0 +1,166 @@
+"""Many sessions, one policy: requests are collected and answered in batches.
+
+One thread calls the policy, so that a policy need not be thread-safe and a GPU sees one caller.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+import traceback
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from calvin_eval.errors import PolicyError
+from calvin_eval.rollouts.chain import RemotePolicyError
+from calvin_eval.wrappers.policy import Chunk, Policy, Request
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchRules:
+    """When a batch is sent to the policy.
+
+    Attributes:
+        most: requests in one batch.
+        wait: seconds that the first request of a batch waits for others. A batch goes earlier if
+            every connected session has asked: nobody is left to wait for.
+    """
+
+    most: int = 32
+    wait: float = 0.01
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A chunk, and the seconds that the policy took for the batch it came from."""
+
+    chunk: Chunk
+    seconds: float
+    batch: int
+
+
+@dataclass
+class _Item:
+    policy: Policy
+    request: Request
+    reset: bool
+    answer: Future[Answer] = field(default_factory=Future)
+
+
+class Batcher:
+    """Answers `ask` calls of many threads by as few calls of the policy as possible.
+
+    Requests for different instances of a policy are never mixed in a batch. If a batch raises,
+    its requests are tried one by one, so that the fault of one session stays its own.
+
+    Args:
+        rules: when a batch goes.
+    """
+
+    def __init__(self, rules: BatchRules) -> None:
+        self._rules = rules
+        self._inbox: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self._clients = 0
+        self._began: float | None = None
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._serve, name="inference", daemon=True)
+        self._thread.start()
+
+    @contextlib.contextmanager
+    def client(self):  # type: ignore[no-untyped-def]
+        """Count a caller while it is connected: full batches need not wait for more."""
+        with self._lock:
+            self._clients += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._clients -= 1
+
+    def ask(self, policy: Policy, request: Request, *, reset: bool) -> Answer:
+        """The policy's chunk for one request; blocks until its batch is done.
+
+        Args:
+            policy: the instance that serves this session.
+            request: what it is asked.
+            reset: whether the policy is reset for the session first.
+
+        Raises:
+            RemotePolicyError: the policy raised; the error has its traceback.
+        """
+        item = _Item(policy, request, reset)
+        self._inbox.put(item)
+        return item.answer.result()
+
+    @property
+    def busy_seconds(self) -> float:
+        """How long the policy has been at the present call; 0 between calls."""
+        began = self._began
+        return 0.0 if began is None else time.monotonic() - began
+
+    def close(self) -> None:
+        """Stop the inference thread after the batch in progress."""
+        self._inbox.put(None)
+        self._thread.join()
+
+    def _serve(self) -> None:
+        while (first := self._inbox.get()) is not None:
+            batch, last = self._collect(first)
+            for policy in {id(item.policy): item.policy for item in batch}.values():
+                self._answer(policy, [item for item in batch if item.policy is policy])
+            if last:
+                return
+
+    def _collect(self, first: _Item) -> tuple[list[_Item], bool]:
+        """A batch that begins with this item, and whether the batcher was closed meanwhile."""
+        batch, deadline = [first], time.monotonic() + self._rules.wait
+        while len(batch) < self._rules.most:
+            left = deadline - time.monotonic()
+            complete = len(batch) >= self._clients
+            try:
+                item = self._inbox.get(block=not complete and left > 0, timeout=max(left, 0))
+            except queue.Empty:
+                break
+            if item is None:
+                return batch, True
+            batch.append(item)
+        return batch, False
+
+    def _answer(self, policy: Policy, items: Sequence[_Item]) -> None:
+        # In the order of sessions: a batch must not depend on who asked a microsecond earlier.
+        items = sorted(items, key=lambda item: item.request.session)
+        most = len(items) if getattr(policy, "max_sessions", None) is None else 1
+        for start in range(0, len(items), most):
+            self._call(policy, items[start : start + most])
+
+    def _call(self, policy: Policy, items: Sequence[_Item]) -> None:
+        start = time.perf_counter()
+        self._began = time.monotonic()
+        try:
+            chunks = _ask(policy, items)
+        except Exception:
+            if len(items) > 1:
+                for item in items:
+                    self._call(policy, [item])
+                return
+            items[0].answer.set_exception(RemotePolicyError(traceback.format_exc()))
+            return
+        finally:
+            self._began = None
+        seconds = time.perf_counter() - start
+        for item, chunk in zip(items, chunks, strict=True):
+            item.answer.set_result(Answer(chunk, seconds, len(items)))
+
+
+def _ask(policy: Policy, items: Sequence[_Item]) -> Sequence[Chunk]:
+    for item in items:
+        if item.reset:
+            policy.reset(item.request.session, item.request.instruction)
+            item.reset = False
+    chunks = policy.act([item.request for item in items])
+    if len(chunks) != len(items):
+        raise PolicyError(f"expected {len(items)} chunks from act(), found {len(chunks)}")
+    return chunks

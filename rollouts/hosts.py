@@ -1,0 +1,126 @@
+"""Policy processes, one per device, started, watched and replaced by the parent."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from calvin_eval.errors import CalvinEvalError, CheckpointError
+from calvin_eval.rollouts.batching import BatchRules
+from calvin_eval.rollouts.processes import Child
+from calvin_eval.rollouts.service import PolicySpec, ServiceReady, ServiceSetup
+from calvin_eval.rollouts.worker import PolicyLink
+
+_ANSWER_SECONDS = 10.0
+
+
+class PolicyHost:
+    """A policy in a process of its own.
+
+    Args:
+        spec: what to load.
+        device: `cpu`, `cuda:N`, or None to leave the choice to the policy. The process sees only
+            this device.
+        rules: when a batch goes.
+
+    Attributes:
+        ready: what the loaded policy says of itself.
+
+    Raises:
+        CalvinEvalError: the policy cannot be loaded.
+    """
+
+    def __init__(self, spec: PolicySpec, device: str | None, rules: BatchRules) -> None:
+        self._setup = ServiceSetup(policy=spec, batch=rules)
+        self._environment = device_environment(device)
+        self._start()
+
+    def _start(self) -> None:
+        self._child = Child("calvin_eval.rollouts.service", self._environment)
+        line = self._child.connection
+        try:
+            line.send(self._setup)
+            answer = line.recv()
+        except (EOFError, OSError) as error:
+            death = self._child.obituary()
+            self._child.kill()
+            raise CheckpointError(
+                f"{self._setup.policy.ckpt}: the process that loads it died: {death}"
+            ) from error
+        if isinstance(answer, CalvinEvalError):
+            self._child.kill()
+            raise answer
+        self.ready: ServiceReady = answer
+
+    @property
+    def link(self) -> PolicyLink:
+        """Where workers find it now."""
+        return PolicyLink(requirements=self.ready.requirements, address=self.ready.address)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process is still there."""
+        return self._child.alive
+
+    def hangs(self, seconds: float) -> bool:
+        """Whether the policy has been at one batch for that long, or does not answer at all."""
+        try:
+            self._child.connection.send("busy?")
+            if not self._child.connection.poll(_ANSWER_SECONDS):
+                return True
+            busy: float = self._child.connection.recv()
+        except (EOFError, OSError):
+            return True
+        return busy >= seconds
+
+    def replace(self) -> str:
+        """End the process, dead or stuck, and start another; returns how the old one ended."""
+        if self.alive:
+            self._child.kill()
+            death = "it hung and was killed"
+        else:
+            death = self._child.obituary()
+            self._child.kill()
+        self._start()
+        return death
+
+    def close(self) -> None:
+        """End the process."""
+        self._child.stop()
+
+
+@dataclass(frozen=True)
+class FixedPolicy:
+    """A policy that no process of ours holds: in the workers themselves, or in the caller's."""
+
+    link: PolicyLink
+
+    alive = True
+
+    def hangs(self, seconds: float) -> bool:
+        """Unknown; a hanging worker is replaced and the chain tried again."""
+        return False
+
+    def replace(self) -> str:
+        """Nothing to replace."""
+        return "the policy's process is the caller's own"
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+def device_environment(device: str | None) -> Mapping[str, str]:
+    """Variables that make a process see one device only.
+
+    `CALVIN_EVAL_DEVICE` tells our loaders, `CUDA_VISIBLE_DEVICES` any other code.
+    """
+    if device is None:
+        return {}
+    if not device.startswith("cuda"):
+        return {"CALVIN_EVAL_DEVICE": device, "CUDA_VISIBLE_DEVICES": ""}
+    number = device.partition(":")[2] or "0"
+    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    if visible and int(number) < len(visible):  # cuda:N counts within what we may see ourselves
+        number = visible[int(number)]
+    return {"CALVIN_EVAL_DEVICE": "cuda:0", "CUDA_VISIBLE_DEVICES": number}

@@ -1,0 +1,228 @@
+"""The process that holds a policy and answers the simulator workers.
+
+`main` is a process with one policy on one device; `PolicyService` is the same inside a process that
+has the policy already, such as a training loop. Workers connect over a Unix
+socket in a folder that only this user can enter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from multiprocessing.connection import Client, Connection, Listener
+from pathlib import Path
+from typing import Any
+
+from calvin_eval.errors import CalvinEvalError, CheckpointError
+from calvin_eval.rollouts.batching import Answer, Batcher, BatchRules
+from calvin_eval.rollouts.chain import PolicyLostError, RemotePolicyError
+from calvin_eval.wrappers.policy import Chunk, Policy, Request, Requirements
+
+_BACKLOG = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicySpec:
+    """A policy as `--ckpt` names it, to be loaded wherever it is needed."""
+
+    ckpt: str
+    trust: bool
+    seed: int
+    options: Mapping[str, Any]
+
+    def load(self) -> Any:
+        """A `LoadedPolicy`."""
+        from calvin_eval.wrappers.loaders import resolve
+
+        return resolve(self.ckpt, trust=self.trust, seed=self.seed, options=self.options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceSetup:
+    """The parent's first message: what to load and how to batch."""
+
+    policy: PolicySpec
+    batch: BatchRules
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceReady:
+    """The child's answer: who is there, and where."""
+
+    address: str
+    requirements: Requirements
+    max_sessions: int | None
+    description: str
+    metadata: Mapping[str, Any]
+
+
+class PolicyService:
+    """Serves a policy to every worker that connects.
+
+    Args:
+        policy: the first instance.
+        make: makes further instances of a policy that serves a limited number of sessions.
+        rules: when a batch goes.
+
+    Attributes:
+        address: where workers connect.
+    """
+
+    def __init__(
+        self, policy: Policy, *, make: Callable[[], Policy] | None = None, rules: BatchRules
+    ) -> None:
+        self._shared = getattr(policy, "max_sessions", None) is None
+        self._policy = policy
+        self._free = [policy]
+        self._make = make
+        self._lock = threading.Lock()
+        self._batcher = Batcher(rules)
+        self._folder = Path(tempfile.mkdtemp(prefix="calvin-eval-"))
+        self.address = str(self._folder / "policy")
+        self._listener = Listener(self.address, family="AF_UNIX", backlog=_BACKLOG)
+        threading.Thread(target=self._accept, name="accept workers", daemon=True).start()
+
+    @property
+    def busy_seconds(self) -> float:
+        """How long the policy has been at the present call; 0 between calls."""
+        return self._batcher.busy_seconds
+
+    def close(self) -> None:
+        """Stop accepting and answering."""
+        with contextlib.suppress(OSError):
+            self._listener.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._batcher.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection = self._listener.accept()
+            except OSError:  # closed
+                return
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: Connection[Any, Any]) -> None:
+        with connection, contextlib.suppress(EOFError, OSError):
+            try:
+                policy = self._take()
+            except Exception:
+                connection.recv()
+                connection.send(traceback.format_exc())
+                return
+            try:
+                with self._batcher.client():
+                    while True:
+                        request, reset = connection.recv()
+                        connection.send(self._answer(policy, request, reset))
+            finally:
+                self._give_back(policy)
+
+    def _answer(self, policy: Policy, request: Request, reset: bool) -> Answer | str:
+        try:
+            return self._batcher.ask(policy, request, reset=reset)
+        except RemotePolicyError as error:
+            return error.trace
+
+    def _take(self) -> Policy:
+        """The shared instance, or one that no other worker uses."""
+        if self._shared:
+            return self._policy
+        with self._lock:
+            if self._free:
+                return self._free.pop()
+            if self._make is None:
+                raise CheckpointError(
+                    "expected one worker for a policy object that serves one chain at a time; "
+                    "found more. Run it with workers=1, or name its class by --ckpt."
+                )
+            return self._make()
+
+    def _give_back(self, policy: Policy) -> None:
+        if not self._shared:
+            with self._lock:
+                self._free.append(policy)
+
+
+class RemotePolicy:
+    """A policy in another process, as the chain loop sees it.
+
+    Attributes:
+        inference_seconds: that the policy itself took for this worker's requests, shared fairly
+            among the requests of a batch.
+    """
+
+    def __init__(self, address: str, requirements: Requirements) -> None:
+        self.requirements = requirements
+        self.inference_seconds = 0.0
+        self._reset = False
+        try:
+            self._connection = Client(address, family="AF_UNIX")
+        except OSError as error:
+            raise PolicyLostError(f"no policy at {address}: {error}") from error
+
+    def reset(self, session: int, instruction: str) -> None:
+        """Travels with the next request, which has both."""
+        self._reset = True
+
+    def act(self, requests: list[Request]) -> list[Chunk]:
+        """Ask for one request.
+
+        Raises:
+            RemotePolicyError: the policy raised.
+            PolicyLostError: its process is gone.
+        """
+        try:
+            self._connection.send((requests[0], self._reset))
+            answer = self._connection.recv()
+        except (EOFError, OSError) as error:
+            raise PolicyLostError(f"the policy's process is gone: {error}") from error
+        self._reset = False
+        if isinstance(answer, str):
+            raise RemotePolicyError(answer)
+        self.inference_seconds += answer.seconds / answer.batch
+        return [answer.chunk]
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._connection.close()
+
+
+def main() -> None:
+    """Load the policy that the parent names, and serve it until the parent closes the line."""
+    from calvin_eval.rollouts.processes import join_parent
+
+    line = join_parent()
+    setup: ServiceSetup = line.recv()
+    try:
+        loaded = setup.policy.load()
+        service = PolicyService(
+            loaded.policy, make=lambda: setup.policy.load().policy, rules=setup.batch
+        )
+    except CalvinEvalError as error:
+        line.send(error)
+        return
+    except Exception:
+        line.send(CheckpointError(f"{setup.policy.ckpt}: {traceback.format_exc()}"))
+        return
+    line.send(
+        ServiceReady(
+            address=service.address,
+            requirements=loaded.policy.requirements,
+            max_sessions=getattr(loaded.policy, "max_sessions", None),
+            description=loaded.description,
+            metadata=loaded.metadata,
+        )
+    )
+    with contextlib.suppress(EOFError, OSError):
+        while True:  # until the parent closes the line
+            line.recv()
+            line.send(service.busy_seconds)
+    shutil.rmtree(os.path.dirname(service.address), ignore_errors=True)
+    os._exit(0)  # without waiting for a batch that nobody reads
