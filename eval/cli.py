@@ -15,6 +15,7 @@ import click
 
 from calvin_eval import __version__
 from calvin_eval.cli_assets import assets
+from calvin_eval.cli_doctor import doctor
 from calvin_eval.errors import CalvinEvalError
 
 EXIT_USAGE, EXIT_INTERRUPTED = 2, 130
@@ -158,10 +159,14 @@ def run_command(
         print_run(run, console)
     if len(configs) > 1:
         print_comparison(runs, console)
+    for run in runs:
+        if run.interrupted:
+            click.echo(f"interrupted; complete it by --out {run.folder} --resume", err=True)
     ctx.exit(max(run.exit_code for run in runs))
 
 
 cli.add_command(assets)
+cli.add_command(doctor)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -177,7 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         error.show()
         return EXIT_USAGE
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted; finished chains are in the run folder", err=True)
+        click.echo("interrupted; complete the run by --out FOLDER --resume", err=True)
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader of our output went away
         sys.stderr.close()

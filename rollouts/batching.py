@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import sys
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Any
 
 from calvin_eval.errors import PolicyError
 from calvin_eval.rollouts.chain import RemotePolicyError
@@ -25,8 +27,9 @@ class BatchRules:
 
     Attributes:
         most: requests in one batch.
-        wait: seconds that the first request of a batch waits for others. A batch goes earlier if
-            every connected session has asked: nobody is left to wait for.
+        wait: seconds that the first request of a batch waits for others, at most as long as the
+            policy's last call took: waiting longer cannot pay. A batch goes at once if every
+            connected session has asked.
     """
 
     most: int = 32
@@ -65,12 +68,13 @@ class Batcher:
         self._inbox: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._clients = 0
         self._began: float | None = None
+        self._last_call = 0.0
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._serve, name="inference", daemon=True)
         self._thread.start()
 
     @contextlib.contextmanager
-    def client(self):  # type: ignore[no-untyped-def]
+    def client(self) -> Iterator[None]:
         """Count a caller while it is connected: full batches need not wait for more."""
         with self._lock:
             self._clients += 1
@@ -116,7 +120,8 @@ class Batcher:
 
     def _collect(self, first: _Item) -> tuple[list[_Item], bool]:
         """A batch that begins with this item, and whether the batcher was closed meanwhile."""
-        batch, deadline = [first], time.monotonic() + self._rules.wait
+        batch = [first]
+        deadline = time.monotonic() + min(self._rules.wait, self._last_call)
         while len(batch) < self._rules.most:
             left = deadline - time.monotonic()
             complete = len(batch) >= self._clients
@@ -140,7 +145,8 @@ class Batcher:
         start = time.perf_counter()
         self._began = time.monotonic()
         try:
-            chunks = _ask(policy, items)
+            with _without_gradients():
+                chunks = _ask(policy, items)
         except Exception:
             if len(items) > 1:
                 for item in items:
@@ -150,9 +156,15 @@ class Batcher:
             return
         finally:
             self._began = None
-        seconds = time.perf_counter() - start
+        seconds = self._last_call = time.perf_counter() - start
         for item, chunk in zip(items, chunks, strict=True):
             item.answer.set_result(Answer(chunk, seconds, len(items)))
+
+
+def _without_gradients() -> contextlib.AbstractContextManager[Any]:
+    """Torch's switch for gradients belongs to a thread, and the caller's is not this one."""
+    torch = sys.modules.get("torch")
+    return contextlib.nullcontext() if torch is None else torch.no_grad()
 
 
 def _ask(policy: Policy, items: Sequence[_Item]) -> Sequence[Chunk]:

@@ -8,7 +8,6 @@ same world, a failure ends the chain.
 from __future__ import annotations
 
 import copy
-import hashlib
 import time
 import traceback
 from collections import deque
@@ -16,12 +15,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-import numpy as np
 
 from calvin_eval.errors import AssetError, PolicyError, RenderError
 from calvin_eval.results.schema import ChainRecord, SubtaskRecord
 from calvin_eval.rollouts.timing import Stopwatch
 from calvin_eval.sim.chains import Chain
+from calvin_eval.sim.hashes import state_hash
 from calvin_eval.sim.instructions import InstructionSet
 from calvin_eval.sim.oracle import TaskOracle
 from calvin_eval.sim.world import Needs
@@ -250,11 +249,3 @@ class ChainRunner:
             )
         # A copy: a policy may write its next chunk into the same memory.
         self._pending.extend(copy.deepcopy(chunks[0][: self._rules.execute]))
-
-
-def state_hash(state: Mapping[str, Any]) -> str:
-    """32 hex digits of the SHA-256 over `robot_obs` and `scene_obs` as little-endian doubles."""
-    digest = hashlib.sha256()
-    for name in ("robot_obs", "scene_obs"):
-        digest.update(np.asarray(state[name], dtype="<f8").tobytes())
-    return digest.hexdigest()[:32]

@@ -1,0 +1,403 @@
+"""What may go wrong on one machine, and what must come of it. Real processes throughout."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from calvin_eval.config import compose_config
+from calvin_eval.display import QuietDisplay
+from calvin_eval.errors import RunFolderError
+from calvin_eval.evaluate import Run, run_plan
+from calvin_eval.prepare import make_plan, open_policy, set_stage
+from calvin_eval.results.journal import read_journal
+from calvin_eval.results.store import RunFolder
+from calvin_eval.rollouts.local import FaultRules, LocalEngine
+
+pytestmark = pytest.mark.slow
+
+# A policy with the batch-first protocol; what it does on which chain is up to each test.
+POLICY = """
+import os, signal, time
+from pathlib import Path
+import numpy as np
+from calvin_eval.wrappers.policy import Requirements
+
+class Policy:
+    requirements = Requirements()
+
+    def __init__(self, fault="", chains=(), log=None):
+        self.fault, self.chains, self.log = fault, set(chains), log
+        self.history = {}
+
+    def reset(self, session, instruction):
+        self.history[session] = 0
+
+    def act(self, requests):
+        if self.log:
+            with open(self.log, "a") as file:
+                file.write(f"{os.getpid()} {len(requests)}\\n")
+        return [self.one(request) for request in requests]
+
+    def one(self, request):
+        if request.session in self.chains and request.step >= 2:
+            if self.fault == "raise":
+                raise RuntimeError(f"no idea what to do on chain {request.session}")
+            if self.fault == "die":
+                os.kill(os.getpid(), signal.SIGSEGV)
+            if self.fault == "hang":
+                time.sleep(600)
+        self.history[request.session] += 1
+        rng = np.random.default_rng([request.session, request.step])
+        return np.append(rng.uniform(-1, 1, 6), 1.0)[None]
+"""
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> str:
+    path = tmp_path / "faulty.py"
+    path.write_text(POLICY)
+    return f"{path}:Policy"
+
+
+def evaluate(
+    out: Path,
+    ckpt: str,
+    *overrides: str,
+    workers: int = 2,
+    faults: FaultRules = FaultRules(),  # noqa: B008 - frozen
+    meanwhile: Callable[[LocalEngine], None] | None = None,
+) -> Run:
+    """Run with an engine of our own, so that a test can lay hands on its processes."""
+    config = compose_config(["protocol.steps=4", *overrides], {"ckpt": ckpt, "out": str(out)})
+    policy = open_policy(config)
+    engine = LocalEngine(workers, faults)
+    try:
+        plan = make_plan(set_stage(config), policy)
+        if meanwhile is not None:
+            threading.Thread(target=meanwhile, args=(engine,), daemon=True).start()
+        return run_plan(plan, engine, QuietDisplay())
+    finally:
+        engine.close()
+        policy.close()
+
+
+def outcomes(folder: Path) -> list[dict[str, Any]]:
+    return [record.outcome() for record in read_journal(folder / "chains.jsonl")]
+
+
+def actions(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (folder / "actions").iterdir()}
+
+
+def running_children(parent: int) -> list[int]:
+    """Process ids of the calvin-eval processes that were started by a parent."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if b"calvin_eval.rollouts" in b" ".join(words) and str(parent).encode() in words:
+                found.append(int(entry.name))
+    return found
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 30) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def test_workers_killed_at_random_change_nothing(tmp_path: Path) -> None:
+    chains = "protocol.num_chains=200"
+    calm = evaluate(tmp_path / "calm", "builtin:random", chains)
+    killed = []
+
+    def kill_now_and_then(engine: LocalEngine) -> None:
+        dice = random.Random(0)
+        while True:
+            time.sleep(dice.uniform(0.3, 0.9))
+            seats = [seat for seat in engine._seats if seat.child.alive and seat.ready]
+            if seats:
+                seat = dice.choice(seats)
+                os.kill(seat.child.pid, dice.choice([signal.SIGKILL, signal.SIGSEGV]))
+                killed.append(seat.number)
+
+    wild = evaluate(
+        tmp_path / "wild", "builtin:random", chains,
+        faults=FaultRules(retries=100), meanwhile=kill_now_and_then,
+    )  # fmt: skip
+    assert len(killed) >= 3
+    assert wild.summary.complete
+    assert outcomes(wild.folder) == outcomes(calm.folder)
+    assert actions(wild.folder) == actions(calm.folder)
+    assert wild.summary == calm.summary
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str, **options: Any) -> subprocess.Popen[str]:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "calvin_eval", *arguments],
+            cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
+        )  # fmt: skip
+        started.append(child)
+        return child
+
+    yield start
+    for child in started:
+        child.kill()
+        child.communicate()
+
+
+def lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def test_a_killed_run_is_completed_by_resume(
+    tmp_path: Path, command: Callable[..., subprocess.Popen[str]]
+) -> None:
+    run = ("--ckpt", "builtin:random", "--num-chains", "40", "--workers", "2", "protocol.steps=4")
+    journal = tmp_path / "run" / "chains.jsonl"
+    child = command(*run, "--out", "run")
+    assert eventually(lambda: lines(journal) >= 8)
+    assert len(running_children(child.pid)) == 2
+    child.kill()
+    child.wait()
+    assert eventually(lambda: not running_children(child.pid)), "orphans"
+    finished = lines(journal)
+    assert finished < 40
+    with journal.open("ab") as file:  # as a power cut would leave it
+        file.write(b'{"crc32":"0123')
+    resumed = command(*run, "--out", "run", "--resume")
+    _, err = resumed.communicate(timeout=120)
+    assert resumed.returncode == 0, err
+    calm = command(*run, "--out", "calm")
+    calm.communicate(timeout=120)
+    assert outcomes(tmp_path / "run") == outcomes(tmp_path / "calm")
+    assert actions(tmp_path / "run") == actions(tmp_path / "calm")
+
+
+def test_resume_refuses_another_configuration_and_names_what_differs(tmp_path: Path) -> None:
+    evaluate(tmp_path / "run", "builtin:random", "protocol.num_chains=2")
+    with pytest.raises(RunFolderError, match=r"config\.seed: 0 before, 7 now"):
+        evaluate(
+            tmp_path / "run", "builtin:random", "protocol.num_chains=2", "resume=true", "seed=7"
+        )
+    with pytest.raises(RunFolderError, match=r"config\.protocol\.num_chains: 2 before, 3 now"):
+        evaluate(tmp_path / "run", "builtin:random", "protocol.num_chains=3", "resume=true")
+    again = evaluate(tmp_path / "run", "builtin:random", "protocol.num_chains=2", "resume=true")
+    assert again.summary.complete
+
+
+def test_a_damaged_journal_is_refused_with_its_line(tmp_path: Path) -> None:
+    evaluate(tmp_path / "run", "builtin:random", "protocol.num_chains=3")
+    journal = tmp_path / "run" / "chains.jsonl"
+    first, second, third = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(first + second.replace(b"success", b"sucess") + third)
+    with pytest.raises(RunFolderError, match="line 2"):
+        evaluate(tmp_path / "run", "builtin:random", "protocol.num_chains=3", "resume=true")
+
+
+def test_a_policy_that_raises_on_3_of_50_chains(
+    tmp_path: Path, policy: str, command: Callable[..., subprocess.Popen[str]]
+) -> None:
+    child = command(
+        "--ckpt", policy, "--num-chains", "50", "--workers", "2", "--out", "run",
+        "protocol.steps=4", "policy.options.fault=raise", "policy.options.chains=[3,17,41]",
+    )  # fmt: skip
+    out, err = child.communicate(timeout=120)
+    assert child.returncode == 3, err
+    records = {r.chain: r for r in read_journal(tmp_path / "run" / "chains.jsonl")}
+    assert [c for c, r in records.items() if r.status == "error"] == [3, 17, 41]
+    assert "no idea what to do on chain 17" in str(records[17].error)
+    assert "Traceback" in str(records[17].error)
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (summary["completed"], summary["errors"], summary["average_length"]) == (47, 3, None)
+    assert "headline is withheld" in " ".join(out.split())
+
+
+def test_errors_are_run_again_by_resume(tmp_path: Path, policy: str) -> None:
+    chains = ("protocol.num_chains=6", "policy.options.fault=raise")
+    broken = evaluate(tmp_path / "run", policy, *chains, "policy.options.chains=[2]")
+    assert broken.summary.errors == 1
+    header = json.loads((tmp_path / "run" / "header.json").read_text())
+    header["config"]["policy"]["options"]["chains"] = []  # the fault was mended
+    header["policy"]["options"]["chains"] = []
+    RunFolder.open(tmp_path / "run").write_json("header.json", header)
+    mended = evaluate(tmp_path / "run", policy, *chains, "policy.options.chains=[]", "resume=true")
+    assert mended.summary.complete
+    assert [record.chain for record in mended.records] == list(range(6))
+
+
+def test_a_policy_that_kills_its_process_costs_its_own_chain_only(
+    tmp_path: Path, policy: str
+) -> None:
+    run = evaluate(
+        tmp_path / "run", policy, "protocol.num_chains=12", "policy.options.fault=die",
+        "policy.options.chains=[4]", faults=FaultRules(retries=1), workers=3,
+    )  # fmt: skip
+    errors = {record.chain: record.error for record in run.records if record.status == "error"}
+    assert list(errors) == [4]
+    assert "policy process died: killed by SIGSEGV" in str(errors[4])
+    assert run.summary.completed == 11
+
+
+def test_a_policy_that_hangs_costs_its_own_chain_only(tmp_path: Path, policy: str) -> None:
+    run = evaluate(
+        tmp_path / "run", policy, "protocol.num_chains=6", "policy.options.fault=hang",
+        "policy.options.chains=[1]", faults=FaultRules(retries=1, step_timeout=3),
+    )  # fmt: skip
+    errors = {record.chain: record.error for record in run.records if record.status == "error"}
+    assert list(errors) == [1]
+    assert "policy hung: no progress for 3 s" in str(errors[1])
+
+
+def test_a_worker_that_hangs_is_replaced(tmp_path: Path) -> None:
+    stopped = []
+
+    def stop_one(engine: LocalEngine) -> None:
+        while not stopped:
+            for seat in engine._seats:
+                if seat.chain is not None and seat.ready:
+                    os.kill(seat.child.pid, signal.SIGSTOP)
+                    stopped.append(seat.child.pid)
+                    return
+            time.sleep(0.01)
+
+    run = evaluate(
+        tmp_path / "run", "builtin:random", "protocol.num_chains=20",
+        faults=FaultRules(step_timeout=3), meanwhile=stop_one,
+    )  # fmt: skip
+    assert stopped
+    assert run.summary.complete
+    assert not Path(f"/proc/{stopped[0]}").exists()
+
+
+def test_enough_errors_stop_the_run(tmp_path: Path, policy: str) -> None:
+    run = evaluate(
+        tmp_path / "run", policy, "protocol.num_chains=60", "policy.options.fault=raise",
+        "policy.options.chains=[0,1,2,3,4,5]", faults=FaultRules(max_errors=2), workers=1,
+    )  # fmt: skip
+    assert run.summary.errors == 2
+    assert run.summary.missing == 58
+    assert run.exit_code == 3
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_once_finishes_cleanly_and_twice_stops_at_once(
+    tmp_path: Path, command: Callable[..., subprocess.Popen[str]], times: int
+) -> None:
+    journal = tmp_path / "run" / "chains.jsonl"
+    run = ("--ckpt", "builtin:random", "--num-chains", "30", "--workers", "2", "--out", "run")
+    child = command(*run, "protocol.steps=60")
+    assert eventually(lambda: lines(journal) >= 2)
+    for _ in range(times):
+        child.send_signal(signal.SIGINT)
+        time.sleep(0.1)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 130, err
+    assert "--resume" in err
+    assert not running_children(child.pid)
+    header = json.loads((tmp_path / "run" / "header.json").read_text())
+    assert header["status"] == "interrupted"
+    assert 2 <= lines(journal) < 30
+    assert all(record.status == "completed" for record in read_journal(journal))
+
+
+def test_a_full_disk_stops_the_run_with_the_finished_chains_safe(
+    tmp_path: Path, command: Callable[..., subprocess.Popen[str]]
+) -> None:
+    def small_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000))
+
+    run = ("--ckpt", "builtin:random", "--num-chains", "40", "--workers", "2", "protocol.steps=4")
+    child = command(*run, "--out", "run", preexec_fn=small_files)
+    out, err = child.communicate(timeout=120)
+    assert child.returncode == 2
+    assert "cannot write" in err
+    assert not running_children(child.pid)
+    safe = read_journal(tmp_path / "run" / "chains.jsonl")
+    assert 0 < len(safe) < 40
+    resumed = command(*run, "--out", "run", "--resume")
+    _, err = resumed.communicate(timeout=120)
+    assert resumed.returncode == 0, err
+    assert len(read_journal(tmp_path / "run" / "chains.jsonl")) == 40
+
+
+def test_a_batching_policy_gives_the_same_journal_for_any_number_of_workers(
+    tmp_path: Path, policy: str
+) -> None:
+    chains = ("protocol.num_chains=16", "protocol.steps=12")
+    runs = {}
+    for workers in (1, 3):
+        log = f"policy.options.log={tmp_path}/{workers}.log"
+        runs[workers] = evaluate(tmp_path / str(workers), policy, *chains, log, workers=workers)
+    assert outcomes(runs[1].folder) == outcomes(runs[3].folder)
+    assert actions(runs[1].folder) == actions(runs[3].folder)
+    sizes = {
+        workers: {
+            int(line.split()[1])
+            for line in (tmp_path / f"{workers}.log").read_text().split("\n")[:-1]
+        }
+        for workers in runs
+    }
+    assert sizes[1] == {1}
+    assert max(sizes[3]) > 1, "no two requests were ever answered together"
+
+
+def test_a_model_without_sessions_gets_an_instance_per_worker(tmp_path: Path) -> None:
+    (tmp_path / "single.py").write_text(
+        "import numpy as np\n"
+        "class Model:\n"
+        "    requirements = {'rgb': []}\n"
+        "    def reset(self):\n"
+        "        self.t = 0\n"
+        "    def step(self, obs, goal):\n"
+        "        self.t += 1\n"
+        "        return np.array([np.sin(self.t), 0, 0, 0, 0, 0, 1])\n"
+    )
+    chains = ("protocol.num_chains=8", "protocol.steps=10")
+    ckpt = f"{tmp_path / 'single.py'}:Model"
+    one, two = (
+        evaluate(tmp_path / str(workers), ckpt, *chains, workers=workers) for workers in (1, 2)
+    )
+    assert one.summary.complete
+    assert outcomes(one.folder) == outcomes(two.folder)
+
+
+def test_workers_never_import_torch_and_nothing_is_left_running(
+    tmp_path: Path, policy: str
+) -> None:
+    seen: list[bool] = []
+
+    def look(engine: LocalEngine) -> None:
+        while not seen:
+            for seat in engine._seats:
+                if seat.ready:
+                    maps = Path(f"/proc/{seat.child.pid}/maps").read_text()
+                    seen.append("libtorch" in maps)
+            time.sleep(0.02)
+
+    evaluate(tmp_path / "run", policy, "protocol.num_chains=4", meanwhile=look)
+    assert seen == [False] * len(seen)
+    assert not running_children(os.getpid())
