@@ -45,13 +45,13 @@ types: install
 	ln -s $(addprefix $(CURDIR)/eval/,$(notdir $(wildcard eval/*))) build/types/calvin_eval/
 	ln -s $(foreach f,results rollouts sim wrappers,$(CURDIR)/$(f)) build/types/calvin_eval/
 	MYPYPATH=build/types $(BIN)/mypy
-	MYPYPATH=build/types $(BIN)/mypy --strict --explicit-package-bases tests benchmarks tools
+	MYPYPATH=build/types:benchmarks $(BIN)/mypy --strict --explicit-package-bases benchmarks tools
 
 check: test lint types
 
 bench: install
-	$(BIN)/python benchmarks/physics.py $(ARGS)
-	$(BIN)/python benchmarks/packs.py $(ARGS)
+	$(BIN)/python benchmarks/physics.py
+	$(BIN)/python benchmarks/engine.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -15,7 +15,15 @@ import click
 
 from calvin_eval import __version__
 from calvin_eval.cli_assets import assets
+from calvin_eval.cli_bundle import bundle, export
+from calvin_eval.cli_card import card
+from calvin_eval.cli_compare import compare
 from calvin_eval.cli_doctor import doctor
+from calvin_eval.cli_gate import gate
+from calvin_eval.cli_merge import merge
+from calvin_eval.cli_report import report
+from calvin_eval.cli_verify import verify
+from calvin_eval.cli_video import video
 from calvin_eval.errors import CalvinEvalError
 
 EXIT_USAGE, EXIT_INTERRUPTED = 2, 130
@@ -93,6 +101,10 @@ _FLAGS = {
     "retries": "engine.retries",
     "step_timeout": "engine.step_timeout",
     "max_errors": "engine.max_errors",
+    "video": "video.which",
+    "gate": "gate",
+    "baseline": "baseline",
+    "expect": "expect",
 }
 
 
@@ -123,6 +135,10 @@ _FLAGS = {
 @click.option("--retries", type=int, metavar="N", help="Of a chain after a crash or hang.  [2]")
 @click.option("--step-timeout", type=float, metavar="SECONDS", help="What counts as a hang.  [600]")
 @click.option("--max-errors", type=int, metavar="N", help="Stop after so many error records.")
+@click.option("--video", metavar="WHICH", help="all, failures, successes, none, or the first N.")
+@click.option("--gate", metavar="RULE", help="Stop when decided, e.g. min-avg-len=3.5.")
+@click.option("--baseline", metavar="RUN", help="What the gate's max-drop is held against.")
+@click.option("--expect", metavar="CARD", help="Run a checkpoint card's chains first and compare.")
 @click.option("--trust", is_flag=True, default=None, help="Allow a checkpoint that can run code.")
 @click.option("--quiet", is_flag=True, help="No progress, only the result.")
 @click.option("--print-config", is_flag=True, help="Show the resolved configuration and stop.")
@@ -151,7 +167,7 @@ def run_command(
     from rich.console import Console
 
     from calvin_eval.display import make_display, print_comparison, print_run
-    from calvin_eval.evaluate import run_evaluations
+    from calvin_eval.running import run_evaluations
 
     console = Console(file=sys.stdout)
     runs = run_evaluations(configs, make_display(sys.stderr, quiet=quiet))
@@ -165,8 +181,10 @@ def run_command(
     ctx.exit(max(run.exit_code for run in runs))
 
 
-cli.add_command(assets)
-cli.add_command(doctor)
+for command in (
+    assets, bundle, card, compare, doctor, export, gate, merge, report, verify, video,
+):  # fmt: skip
+    cli.add_command(command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

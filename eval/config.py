@@ -81,6 +81,7 @@ class EngineConfig:
     """Who does the work; the fields are explained in `conf/engine/local.yaml`."""
 
     name: str
+    address: str | None
     workers: int | str
     devices: tuple[str, ...] | None
     max_batch: int
@@ -88,6 +89,17 @@ class EngineConfig:
     retries: int
     step_timeout: float
     max_errors: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoConfig:
+    """What is filmed; the fields are explained in `conf/config.yaml`."""
+
+    which: str | int
+    per: str
+    format: str
+    cameras: tuple[str, ...]
+    height: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,11 +112,15 @@ class EvalConfig:
     overwrite: bool
     resume: bool
     shard: str | None
+    gate: str | None
+    baseline: str | None
+    expect: str | None
     seed: int
     sim: SimConfig
     protocol: ProtocolConfig
     engine: EngineConfig
     policy: PolicyConfig
+    video: VideoConfig
 
     @property
     def scene(self) -> str:
@@ -117,7 +133,9 @@ class EvalConfig:
 
     def decisive(self) -> dict[str, Any]:
         """The part of it that can change a record, in JSON form."""
-        idle = ("out", "overwrite", "resume", "engine")
+        idle = (
+            "out", "overwrite", "resume", "engine", "video", "gate", "baseline", "expect",
+        )  # fmt: skip
         return {key: value for key, value in self.as_dict().items() if key not in idle}
 
 
@@ -235,7 +253,8 @@ def _keys(tree: Any, prefix: str = "") -> list[str]:
 def _reject_unknown(raw: Mapping[str, Any]) -> None:
     """A key appended with Hydra's + syntax must be one that we read."""
     for path, kind in (("", EvalConfig), ("sim.", SimConfig), ("protocol.", ProtocolConfig),
-                       ("engine.", EngineConfig), ("policy.", PolicyConfig)):  # fmt: skip
+                       ("engine.", EngineConfig), ("policy.", PolicyConfig),
+                       ("video.", VideoConfig)):  # fmt: skip
         section = raw[path.rstrip(".")] if path else raw
         known = [f"{path}{f.name}" for f in fields(kind)]
         for key in section:
@@ -269,6 +288,7 @@ def _checked(raw: dict[str, Any]) -> EvalConfig:
     if engine["workers"] != "auto":
         _number("engine.workers", engine["workers"], 0, whole=True)
     engine["devices"] = _devices(engine["devices"])
+    _check_cluster(engine)
     return EvalConfig(
         ckpt=str(raw["ckpt"]),
         split=_split(str(raw["split"])),
@@ -281,7 +301,13 @@ def _checked(raw: dict[str, Any]) -> EvalConfig:
         protocol=ProtocolConfig(**protocol),
         engine=EngineConfig(**engine),
         policy=PolicyConfig(**raw["policy"]),
+        video=VideoConfig(**{**raw["video"], "cameras": tuple(raw["video"]["cameras"])}),
+        **{key: _optional_text(raw[key]) for key in ("gate", "baseline", "expect")},
     )
+
+
+def _optional_text(value: Any) -> str | None:
+    return None if value is None else str(value)
 
 
 def _get(raw: Mapping[str, Any], path: str) -> Any:
@@ -307,6 +333,19 @@ def _devices(value: Any) -> tuple[str, ...] | None:
         if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
             raise UsageError(f"expected devices such as cpu or cuda:0,cuda:1; found {name!r}")
     return tuple(names)
+
+
+def _check_cluster(engine: Mapping[str, Any]) -> None:
+    if engine["address"] is not None and engine["name"] != "ray":
+        raise UsageError(
+            f"engine.address={engine['address']} is the address of a Ray cluster; expected "
+            "engine=ray beside it"
+        )
+    if engine["name"] == "ray" and engine["workers"] == 0:
+        raise UsageError(
+            "expected 1 worker or more with engine=ray, found 0: to run everything in this "
+            "process, choose engine=local"
+        )
 
 
 def _shard(value: Any) -> str | None:

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
 from calvin_eval.config import EvalConfig
 from calvin_eval.errors import UsageError
-from calvin_eval.results.metrics import Summary
-from calvin_eval.results.official import ProtocolFacts
+from calvin_eval.results.conclude import OfficialHashes
 from calvin_eval.results.provenance import provenance
 from calvin_eval.rollouts.batching import BatchRules
 from calvin_eval.rollouts.chain import Rules
 from calvin_eval.rollouts.hosts import FixedPolicy, PolicyHost
+from calvin_eval.rollouts.ray_cluster import cluster_resources, connect
 from calvin_eval.rollouts.service import PolicySpec
 from calvin_eval.rollouts.worker import Assignment, PolicyLink, SimulatorSpec
 from calvin_eval.sim.chains import OFFICIAL_SHA256, Chain, ChainList, load_chains, select
 from calvin_eval.sim.instructions import OFFICIAL_SHA256 as OFFICIAL_INSTRUCTIONS
 from calvin_eval.sim.instructions import InstructionSet, load_instructions
-from calvin_eval.sim.packs import AssetPack, load_pack
+from calvin_eval.sim.packs import AssetPack, CameraSpec, load_pack
 from calvin_eval.sim.render import RenderInfo, resolve_backend
 from calvin_eval.wrappers.policy import Requirements
 
@@ -87,9 +88,23 @@ class Plan:
             scene=self.config.scene,
             revision=sim.revision,
             render=self.render,
-            cameras=self.policy.requirements.cameras,
+            cameras=self._cameras(),
             deterministic=sim.deterministic,
         )
+
+    def _cameras(self) -> tuple[str | CameraSpec, ...]:
+        """What is drawn: the pack's cameras, in the size that the policy asks for."""
+        requirements, pack = self.policy.requirements, self.stage.pack
+        specs: list[str | CameraSpec] = []
+        for name in requirements.cameras:
+            size = requirements.sizes.get(name)
+            if size is None or name not in pack.cameras:
+                specs.append(name)
+                continue
+            width, height = size
+            aspect = width / height
+            specs.append(replace(pack.cameras[name], width=width, height=height, aspect=aspect))
+        return tuple(specs)
 
     def assignment(self, host: int) -> Assignment:
         """What the workers of a host do."""
@@ -114,7 +129,11 @@ class Plan:
         return {
             "config": self.config.decisive(),
             "engine": self.config.as_dict()["engine"],
-            "policy": {"description": self.policy.description, **self.policy.metadata},
+            "policy": {
+                "description": self.policy.description,
+                **self.policy.metadata,
+                "requirements": _as_json(self.policy.requirements),
+            },
             "assets": {"name": stage.pack.name, "fingerprint": stage.pack.fingerprint},
             "scene": self.config.scene,
             "revision": self.config.sim.revision,
@@ -128,33 +147,6 @@ class Plan:
             "provenance": provenance(),
             "started_utc": utc_now(),
         }
-
-    def facts(self, summary: Summary) -> ProtocolFacts:
-        """What the official verdict is judged by."""
-        stage, protocol, requirements = self.stage, self.config.protocol, self.policy.requirements
-        fresh = self.config.sim.deterministic
-        from calvin_eval.sim.assets_store import OFFICIAL_FINGERPRINT
-
-        return ProtocolFacts(
-            pack_fingerprint=stage.pack.fingerprint,
-            official_fingerprint=OFFICIAL_FINGERPRINT,
-            revision=self.config.sim.revision,
-            chain_list_hash=stage.chain_list.sha256,
-            official_chain_list_hash=OFFICIAL_SHA256,
-            planned=summary.planned,
-            completed=summary.completed,
-            errors=summary.errors,
-            instructions_hash=stage.instructions.sha256,
-            official_instructions_hash=OFFICIAL_INSTRUCTIONS,
-            step_budget=f"{protocol.steps} {protocol.budget}",
-            policy_reset=protocol.policy_reset,
-            world_reset=protocol.world_reset if fresh else "run, and not deterministic",
-            leftover=protocol.leftover,
-            scene=self.config.scene,
-            renderer=self.render.backend,
-            needs_images=bool(requirements.cameras),
-            privileged=requirements.privileged,
-        )
 
 
 RESUME_SECTIONS = (
@@ -191,9 +183,15 @@ def open_policy(config: EvalConfig) -> PolicyInUse:
         seed=config.seed,
         options=dict(config.policy.options),
     )
+    on_ray = config.engine.name == "ray"
+    if on_ray:
+        connect(config.engine.address)
     if is_light(config.ckpt) or config.engine.workers == 0:
         loaded = spec.load()
-        link = PolicyLink(requirements=loaded.policy.requirements, inline=spec)
+        link = PolicyLink(
+            requirements=loaded.policy.requirements,
+            inline=spec if not on_ray else _on_nodes(spec, loaded.metadata),
+        )
         return PolicyInUse(
             hosts=(FixedPolicy(link),),
             description=loaded.description,
@@ -202,10 +200,11 @@ def open_policy(config: EvalConfig) -> PolicyInUse:
             max_sessions=None,
         )
     rules = BatchRules(most=config.engine.max_batch, wait=config.engine.batch_wait)
+    kind = _ray_policy_host() if on_ray else PolicyHost
     hosts: list[PolicyHost] = []
     try:
         for device in config.engine.devices or (None,):
-            hosts.append(PolicyHost(spec, device, rules))
+            hosts.append(kind(spec, device, rules))
     except BaseException:
         for host in hosts:
             host.close()
@@ -239,8 +238,22 @@ def choose_workers(plan: Plan) -> int:
         return asked
     if plan.policy.max_sessions is not None:
         return len(plan.policy.hosts)  # more would mean more instances of a heavy model
+    if plan.config.engine.name == "ray":
+        return max(1, min(cluster_resources("CPU"), len(plan.stage.chains)))
     room = int(_free_memory() // _WORKER_BYTES)
     return max(1, min(_cores(), room, len(plan.stage.chains)))
+
+
+def _on_nodes(spec: PolicySpec, metadata: Mapping[str, Any]) -> PolicySpec:
+    from calvin_eval.rollouts.ray_nodes import NodePolicy
+
+    return NodePolicy(**vars(spec), metadata=metadata)
+
+
+def _ray_policy_host() -> type[PolicyHost]:
+    from calvin_eval.rollouts.ray_hosts import RayPolicyHost
+
+    return RayPolicyHost
 
 
 def _cores() -> int:
@@ -255,6 +268,21 @@ def _free_memory() -> float:
         return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     except (ValueError, OSError):
         return 1e12
+
+
+def official_hashes() -> OfficialHashes:
+    """What an official run is made of."""
+    from calvin_eval.sim.assets_store import OFFICIAL_FINGERPRINT
+
+    return OfficialHashes(
+        pack=OFFICIAL_FINGERPRINT, chains=OFFICIAL_SHA256, instructions=OFFICIAL_INSTRUCTIONS
+    )
+
+
+def _as_json(requirements: Requirements) -> dict[str, Any]:
+    """What a policy looks at, equal to what is read back from JSON."""
+    values: dict[str, Any] = json.loads(json.dumps(asdict(requirements)))
+    return values
 
 
 def utc_now() -> str:

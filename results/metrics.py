@@ -8,7 +8,8 @@ under names that begin with `partial_`.
 
 from __future__ import annotations
 
-from collections import Counter
+import zlib
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -163,6 +164,103 @@ def task_counts(records: Sequence[ChainRecord]) -> dict[str, Count]:
     total = Counter(subtask.task for subtask in subtasks)
     success = Counter(subtask.task for subtask in subtasks if subtask.success)
     return {task: Count(success=success[task], total=total[task]) for task in sorted(total)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steps:
+    """Environment steps of the successful attempts at a task.
+
+    Attributes:
+        count: number of these attempts, at least 1.
+        median: of their steps.
+        mean: of their steps.
+        mean_interval: its 95 % bootstrap interval.
+    """
+
+    count: int
+    median: float
+    mean: float
+    mean_interval: Interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mean:
+    """A mean and its 95 % bootstrap interval."""
+
+    value: float
+    interval: Interval
+
+
+def steps_to_success(
+    records: Sequence[ChainRecord], *, seed: int = 0, resamples: int = 2000
+) -> dict[str, Steps]:
+    """Per task name, sorted, of tasks that were done at least once in completed chains."""
+    steps: dict[str, list[int]] = defaultdict(list)
+    for chain in completed_chains(records):
+        for subtask in chain.subtasks:
+            if subtask.success:
+                steps[subtask.task].append(subtask.steps)
+    found = {}
+    for task, values in sorted(steps.items()):
+        rng = np.random.default_rng([seed, zlib.crc32(task.encode())])  # whatever else ran
+        mean = _bootstrap_ratio([(value, 1) for value in values], rng, resamples)
+        found[task] = Steps(
+            count=len(values),
+            median=float(np.median(values)),
+            mean=mean.value,
+            mean_interval=mean.interval,
+        )
+    return found
+
+
+def failure_positions(records: Sequence[ChainRecord]) -> dict[int, int]:
+    """Per place in the chain 1..: completed chains that failed there."""
+    chains = completed_chains(records)
+    failed = Counter(c.length + 1 for c in chains if c.length < len(c.tasks))
+    return {i: failed[i] for i in range(1, _longest(chains) + 1)}
+
+
+def transition_counts(records: Sequence[ChainRecord]) -> dict[tuple[str | None, str], Count]:
+    """Per task done and task asked for next, in completed chains: successes among attempts.
+
+    The first task of a chain comes after None.
+    """
+    total: Counter[tuple[str | None, str]] = Counter()
+    success: Counter[tuple[str | None, str]] = Counter()
+    for chain in completed_chains(records):
+        before: str | None = None
+        for subtask in chain.subtasks:
+            total[before, subtask.task] += 1
+            success[before, subtask.task] += subtask.success
+            before = subtask.task
+    ordered = sorted(total, key=lambda pair: (pair[0] or "", pair[1]))
+    return {pair: Count(success=success[pair], total=total[pair]) for pair in ordered}
+
+
+def seconds_per_step(
+    records: Sequence[ChainRecord], *, seed: int = 0, resamples: int = 2000
+) -> Mean | None:
+    """Wall time of the completed chains over their environment steps; None without any step.
+
+    The interval is that of the machine in that hour: nothing else in a record depends on it.
+    """
+    pairs = [(c.seconds, sum(s.steps for s in c.subtasks)) for c in completed_chains(records)]
+    pairs = [(seconds, steps) for seconds, steps in pairs if steps]
+    return _bootstrap_ratio(pairs, np.random.default_rng(seed), resamples) if pairs else None
+
+
+def _bootstrap_ratio(
+    pairs: Sequence[tuple[float, int]], rng: np.random.Generator, resamples: int
+) -> Mean:
+    """Sum over sum, and its percentile bootstrap, resampling pairs; their order is no matter."""
+    values = np.array(sorted(pairs), dtype=np.float64)
+    draws = rng.multinomial(len(values), np.full(len(values), 1 / len(values)), size=resamples)
+    above, below = (draws @ values).T
+    low, high = np.quantile(above / below, (0.025, 0.975))
+    total = values.sum(axis=0)
+    return Mean(
+        value=float(total[0] / total[1]), interval=Interval(low=float(low), high=float(high))
+    )
 
 
 def _longest(chains: Sequence[ChainRecord]) -> int:

@@ -11,6 +11,7 @@ OFFICIAL_REVISION = "pinned"
 OFFICIAL_SCENE = "D"
 OFFICIAL_BUDGET = "360 env_steps"
 OFFICIAL_RENDERER = "egl"
+OFFICIAL_SIZES = "static 200x200, gripper 84x84"
 
 _HASH_DIGITS = 12
 
@@ -38,6 +39,7 @@ class ProtocolFacts:
         scene: letter of the scene.
         renderer: name of the renderer that made the images; `none` if none did.
         needs_images: whether the policy requires any image.
+        image_sizes: sizes in pixels that differ from the benchmark's; empty if none do.
         privileged: whether the policy reads the simulator's own state.
     """
 
@@ -58,6 +60,7 @@ class ProtocolFacts:
     scene: str
     renderer: str
     needs_images: bool
+    image_sizes: str
     privileged: bool
 
 
@@ -117,6 +120,11 @@ _CHECKS = (
     _Check("Reset of the policy per", lambda _: "subtask", lambda facts: facts.policy_reset),
     _Check("Fresh world per", lambda _: "chain", lambda facts: facts.world_reset),
     _Check("Leftover actions of a subtask", lambda _: "drop", lambda facts: facts.leftover),
+    _Check(
+        "Size of the policy's images",
+        lambda _: OFFICIAL_SIZES,
+        lambda facts: facts.image_sizes or OFFICIAL_SIZES,
+    ),
     _Check("Renderer of the policy's images", _renderer_expected, lambda facts: facts.renderer),
     _Check(
         "What the policy sees",

@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-
 from calvin_eval.errors import AssetError, PolicyError, RenderError
 from calvin_eval.results.schema import ChainRecord, SubtaskRecord
 from calvin_eval.rollouts.timing import Stopwatch

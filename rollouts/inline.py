@@ -50,7 +50,7 @@ class InlineEngine:
                 outcome = runner.run(current)
                 watcher.finished(0, outcome, outcome.seconds["policy"])
                 errors += outcome.record.status == "error"
-                if errors == self._faults.max_errors:
+                if errors == self._faults.max_errors or watcher.done:
                     return
         finally:
             env.close()

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
-from typing import Any, Protocol
+from typing import Protocol
 
 from calvin_eval.errors import CalvinEvalError
 from calvin_eval.results.schema import ChainRecord
@@ -55,6 +55,10 @@ class FaultRules:
 class Watcher(Protocol):
     """Who is told how a run goes."""
 
+    @property
+    def done(self) -> bool:
+        """Whether enough is known: no more chains have to be begun."""
+
     def progress(self, worker: int, chain: int, position: int, steps: int) -> None:
         """A worker took steps in a subtask of a chain."""
 
@@ -67,13 +71,18 @@ class Watcher(Protocol):
 
 @dataclass
 class _Seat:
-    """One worker's place: the process may change, the number stays."""
+    """One worker's place: the process may change, the number stays.
+
+    `serial` numbers the messages to it; an answer to any but the last one comes too late to mean
+    anything.
+    """
 
     number: int
     host: int
     child: Child
     chain: Chain | None = None
     ready: bool = False
+    serial: int = 0
     starts: int = 1
     heard: float = field(default_factory=time.monotonic)
 
@@ -183,12 +192,16 @@ class _Run:
         with self._interruptible():
             while self._queue or self._suspects or any(seat.chain for seat in seats):
                 self._dispatch(seats)
-                if self._stopping and not any(seat.chain for seat in seats):
+                if self._ending and not any(seat.chain for seat in seats):
                     return
                 lines = {seat.child.connection: seat for seat in seats}
                 for line in wait(list(lines), timeout=_TICK):
                     self._hear(lines[line])  # type: ignore[index]
                 self._check_clock(seats)
+
+    @property
+    def _ending(self) -> bool:
+        return self._stopping or self._watcher.done
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
@@ -210,7 +223,7 @@ class _Run:
             signal.signal(signal.SIGINT, before)
 
     def _dispatch(self, seats: Sequence[_Seat]) -> None:
-        if self._stopping:
+        if self._ending:
             return
         for seat in seats:
             if not seat.ready or seat.chain is not None:
@@ -226,6 +239,7 @@ class _Run:
 
     def _give(self, seat: _Seat, chain: Chain) -> None:
         seat.chain, seat.heard = chain, time.monotonic()
+        self._watcher.progress(seat.number, chain.id, 0, 0)
         self._send(seat, Job(chain=chain))
 
     def _brief(self, seat: _Seat) -> None:
@@ -233,18 +247,21 @@ class _Run:
         self._send(seat, self._assign(seat.host))
 
     def _send(self, seat: _Seat, message: object) -> None:
+        seat.serial += 1
         try:
-            seat.child.connection.send(message)
+            seat.child.connection.send((seat.serial, message))
         except OSError:
             self._worker_died(seat)
 
     def _hear(self, seat: _Seat) -> None:
         try:
-            message: Any = seat.child.connection.recv()
+            serial, message = seat.child.connection.recv()
         except (EOFError, OSError):
             self._worker_died(seat)
             return
         seat.heard = time.monotonic()
+        if serial != seat.serial:
+            return
         if isinstance(message, Broken):
             raise message.error
         if isinstance(message, Assigned):
@@ -259,7 +276,8 @@ class _Run:
     def _finish(self, seat: _Seat, message: Finished) -> None:
         chain, seat.chain = seat.chain, None
         assert chain is not None
-        self._watcher.progress(seat.number, chain.id, len(chain.tasks), message.steps)
+        last = max(len(message.outcome.record.subtasks) - 1, 0)
+        self._watcher.progress(seat.number, chain.id, last, message.steps)
         self._record(seat.number, message.outcome, message.inference)
 
     def _record(self, worker: int, outcome: Outcome, inference: float = 0.0) -> None:

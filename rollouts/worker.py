@@ -141,21 +141,22 @@ class Worker:
         self._spec: SimulatorSpec | None = None
         self._policy: Any = None
         self._runner: ChainRunner | None = None
+        self._serial = 0
         self._steps = 0
         self._reported = time.monotonic()
 
     def run(self) -> None:
-        """Answer messages until the line is closed."""
+        """Answer messages until the line is closed; every answer bears its message's number."""
         while True:
             try:
-                message = self._line.recv()
+                self._serial, message = self._line.recv()
             except EOFError:
                 break
             if isinstance(message, Assignment):
                 answer = self._guarded(self._assign, message)
             else:
                 answer = self._guarded(self._finish, message.chain)
-            self._line.send(answer)
+            self._line.send((self._serial, answer))
         if self._env is not None:
             self._env.close()
 
@@ -199,7 +200,8 @@ class Worker:
         self._steps += 1
         now = time.monotonic()
         if now - self._reported >= REPORT_SECONDS:
-            self._line.send(Progress(position=position, steps=self._steps))
+            progress = Progress(position=position, steps=self._steps)
+            self._line.send((self._serial, progress))
             self._steps, self._reported = 0, now
 
 

@@ -110,12 +110,29 @@ def read_requirements(value: object, name: str) -> Requirements:
                     f"{name}: expected requirements[{key!r}] to list cameras such as "
                     f"['static', 'gripper'], found {entry!r}."
                 )
+        elif key == "sizes":
+            _check_sizes(entry, name)
         elif not isinstance(entry, bool):
             raise CheckpointError(
                 f"{name}: expected requirements[{key!r}] to be true or false, found {entry!r}."
             )
-    cameras = {key: tuple(value[key]) for key in ("rgb", "depth") if key in value}
-    return Requirements(**{**value, **cameras})
+    read = {key: tuple(value[key]) for key in ("rgb", "depth") if key in value}
+    sizes = {camera: tuple(size) for camera, size in value.get("sizes", {}).items()}
+    return Requirements(**{**value, **read, "sizes": sizes})
+
+
+def _check_sizes(sizes: object, name: str) -> None:
+    fine = isinstance(sizes, Mapping) and all(
+        isinstance(size, (list, tuple))
+        and len(size) == 2
+        and all(isinstance(side, int) and side > 0 for side in size)
+        for size in sizes.values()
+    )
+    if not fine:
+        raise CheckpointError(
+            f"{name}: expected requirements['sizes'] to give cameras a width and a height such as "
+            f"{{'static': [224, 224]}}, found {sizes!r}."
+        )
 
 
 def to_chunk(output: object, name: str) -> Chunk:

@@ -7,7 +7,7 @@ chain; what a policy remembers belongs to one session and is forgotten at `reset
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -29,6 +29,8 @@ class Requirements:
     Attributes:
         rgb: cameras whose colour images the policy reads, for example `("static", "gripper")`.
         depth: cameras whose depth images the policy reads.
+        sizes: width and height in pixels of cameras that are to be drawn at another size than
+            the benchmark's; a run of such a policy says so.
         every_step: whether the policy wants frames between its decisions (history policies).
         privileged: whether requests carry the simulator's `info` (scripted experts only; a run
             of such a policy says so).
@@ -36,6 +38,7 @@ class Requirements:
 
     rgb: tuple[str, ...] = ()
     depth: tuple[str, ...] = ()
+    sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     every_step: bool = False
     privileged: bool = False
 

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from calvin_eval.results.intervals import bootstrap_mean, wilson
-from calvin_eval.results.metrics import Count, summarize
+from calvin_eval.results.metrics import (
+    Count,
+    failure_positions,
+    seconds_per_step,
+    steps_to_success,
+    summarize,
+    transition_counts,
+)
 from calvin_eval.results.schema import ChainRecord, SubtaskRecord
 
 NAMES = tuple("abcdefgh")
@@ -185,3 +192,80 @@ def test_bootstrap_is_seeded_ordered_by_nothing_and_about_right() -> None:
     assert bootstrap_mean([4], np.random.default_rng(0)).low == 4
     with pytest.raises(ValueError, match="at least one"):
         bootstrap_mean([], np.random.default_rng(0))
+
+
+def timed(number: int, outcomes: list[tuple[str, bool, int]], pace: float = 0.5) -> ChainRecord:
+    """A completed chain of these tasks, successes and steps."""
+    return ChainRecord(
+        chain=number,
+        initial_state={},
+        tasks=tuple(task for task, _, _ in outcomes),
+        subtasks=tuple(
+            SubtaskRecord(
+                task=task,
+                instruction=task,
+                success=success,
+                steps=steps,
+                seconds=pace * steps,
+                state_hash="0",
+            )
+            for task, success, steps in outcomes
+        ),
+        status="completed",
+    )
+
+
+def test_steps_to_success_count_successes_only() -> None:
+    records = [
+        timed(0, [("a", True, 10), ("b", False, 360)]),
+        timed(1, [("a", True, 40), ("b", True, 7)]),
+        timed(2, [("a", True, 13)]),
+        timed(3, [("c", False, 360)]),
+        chain(4, 2, error=True),
+    ]
+    steps = steps_to_success(records)
+    assert list(steps) == ["a", "b"]
+    assert (steps["a"].count, steps["a"].median, steps["a"].mean) == (3, 13, 21)
+    assert 10 <= steps["a"].mean_interval.low < 21 < steps["a"].mean_interval.high <= 40
+    assert (steps["b"].mean_interval.low, steps["b"].mean_interval.high) == (7, 7)
+    assert steps_to_success(records[::-1]) == steps
+    assert steps_to_success(records[:3])["a"] == steps["a"]  # other tasks do not matter
+
+
+def test_the_interval_of_mean_steps_is_about_right() -> None:
+    values = np.random.default_rng(3).integers(20, 200, 300)
+    steps = steps_to_success([timed(i, [("a", True, int(v))]) for i, v in enumerate(values)])["a"]
+    error = 1.96 * np.std(values) / np.sqrt(len(values))
+    assert steps.mean_interval.low == pytest.approx(values.mean() - error, abs=0.15 * error)
+    assert steps.mean_interval.high == pytest.approx(values.mean() + error, abs=0.15 * error)
+
+
+def test_failure_positions_by_hand() -> None:
+    records = [chain(i, length) for i, length in enumerate([5, 3, 0, 0, 4])]
+    records.append(chain(9, 1, error=True))
+    assert failure_positions(records) == {1: 2, 2: 0, 3: 0, 4: 1, 5: 1}
+    assert failure_positions([]) == {}
+
+
+def test_transitions_by_hand() -> None:
+    records = [
+        timed(0, [("a", True, 1), ("b", False, 1)]),
+        timed(1, [("a", True, 1), ("b", True, 1), ("a", False, 1)]),
+        chain(2, 3, error=True),
+    ]
+    assert transition_counts(records) == {
+        (None, "a"): Count(success=2, total=2),
+        ("a", "b"): Count(success=1, total=2),
+        ("b", "a"): Count(success=0, total=1),
+    }
+
+
+def test_seconds_per_step_weigh_chains_by_their_steps() -> None:
+    records = [timed(0, [("a", True, 100)], pace=0.5), timed(1, [("a", True, 300)], pace=0.1)]
+    mean = seconds_per_step(records)
+    assert mean is not None
+    assert mean.value == pytest.approx(80 / 400)
+    assert (mean.interval.low, mean.interval.high) == (pytest.approx(0.1), pytest.approx(0.5))
+    assert seconds_per_step(records[::-1]) == mean
+    assert seconds_per_step([]) is None
+    assert seconds_per_step([timed(0, [("a", True, 0)])]) is None

@@ -25,6 +25,7 @@ FACTS = ProtocolFacts(
     scene="D",
     renderer="egl",
     needs_images=True,
+    image_sizes="",
     privileged=False,
 )
 
@@ -38,6 +39,11 @@ def test_the_official_protocol_is_official() -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
+        (
+            {"image_sizes": "static 224x224"},
+            "Size of the policy's images: expected static 200x200, gripper 84x84, "
+            "found static 224x224.",
+        ),
         ({"pack_fingerprint": "f2"}, "Fingerprint of the asset pack: expected f1, found f2."),
         ({"revision": "head"}, "Revision of calvin_env: expected pinned, found head."),
         ({"chain_list_hash": "c2"}, "Hash of the chain list: expected c1, found c2."),

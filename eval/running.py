@@ -2,33 +2,47 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from calvin_eval.cli_gate import exit_code, report
 from calvin_eval.config import EvalConfig, policy_name
+from calvin_eval.errors import UsageError
 from calvin_eval.prepare import (
     RESUME_SECTIONS,
     Plan,
     choose_workers,
     make_plan,
+    official_hashes,
     open_policy,
     set_stage,
     utc_now,
 )
+from calvin_eval.results.card import Card, CardCheck, check_card, read_card
+from calvin_eval.results.conclude import conclude
+from calvin_eval.results.gate import check_baseline, read_baseline
+from calvin_eval.results.gate_spec import Decision, parse_gate
 from calvin_eval.results.journal import Journal
-from calvin_eval.results.metrics import Summary, summarize
-from calvin_eval.results.official import Verdict, official_verdict
+from calvin_eval.results.metrics import Summary
+from calvin_eval.results.official import Verdict
 from calvin_eval.results.profile import Profile
+from calvin_eval.results.report import write_reports
 from calvin_eval.results.schema import ChainRecord
+from calvin_eval.results.sequential import SequentialGate
 from calvin_eval.results.store import RunFolder
-from calvin_eval.results.upstream import upstream_results
 from calvin_eval.rollouts.chain import Outcome
 from calvin_eval.rollouts.inline import InlineEngine
 from calvin_eval.rollouts.local import FaultRules, LocalEngine
+from calvin_eval.rollouts.ray_cluster import connect
+from calvin_eval.rollouts.video import VideoSpec, parse_which
+from calvin_eval.rollouts.video_pool import VideoPool
+from calvin_eval.sim.chains import Chain
+from calvin_eval.sim.selftest import quick_selftest
 
 EXIT_DONE, EXIT_ERRORS, EXIT_INTERRUPTED = 0, 3, 130
 
@@ -39,7 +53,9 @@ class Display(Protocol):
     def note(self, text: str) -> None:
         """Say one line."""
 
-    def begin(self, chains: int, done: Sequence[ChainRecord], workers: int) -> None:
+    def begin(
+        self, chains: int, done: Sequence[ChainRecord], workers: int, title: str = ""
+    ) -> None:
         """A run of so many chains starts, of which some may be done already."""
 
     def progress(self, worker: int, chain: int, position: int, steps: int) -> None:
@@ -64,6 +80,8 @@ class Run:
         policy: one line about what was evaluated.
         advice: one line about where the time went.
         interrupted: whether it was stopped before its end.
+        decision: of the gate that it was held against, if there was one.
+        check: of the checkpoint card that it was expected to reproduce, if there was one.
     """
 
     folder: Path
@@ -73,24 +91,46 @@ class Run:
     policy: str
     advice: str
     interrupted: bool
+    decision: Decision | None = None
+    check: CardCheck | None = None
 
     @property
     def exit_code(self) -> int:
-        """0 for a complete run, 3 for one with errors, 130 for one that was stopped."""
+        """0 for a complete run, 3 for one with errors, 130 for one that was stopped.
+
+        A gate that decides ends a run before it is complete: what counts then is the decision.
+        """
         if self.interrupted:
             return EXIT_INTERRUPTED
+        if self.decision is not None:
+            return exit_code(self.decision)
         return EXIT_DONE if self.summary.complete else EXIT_ERRORS
 
 
 class Recorder:
     """Writes down what the engine reports, and shows it."""
 
-    def __init__(self, folder: RunFolder, journal: Journal, display: Display) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        journal: Journal,
+        display: Display,
+        *,
+        videos: VideoPool | None = None,
+        gate: SequentialGate | None = None,
+    ) -> None:
         self._folder = folder
         self._journal = journal
         self._display = display
+        self._videos = videos
+        self._gate = gate
         self.profile = Profile()
         self.note = display.note
+
+    @property
+    def done(self) -> bool:
+        """Whether enough is known: no more chains have to be begun."""
+        return self._gate is not None and self._gate.decision is not None
 
     def progress(self, worker: int, chain: int, position: int, steps: int) -> None:
         """Count steps."""
@@ -103,6 +143,10 @@ class Recorder:
         self._journal.append(outcome.record)
         self.profile.add(worker, outcome.seconds, inference)
         self._display.record(worker, outcome.record, self.profile.shares())
+        if self._videos is not None:
+            self._videos.submit(outcome.record)
+        if self._gate is not None and not self.done and self._gate.add(outcome.record):
+            self.note(f"{self._gate.decision}; stopping after the chains in progress")
 
 
 def run_evaluations(configs: Sequence[EvalConfig], display: Display) -> list[Run]:
@@ -139,6 +183,11 @@ def make_engine(plan: Plan) -> Any:
     faults = FaultRules(
         retries=engine.retries, step_timeout=engine.step_timeout, max_errors=engine.max_errors
     )
+    if engine.name == "ray":
+        connect(engine.address)
+        from calvin_eval.rollouts.ray_engine import RayEngine
+
+        return RayEngine(choose_workers(plan), faults)
     workers = choose_workers(plan)
     return LocalEngine(workers, faults) if workers else InlineEngine(faults)
 
@@ -146,16 +195,29 @@ def make_engine(plan: Plan) -> Any:
 def run_plan(plan: Plan, engine: Any, display: Display) -> Run:
     """Run the chains of a plan that are not done yet, and write the run folder."""
     started = time.monotonic()
-    folder, done = _open_folder(plan)
+    gate, card = _make_gate(plan), _read_card(plan)
+    folder, done = _open_folder(plan, display)
     _introduce(plan, folder, display)
     todo = [chain for chain in plan.stage.chains if chain.id not in done]
-    status = "error"
-    with folder.journal() as journal:
-        recorder = Recorder(folder, journal, display)
+    videos = _make_videos(plan, folder, display)
+    status, check = "error", None
+    with folder.journal() as journal, contextlib.closing(videos or contextlib.ExitStack()):
+        recorder = Recorder(folder, journal, display, videos=videos, gate=gate)
+        if gate is not None:
+            for record in done.values():
+                gate.add(record)
+        if videos is not None:
+            videos.catch_up(done.values())
         try:
-            display.begin(len(plan.stage.chains), list(done.values()), choose_workers(plan))
-            if todo:
-                engine.run(todo, plan.assignment, plan.policy.hosts, recorder)
+            title = f"{policy_name(plan.config.ckpt)} · {plan.config.split}"
+            display.begin(len(plan.stage.chains), list(done.values()), choose_workers(plan), title)
+            if card is not None:
+                first = {chain.chain for chain in card.chains}
+                _run_chains(plan, engine, [c for c in todo if c.id in first], recorder)
+                todo = [c for c in todo if c.id not in first]
+                check = check_card(card, folder.records())
+                display.note(f"card: {check}")
+            _run_chains(plan, engine, todo, recorder)
             status = "interrupted" if engine.interrupted else "finished"
         except KeyboardInterrupt:
             status = "interrupted"
@@ -164,12 +226,69 @@ def run_plan(plan: Plan, engine: Any, display: Display) -> Run:
             display.end()
             folder.update_header(status=status, ended_utc=utc_now())
     folder.settle()
-    return _conclude(plan, folder, recorder.profile, time.monotonic() - started)
+    run = _conclude(plan, folder, recorder.profile, time.monotonic() - started)
+    return replace(run, check=check, decision=_decide(plan, folder, gate))
 
 
-def _open_folder(plan: Plan) -> tuple[RunFolder, dict[int, ChainRecord]]:
+def _run_chains(plan: Plan, engine: Any, chains: Sequence[Chain], recorder: Recorder) -> None:
+    if chains and not engine.interrupted and not recorder.done:
+        engine.run(chains, plan.assignment, plan.policy.hosts, recorder)
+
+
+def _make_videos(plan: Plan, folder: RunFolder, display: Display) -> VideoPool | None:
+    video = plan.config.video
+    if video.which == "none":
+        return None
+    spec = VideoSpec(
+        which=parse_which(video.which),
+        per=video.per,  # type: ignore[arg-type]
+        format=video.format,
+        cameras=video.cameras,
+        height=video.height,
+    )
+    return VideoPool(spec, folder, plan.simulator(), display.note)
+
+
+def _make_gate(plan: Plan) -> SequentialGate | None:
+    """The gate that is looked at while the run goes on."""
+    config = plan.config
+    if config.gate is None:
+        return None
+    planned = [chain.id for chain in plan.stage.chains]
+    lengths = None
+    if config.baseline is not None:
+        baseline = read_baseline(config.baseline)
+        check_baseline(plan.header(), baseline, force=False)
+        lengths = baseline.lengths
+    return SequentialGate(parse_gate(config.gate), planned, lengths)
+
+
+def _decide(plan: Plan, folder: RunFolder, gate: SequentialGate | None) -> Decision | None:
+    """What the gate says in the end, written where build services look."""
+    if gate is None:
+        return None
+    decision = gate.state()
+    report(decision, folder.path)
+    return decision
+
+
+def _read_card(plan: Plan) -> Card | None:
+    """The card whose chains are run first; raises UsageError if it is of another protocol."""
+    if plan.config.expect is None:
+        return None
+    card = read_card(plan.config.expect)
+    different = [d for d in card.differences(plan.header()) if not d.key.startswith("policy")]
+    if different:
+        raise UsageError(
+            f"expected the protocol of the card {plan.config.expect}, found differences: "
+            f"{'; '.join(map(str, different))}. Run with the card's settings."
+        )
+    return card
+
+
+def _open_folder(plan: Plan, display: Display) -> tuple[RunFolder, dict[int, ChainRecord]]:
     """The run folder, new or to be completed, and the chains that are completed in it."""
-    header = plan.header()
+    header = {**plan.header(), "selftest": _selftest(plan, display)}
     path = run_path(plan.config)
     if not plan.config.resume:
         return RunFolder.create(path, header, overwrite=plan.config.overwrite), {}
@@ -177,6 +296,15 @@ def _open_folder(plan: Plan) -> tuple[RunFolder, dict[int, ChainRecord]]:
     folder.require_same(header, RESUME_SECTIONS)
     folder.update_header(status="started", resumed_utc=utc_now())
     return folder, {r.chain: r for r in folder.records() if r.status == "completed"}
+
+
+def _selftest(plan: Plan, display: Display) -> dict[str, Any]:
+    """Whether this machine computes the reference's bits; said aloud if it does not."""
+    revision: Any = plan.config.sim.revision
+    result = quick_selftest(plan.stage.pack, plan.config.scene, revision)
+    if result.outcome == "different":
+        display.note(f"warning: {result.message}")
+    return result.as_dict()
 
 
 def _introduce(plan: Plan, folder: RunFolder, display: Display) -> None:
@@ -195,20 +323,14 @@ def _introduce(plan: Plan, folder: RunFolder, display: Display) -> None:
 
 
 def _conclude(plan: Plan, folder: RunFolder, profile: Profile, wall: float) -> Run:
-    records = tuple(folder.records())
-    summary = summarize(records, len(plan.stage.chains))
-    verdict = official_verdict(plan.facts(summary))
-    stated = {"official": verdict.official, "reasons": list(verdict.reasons)}
-    folder.update_header(verdict=stated)
-    folder.write_json("summary.json", {**summary.to_json(), "verdict": stated})
+    result = conclude(folder, official_hashes())
     folder.write_json("profile.json", profile.to_json(wall, plan.render.backend))
-    if summary.complete:
-        folder.write_json("results.json", upstream_results(records))
+    write_reports(folder, official=official_hashes())
     return Run(
         folder=folder.path,
-        records=records,
-        summary=summary,
-        verdict=verdict,
+        records=result.records,
+        summary=result.summary,
+        verdict=result.verdict,
         policy=plan.policy.description,
         advice=profile.advice(plan.render.backend),
         interrupted=folder.status == "interrupted",

@@ -1,0 +1,104 @@
+"""`calvin_eval.evaluate`: a run from Python, for scripts, notebooks and training loops."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from typing import Any
+
+from calvin_eval.config import EvalConfig, compose_config
+from calvin_eval.display import make_display
+from calvin_eval.errors import PolicyError
+from calvin_eval.prepare import PolicyInUse, make_plan, set_stage
+from calvin_eval.rollouts.batching import BatchRules
+from calvin_eval.rollouts.hosts import FixedPolicy
+from calvin_eval.rollouts.service import PolicyService
+from calvin_eval.rollouts.worker import PolicyLink
+from calvin_eval.running import Run, make_engine, run_evaluations, run_plan
+from calvin_eval.wrappers.policy import Policy
+
+# Keyword arguments of `evaluate` and the configuration keys that they are shorthands for.
+_SHORTHANDS = {
+    "split": "split",
+    "num_chains": "protocol.num_chains",
+    "chains": "protocol.select",
+    "assets": "sim.assets",
+    "render": "sim.render",
+    "revision": "sim.revision",
+    "out": "out",
+    "overwrite": "overwrite",
+    "resume": "resume",
+    "seed": "seed",
+    "workers": "engine.workers",
+    "max_batch": "engine.max_batch",
+    "max_errors": "engine.max_errors",
+}
+
+
+def evaluate(
+    policy: Any, *, overrides: Sequence[str] = (), quiet: bool = False, **settings: Any
+) -> Run:
+    """Evaluate a policy on CALVIN and write a run folder.
+
+    Needs no `if __name__ == "__main__"` guard and never imports the caller's main module again:
+    the simulators run in fresh interpreters. A policy object stays in this process, on the device
+    where it is; `act` is called from one thread other than the caller's, without gradients.
+
+    Args:
+        policy: what `--ckpt` takes; or an object with `requirements`, `reset` and `act`
+            (`calvin_eval.wrappers.policy`); or one with upstream's `reset()` and
+            `step(obs, goal)`, which serves one chain at a time.
+        overrides: configuration as on the command line, for example `["protocol.steps=60"]`.
+        quiet: show nothing.
+        **settings: split, num_chains, chains, assets, render, revision, out, overwrite, resume,
+            seed, workers, max_batch, max_errors; as the flags of the same names.
+
+    Returns:
+        The run: `summary`, `records`, `folder`, `verdict`.
+
+    Raises:
+        CalvinEvalError: something that the caller can mend.
+        TypeError: a keyword that does not exist.
+    """
+    unknown = sorted(set(settings) - set(_SHORTHANDS))
+    if unknown:
+        known = ", ".join(_SHORTHANDS)
+        raise TypeError(f"unknown argument {unknown[0]!r} of evaluate(); expected one of {known}")
+    values = {_SHORTHANDS[name]: value for name, value in settings.items() if value is not None}
+    display = make_display(sys.stderr, quiet=quiet)
+    if isinstance(policy, str):
+        (run,) = run_evaluations([compose_config(overrides, {**values, "ckpt": policy})], display)
+        return run
+    served = _as_policy(policy)
+    config = compose_config(overrides, {**values, "ckpt": f"object:{type(policy).__qualname__}"})
+    rules = BatchRules(most=config.engine.max_batch, wait=config.engine.batch_wait)
+    with closing(PolicyService(served, rules=rules)) as service:
+        plan = make_plan(set_stage(config), _in_use(served, service, config))
+        with closing(make_engine(plan)) as engine:
+            return run_plan(plan, engine, display)
+
+
+def _as_policy(policy: Any) -> Policy:
+    if isinstance(policy, Policy):
+        return policy
+    if callable(getattr(policy, "step", None)) and callable(getattr(policy, "reset", None)):
+        from calvin_eval.wrappers.custom import CustomModelPolicy
+
+        return CustomModelPolicy(lambda: policy, type(policy).__qualname__)
+    raise PolicyError(
+        "expected a checkpoint's name, an object with requirements, reset and act, or one with "
+        f"reset and step; found {type(policy).__qualname__}. See docs/policies.md."
+    )
+
+
+def _in_use(policy: Policy, service: PolicyService, config: EvalConfig) -> PolicyInUse:
+    link = PolicyLink(requirements=policy.requirements, address=service.address)
+    kind: Mapping[str, Any] = {"kind": "object", "ckpt": config.ckpt}
+    return PolicyInUse(
+        hosts=(FixedPolicy(link),),
+        description=f"policy object {config.ckpt.partition(':')[2]} of this process",
+        metadata=kind,
+        requirements=policy.requirements,
+        max_sessions=getattr(policy, "max_sessions", None),
+    )

@@ -1,0 +1,110 @@
+"""`calvin-eval gate`: pass, fail or undecided, for build services."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from calvin_eval.results.gate_spec import Decision
+    from calvin_eval.results.junit import Undecided
+
+EXIT_PASS, EXIT_FAIL, EXIT_UNDECIDED = 0, 1, 4
+
+SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
+"""Names a file whose Markdown the build service shows."""
+
+
+@click.command()
+@click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--min-avg-len", type=float, metavar="X", help="Least average length.")
+@click.option("--max-drop", type=float, metavar="X", help="Most drop from the baseline's length.")
+@click.option(
+    "--min-task", multiple=True, metavar="TASK=RATE", help="Least success rate of a task; repeat.",
+)  # fmt: skip
+@click.option(
+    "--baseline", metavar="RUN|CARD", type=click.Path(path_type=Path),
+    help="A run folder, paired where the chains are the same, or a checkpoint card.",
+)  # fmt: skip
+@click.option("--confidence", type=float, default=0.95, show_default=True, metavar="P")
+@click.option(
+    "--undecided", type=click.Choice(["pass", "fail", "code"]), default="code", show_default=True,
+    help="What an undecided gate counts as; code is exit code 4.",
+)  # fmt: skip
+@click.option(
+    "--junit", metavar="FILE", type=click.Path(path_type=Path), help="[RUN/junit.xml]"
+)  # fmt: skip
+@click.option("--force", is_flag=True, help="Allow a baseline of another protocol; it will say so.")
+@click.pass_context
+def gate(ctx: click.Context, /, run: Path, **options: Any) -> None:
+    """Hold a run against conditions: exit code 0 pass, 1 fail, 4 undecided.
+
+    A condition is decided only if the whole confidence interval lies on one side of it. Writes
+    junit.xml, prints Markdown, and appends that to the job summary of GitHub Actions.
+    """
+    from calvin_eval.errors import UsageError
+    from calvin_eval.results.gate import decide_run, read_baseline
+    from calvin_eval.results.gate_spec import GateSpec, parse_tasks
+
+    path = options["baseline"]
+    if path is not None and options["max_drop"] is None:
+        raise UsageError(
+            "expected --max-drop beside --baseline, found none: nothing would be compared with it"
+        )
+    spec = GateSpec(
+        min_avg_len=options["min_avg_len"],
+        max_drop=options["max_drop"],
+        min_task=parse_tasks(options["min_task"]),
+        confidence=options["confidence"],
+    )
+    baseline = read_baseline(path) if path is not None else None
+    decision = decide_run(run, spec, baseline, force=options["force"])
+    undecided: Undecided = options["undecided"]
+    report(decision, run, options["junit"], undecided)
+    ctx.exit(exit_code(decision, undecided))
+
+
+def exit_code(decision: Decision, undecided: Undecided = "code") -> int:
+    """0 pass, 1 fail, 4 undecided, or as the undecided are to count."""
+    codes = {"pass": EXIT_PASS, "fail": EXIT_FAIL, "undecided": EXIT_UNDECIDED}
+    outcome = decision.outcome
+    if outcome == "undecided" and undecided != "code":
+        outcome = undecided
+    return codes[outcome]
+
+
+def report(
+    decision: Decision, run: Path, junit: Path | None = None, undecided: Undecided = "code"
+) -> None:
+    """Write the decision where people and build services look.
+
+    Args:
+        decision: the gate's.
+        run: the run folder.
+        junit: where the JUnit file goes; `junit.xml` in the run folder if None.
+        undecided: what an undecided gate counts as.
+
+    Raises:
+        UsageError: a file cannot be written.
+    """
+    from calvin_eval.results.junit import junit_xml, markdown
+
+    name = run.resolve().name
+    text = markdown(decision, name, undecided)
+    _put(junit or run / "junit.xml", junit_xml(decision, name, undecided), "w")
+    click.echo(text, nl=False)
+    if summary := os.environ.get(SUMMARY_VARIABLE):
+        _put(Path(summary), f"{text}\n", "a")
+
+
+def _put(path: Path, text: str, mode: str) -> None:
+    from calvin_eval.errors import UsageError
+
+    try:
+        with path.open(mode, encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}; name another file") from error

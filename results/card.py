@@ -1,0 +1,295 @@
+"""A checkpoint's card: what a run of it gave, small enough to be published beside it.
+
+It holds the score with its interval, the hashes of the protocol, and the outcome of the first
+chains, down to the hash of the last state. Whoever has the checkpoint runs these chains first
+and knows within minutes whether their machine gives the same.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from calvin_eval.errors import RunFolderError
+from calvin_eval.results.metrics import completed_chains, summarize
+from calvin_eval.results.paired import sign_flip_test
+from calvin_eval.results.protocol import (
+    Difference,
+    differing,
+    policy_line,
+    policy_sha256,
+    protocol_facts,
+)
+from calvin_eval.results.schema import ChainRecord
+from calvin_eval.results.store import RunFolder
+
+SCHEMA = 1
+"""Version of the card's JSON form."""
+
+KIND = "calvin-eval checkpoint card"
+CHAINS = 50
+"""How many chains a card holds."""
+
+CHANCE = 0.05
+"""P-values below this are more than chance."""
+
+_KEYS = ("policy", "policy_sha256", "score", "lengths", "protocol", "chains")
+_SHA256 = re.compile("[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardChain:
+    """How one chain went.
+
+    Attributes:
+        chain: its id.
+        length: tasks done in a row.
+        steps: of every subtask that was tried.
+        state_hash: of the simulator's last state.
+    """
+
+    chain: int
+    length: int
+    steps: tuple[int, ...]
+    state_hash: str
+
+    @classmethod
+    def of(cls, record: ChainRecord) -> CardChain:
+        """Of a completed record."""
+        return cls(
+            chain=record.chain,
+            length=record.length,
+            steps=tuple(subtask.steps for subtask in record.subtasks),
+            state_hash=record.subtasks[-1].state_hash,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """A checkpoint's card.
+
+    Attributes:
+        policy: one line about it.
+        policy_sha256: of its file hash, options and seed.
+        score: `average_length`, `average_length_interval` (95 %), `success_rates`, `chains`.
+        lengths: how many chains had length 0, 1, ...
+        protocol: assets, revision, renderer and rules, see `protocol_facts`.
+        chains: the first chains of the list.
+    """
+
+    policy: str
+    policy_sha256: str
+    score: Mapping[str, Any]
+    lengths: tuple[int, ...]
+    protocol: Mapping[str, Any]
+    chains: tuple[CardChain, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values."""
+        return {"kind": KIND, "schema_version": SCHEMA, **asdict(self)}
+
+    def differences(self, header: Mapping[str, Any]) -> tuple[Difference, ...]:
+        """In what the card's policy and protocol, first, and those of a run's header differ.
+
+        Raises:
+            RunFolderError: the header is none of a run.
+        """
+        mine = {"policy": self.policy_sha256, **self.protocol}
+        return differing(mine, {"policy": policy_sha256(header), **protocol_facts(header)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardCheck:
+    """A card held against records of this machine.
+
+    Attributes:
+        compared: chains that are on the card and completed here.
+        missing: ids of those on the card that are not completed here.
+        differing: on the card, and here, where these are not the same.
+        flipped: how many of these have another length.
+        difference: of the average lengths, here less card; None without a common chain.
+        p: of so great a difference by chance, by the exact sign-flip test.
+    """
+
+    compared: int
+    missing: tuple[int, ...]
+    differing: tuple[tuple[CardChain, CardChain], ...]
+    flipped: int
+    difference: float | None
+    p: float
+
+    @property
+    def identical(self) -> bool:
+        """Whether all chains of the card went exactly the same way here."""
+        return not self.missing and not self.differing
+
+    @property
+    def more_than_chance(self) -> bool:
+        """Whether the average length differs by more than chance."""
+        return self.p < CHANCE
+
+    def __str__(self) -> str:
+        """What a user is told, in a few lines."""
+        if self.difference is None:
+            return f"none of the card's {len(self.missing)} chains is completed here"
+        lines = [self._headline()]
+        if self.missing:
+            lines.append(f"{len(self.missing)} chains of the card are not completed here")
+        for card, here in self.differing:
+            lines.append(f"chain {card.chain}: card {_describe(card)}; here {_describe(here)}")
+        return "\n".join(lines)
+
+    def _headline(self) -> str:
+        if not self.differing:
+            return f"reproduced: {self.compared} chains are identical, to the last state"
+        differ = f"{len(self.differing)} of {self.compared} chains differ, {self.flipped} in length"
+        spread = f"average length {self.difference:+.3f}, p = {self.p:.2g}"
+        if self.more_than_chance:
+            return f"not reproduced: {differ}; {spread}, which is more than chance"
+        return f"reproduced but for chance: {differ}; {spread}"
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "compared": self.compared,
+            "missing": list(self.missing),
+            "identical": self.identical,
+            "more_than_chance": self.more_than_chance,
+            "flipped": self.flipped,
+            "difference": self.difference,
+            "p": self.p,
+            "differing": [{"card": asdict(a), "here": asdict(b)} for a, b in self.differing],
+        }
+
+
+def make_card(run: str | os.PathLike[str], chains: int = CHAINS) -> Card:
+    """The card of a complete run.
+
+    Args:
+        run: its folder.
+        chains: how many of its first chains the card holds, if it has so many.
+
+    Raises:
+        RunFolderError: it is no run, or not every planned chain is completed.
+    """
+    folder = RunFolder.open(run)
+    header, records = folder.header(), folder.records()
+    planned = (header.get("chains") or {}).get("planned", ())
+    summary = summarize(records, len(planned))
+    if not summary.complete:
+        raise RunFolderError(
+            f"{folder.path}: expected a complete run for a card, found {summary.completed} of "
+            f"{summary.planned} chains completed. Complete it with --resume."
+        )
+    done = {record.chain: record for record in completed_chains(records)}
+    lengths = np.bincount([record.length for record in done.values()], minlength=6)
+    rates = summary.success_rates or {}
+    spread = summary.average_length_interval
+    return Card(
+        policy=policy_line(header),
+        policy_sha256=policy_sha256(header),
+        score={
+            "average_length": summary.average_length,
+            "average_length_interval": asdict(spread) if spread else None,
+            "success_rates": {str(i): rate for i, rate in rates.items()},
+            "chains": summary.completed,
+        },
+        lengths=tuple(lengths.tolist()),
+        protocol=protocol_facts(header),
+        chains=tuple(CardChain.of(done[chain]) for chain in list(planned)[:chains]),
+    )
+
+
+def check_card(card: Card, records: Sequence[ChainRecord]) -> CardCheck:
+    """Hold a card against records; chains that are not on the card are left out.
+
+    Whether they are of the same protocol is `Card.differences`' to say.
+    """
+    done = {record.chain: CardChain.of(record) for record in completed_chains(records)}
+    both = [(chain, done[chain.chain]) for chain in card.chains if chain.chain in done]
+    steps = [here.length - there.length for there, here in both]
+    return CardCheck(
+        compared=len(both),
+        missing=tuple(chain.chain for chain in card.chains if chain.chain not in done),
+        differing=tuple((there, here) for there, here in both if there != here),
+        flipped=sum(step != 0 for step in steps),
+        difference=sum(steps) / len(steps) if steps else None,
+        p=sign_flip_test(steps),
+    )
+
+
+def read_card(path: str | os.PathLike[str]) -> Card:
+    """Read a card.
+
+    Raises:
+        RunFolderError: there is none, or one that this version cannot read.
+    """
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RunFolderError(f"expected a checkpoint card at {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise RunFolderError(f"{path}: expected a checkpoint card, found no JSON") from error
+    if not isinstance(data, dict) or data.get("kind") != KIND:
+        raise RunFolderError(
+            f"{path}: expected a checkpoint card, found another JSON file. Make a card of a run "
+            "with `calvin-eval card RUN`."
+        )
+    if data.get("schema_version") != SCHEMA:
+        raise RunFolderError(
+            f"{path}: expected a card of schema version {SCHEMA}, found "
+            f"{data.get('schema_version')!r}. Read it with the calvin-eval that wrote it."
+        )
+    try:
+        return _card(data)
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunFolderError(
+            f"{path}: damaged checkpoint card ({type(error).__name__}: {error}). Get it again from "
+            "where the checkpoint is from."
+        ) from error
+
+
+def _card(data: Mapping[str, Any]) -> Card:
+    """Build a card from JSON values, checking them; raises what `read_card` catches."""
+    policy, digest, score, lengths, protocol, chains = (data[key] for key in _KEYS)
+    if not _SHA256.fullmatch(digest):
+        raise ValueError(f"policy_sha256 is {digest!r}")
+    if not isinstance(score["average_length"], float | int) or not isinstance(protocol, dict):
+        raise TypeError("score.average_length must be a number, protocol an object")
+    counts = tuple(_count("lengths", n) for n in lengths)
+    built = tuple(
+        CardChain(
+            chain=_count("chain", chain["chain"]),
+            length=_count("length", chain["length"]),
+            steps=tuple(_count("steps", n) for n in chain["steps"]),
+            state_hash=str(chain["state_hash"]),
+        )
+        for chain in chains
+    )
+    if not built or len({chain.chain for chain in built}) < len(built) or not sum(counts):
+        raise ValueError("expected one or more chains, each once")
+    return Card(
+        policy=str(policy),
+        policy_sha256=digest,
+        score=score,
+        lengths=counts,
+        protocol=protocol,
+        chains=built,
+    )
+
+
+def _count(what: str, value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{what} is {value!r}")
+    return int(value)
+
+
+def _describe(chain: CardChain) -> str:
+    return f"{chain.length} done in {sum(chain.steps)} steps, state {chain.state_hash[:8]}"

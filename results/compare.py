@@ -1,0 +1,276 @@
+"""Two or more runs of the same chains, held against the first of them.
+
+Everything is paired on the chain: the same start state and the same five tasks, so that what
+makes a chain hard cancels out. Only chains that both runs completed are used.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from calvin_eval.errors import RunFolderError, UsageError
+from calvin_eval.results.contrasts import (
+    PositionContrast,
+    TaskContrast,
+    common_chains,
+    position_contrasts,
+    task_contrasts,
+)
+from calvin_eval.results.metrics import completed_chains
+from calvin_eval.results.paired import Contrast, paired_bootstrap, sign_flip_test
+from calvin_eval.results.protocol import (
+    Difference,
+    differing,
+    driver_differences,
+    policy_line,
+    protocol_facts,
+)
+from calvin_eval.results.schema import ChainRecord
+from calvin_eval.results.store import RunFolder
+
+SCHEMA = 1
+"""Version of the JSON form of a comparison."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparedRun:
+    """One of the runs.
+
+    Attributes:
+        name: the folder's name, made unique.
+        policy: one line about it.
+        planned, completed, errors: how much of it there is.
+        folder: where it is.
+        header: its header.
+        records: its completed chains by id.
+    """
+
+    name: str
+    policy: str
+    planned: int
+    completed: int
+    errors: int
+    folder: Path
+    header: Mapping[str, Any]
+    records: Mapping[int, ChainRecord]
+
+    def video(self, chain: int) -> str | None:
+        """The chain's video inside the run folder, if there is one."""
+        name = f"videos/chain{chain:04d}.mp4"
+        return name if (self.folder / name).is_file() else None
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values; no path."""
+        names = ("name", "policy", "planned", "completed", "errors")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flip:
+    """A chain that the runs carried to different lengths.
+
+    Attributes:
+        chain: its id.
+        tasks: its tasks.
+        first, other: tasks done in a row.
+        first_broke, other_broke: the task that failed; None if all were done.
+        first_video, other_video: inside the run folders; None where there is none.
+    """
+
+    chain: int
+    tasks: tuple[str, ...]
+    first: int
+    other: int
+    first_broke: str | None
+    other_broke: str | None
+    first_video: str | None
+    other_video: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """The first run and another.
+
+    Attributes:
+        first, other: the runs.
+        chains: how many both completed.
+        first_length, other_length: average lengths of these.
+        difference: of the average lengths.
+        p: of no difference, by the exact sign-flip test.
+        positions, tasks, flips: see there; tasks by p, flips by size.
+        differences: what forbids the comparison, where it was forced.
+        remarks: what a reader should know.
+    """
+
+    first: ComparedRun
+    other: ComparedRun
+    chains: int
+    first_length: float
+    other_length: float
+    difference: Contrast
+    p: float
+    positions: tuple[PositionContrast, ...]
+    tasks: tuple[TaskContrast, ...]
+    flips: tuple[Flip, ...]
+    differences: tuple[Difference, ...]
+    remarks: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values."""
+        runs = {"first": self.first.name, "other": self.other.name}
+        tables = {
+            name: [asdict(row) for row in getattr(self, name)]
+            for name in ("positions", "tasks", "flips", "differences")
+        }
+        single = {n: getattr(self, n) for n in ("chains", "first_length", "other_length", "p")}
+        spread = asdict(self.difference)
+        return {**runs, **single, "difference": spread, **tables, "remarks": list(self.remarks)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """All of it: every other run against the first."""
+
+    runs: tuple[ComparedRun, ...]
+    pairs: tuple[Pair, ...]
+
+    @property
+    def forced(self) -> bool:
+        """Whether runs are compared that should not be."""
+        return any(pair.differences for pair in self.pairs)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "schema_version": SCHEMA,
+            "forced": self.forced,
+            "correction": "holm",
+            "runs": [run.to_json() for run in self.runs],
+            "pairs": [pair.to_json() for pair in self.pairs],
+        }
+
+
+def compare_runs(runs: Sequence[str | os.PathLike[str]], *, force: bool = False) -> Comparison:
+    """Compare runs with the first of them.
+
+    Args:
+        runs: two or more run folders.
+        force: compare what differs in assets, revision, renderer or protocol; the comparison
+            then says so.
+
+    Raises:
+        UsageError: fewer than two runs.
+        RunFolderError: the runs differ in what they must share, or share no chain.
+    """
+    if len(runs) < 2:
+        raise UsageError(f"expected two or more runs to compare, found {len(runs)}")
+    read = _distinct([read_run(path) for path in runs])
+    found = [(other, _differences(read[0], other)) for other in read[1:]]
+    bad = [f"{read[0].name} and {other.name}: {_listed(d)}" for other, d in found if d]
+    if bad and not force:
+        raise RunFolderError(
+            "expected runs with the same assets, revision, renderer and protocol, found "
+            f"differences. {' | '.join(bad)}. Run one of them again with the other's settings, "
+            "or compare nevertheless with --force."
+        )
+    pairs = tuple(_compare(read[0], other, differences) for other, differences in found)
+    return Comparison(runs=tuple(read), pairs=pairs)
+
+
+def read_run(path: str | os.PathLike[str]) -> ComparedRun:
+    """A run as far as it is compared; raises RunFolderError if there is none."""
+    folder = RunFolder.open(path)
+    header, records = folder.header(), folder.records()
+    done = completed_chains(records)
+    return ComparedRun(
+        name=folder.path.name,
+        policy=policy_line(header),
+        planned=len((header.get("chains") or {}).get("planned", ())),
+        completed=len(done),
+        errors=len(records) - len(done),
+        folder=folder.path,
+        header=header,
+        records={record.chain: record for record in done},
+    )
+
+
+def _compare(first: ComparedRun, other: ComparedRun, differences: Sequence[Difference]) -> Pair:
+    both = common_chains(first.records, other.records)
+    if not both:
+        raise RunFolderError(
+            f"expected chains that both {first.name} and {other.name} completed, found none of "
+            f"{first.completed} and {other.completed}. Choose runs of the same chains."
+        )
+    steps = [b.length - a.length for a, b in both]
+    flips = [_flip(first, other, a, b) for a, b in both if a.length != b.length]
+    return Pair(
+        first=first,
+        other=other,
+        chains=len(both),
+        first_length=sum(a.length for a, _ in both) / len(both),
+        other_length=sum(b.length for _, b in both) / len(both),
+        difference=paired_bootstrap(steps),
+        p=sign_flip_test(steps),
+        positions=position_contrasts(both),
+        tasks=task_contrasts(both),
+        flips=tuple(sorted(flips, key=lambda f: (-abs(f.first - f.other), f.chain))),
+        differences=tuple(differences),
+        remarks=_remarks(first, other, len(both)),
+    )
+
+
+def _flip(first: ComparedRun, other: ComparedRun, a: ChainRecord, b: ChainRecord) -> Flip:
+    return Flip(
+        chain=a.chain,
+        tasks=a.tasks,
+        first=a.length,
+        other=b.length,
+        first_broke=_broke(a),
+        other_broke=_broke(b),
+        first_video=first.video(a.chain),
+        other_video=other.video(b.chain),
+    )
+
+
+def _broke(record: ChainRecord) -> str | None:
+    return record.tasks[record.length] if record.length < len(record.tasks) else None
+
+
+def _differences(first: ComparedRun, other: ComparedRun) -> tuple[Difference, ...]:
+    return differing(protocol_facts(first.header), protocol_facts(other.header))
+
+
+def _remarks(first: ComparedRun, other: ComparedRun, common: int) -> tuple[str, ...]:
+    remarks = []
+    for run in (first, other):
+        if run.completed < run.planned:
+            remarks.append(
+                f"{run.name} is incomplete: {run.completed} of {run.planned} chains completed, "
+                f"{run.errors} ended by an error."
+            )
+        if common < run.completed:
+            remarks.append(f"{run.completed - common} chains of {run.name} have no partner.")
+    drivers = driver_differences(first.header, other.header)
+    if drivers:
+        remarks.append(f"The images come from other drivers: {_listed(drivers)}.")
+    return tuple(remarks)
+
+
+def _listed(differences: Sequence[Difference]) -> str:
+    return "; ".join(map(str, differences))
+
+
+def _distinct(runs: Sequence[ComparedRun]) -> list[ComparedRun]:
+    """The runs, named by so much of their paths as tells them apart."""
+    names = [run.folder.name for run in runs]
+    for depth in range(2, 5):
+        if len(set(names)) == len(names):
+            break
+        names = ["/".join(run.folder.parts[-depth:]) for run in runs]
+    else:  # the same folder twice
+        names = [f"{name} ({number})" for number, name in enumerate(names, 1)]
+    return [ComparedRun(**{**vars(run), "name": n}) for run, n in zip(runs, names, strict=True)]

@@ -1,0 +1,79 @@
+"""Statistics of two runs of the same chains.
+
+Everything here depends on how often each difference occurs and not on the order of the chains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import binom, binomtest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contrast:
+    """A mean difference, other run less first run, with its 95 % interval."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+def paired_bootstrap(
+    differences: Sequence[int], *, seed: int = 0, resamples: int = 10_000
+) -> Contrast:
+    """Mean difference and its percentile interval, resampling chains with both their results.
+
+    Args:
+        differences: one whole number per chain, at least one.
+        seed: of the resampling.
+        resamples: number of resampled means.
+    """
+    if len(differences) == 0:
+        raise ValueError("expected at least one difference to bootstrap")
+    values, counts = np.unique(np.asarray(differences, dtype=np.int64), return_counts=True)
+    total = int(counts.sum())
+    draws = np.random.default_rng(seed).multinomial(total, counts / total, size=resamples)
+    low, high = np.quantile(draws @ values / total, (0.025, 0.975))
+    return Contrast(estimate=float(counts @ values / total), low=float(low), high=float(high))
+
+
+def sign_flip_test(differences: Sequence[int]) -> float:
+    """Exact two-sided p-value of a mean difference of 0.
+
+    If the two runs do not differ but by chance, each chain's results might as well be swapped:
+    all 2^n ways of swapping are equally likely. Their sums are counted by convolution.
+    """
+    values = np.asarray(differences, dtype=np.int64)
+    sizes, counts = np.unique(np.abs(values[values != 0]), return_counts=True)
+    chance = np.ones(1)  # of every sum, from the lowest possible one
+    for size, count in zip(sizes.tolist(), counts.tolist(), strict=True):
+        steps = np.zeros(2 * size * count + 1)
+        steps[:: 2 * size] = binom.pmf(np.arange(count + 1), count, 0.5)
+        chance = np.convolve(chance, steps)
+    reach = len(chance) // 2
+    sums = np.abs(np.arange(-reach, reach + 1))
+    return float(min(chance[sums >= abs(int(values.sum()))].sum(), 1.0))
+
+
+def mcnemar(only_one: int, only_other: int) -> float:
+    """Exact two-sided p-value of McNemar's test, from the two numbers of discordant pairs."""
+    discordant = only_one + only_other
+    return float(binomtest(only_one, discordant, 0.5).pvalue) if discordant else 1.0
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """P-values after Holm's correction for looking at all of them.
+
+    Whatever the dependence between the tests, the chance of even one false finding stays below
+    the level at which these are read.
+    """
+    ordered = sorted(p_values.items(), key=lambda item: item[1])
+    adjusted: dict[str, float] = {}
+    worst = 0.0
+    for rank, (name, p) in enumerate(ordered):
+        worst = max(worst, min((len(ordered) - rank) * p, 1.0))
+        adjusted[name] = worst
+    return {name: adjusted[name] for name in p_values}

@@ -1,0 +1,226 @@
+"""Checkpoint cards: what is on them, and what they say about another machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from calvin_eval.cli_card import card as card_command
+from calvin_eval.errors import RunFolderError
+from calvin_eval.results.card import Card, check_card, make_card, read_card
+from calvin_eval.results.journal import encode_journal
+from calvin_eval.results.metrics import summarize
+from calvin_eval.results.protocol import policy_sha256
+from calvin_eval.results.schema import ChainRecord, SubtaskRecord
+from calvin_eval.results.store import JOURNAL, RunFolder, write_atomic
+
+TASKS = ("a", "b", "c", "d", "e")
+HEADER: Mapping[str, Any] = {
+    "config": {
+        "sim": {"backend": "calvin_eval", "assets": "official", "deterministic": True},
+        "protocol": {
+            "chains": "official", "num_chains": None, "select": None, "steps": 360,
+            "budget": "env_steps", "instructions": "pack", "policy_reset": "subtask",
+            "world_reset": "chain", "execute": None, "leftover": "drop",
+        },
+    },
+    "policy": {
+        "description": "TorchScript policy models/p.pt", "ckpt": "models/p.pt",
+        "kind": "torchscript", "sha256": "9" * 64, "torch": "2.9",
+    },
+    "assets": {"name": "official", "fingerprint": "a" * 64},
+    "scene": "D",
+    "revision": "pinned",
+    "chains": {"list": "official", "sha256": "c" * 64, "planned": []},
+    "instructions": {"name": "pack", "sha256": "e" * 64},
+    "renderer": {"backend": "egl", "vendor": "Mesa", "renderer": "llvmpipe", "version": "4.5"},
+}  # fmt: skip
+Change = Callable[[dict[str, Any]], object]
+
+
+def record(
+    chain: int, length: int, *, error: bool = False, steps: int = 9, tasks: Sequence[str] = TASKS
+) -> ChainRecord:
+    tried = tasks[: length if error else length + 1]
+    subtasks = tuple(
+        SubtaskRecord(
+            task=task, instruction=f"do {task}", success=place < length, steps=steps + place,
+            seconds=0.1, state_hash=f"{chain}-{place}-{steps}",
+        )
+        for place, task in enumerate(tried)
+    )  # fmt: skip
+    return ChainRecord(
+        chain=chain, initial_state={"led": 0}, tasks=tuple(tasks), subtasks=subtasks,
+        status="error" if error else "completed", error="broke" if error else None,
+    )  # fmt: skip
+
+
+def write_run(
+    path: Path,
+    records: Sequence[ChainRecord],
+    *,
+    planned: Sequence[int] | None = None,
+    change: Change = lambda header: None,
+) -> Path:
+    header = deepcopy(dict(HEADER))
+    header["chains"]["planned"] = [r.chain for r in records] if planned is None else list(planned)
+    change(header)
+    folder = RunFolder.create(path, header)
+    write_atomic(folder.path / JOURNAL, encode_journal(records))
+    return path
+
+
+LENGTHS = [(7 * k) % 6 for k in range(80)]
+RECORDS = [record(chain, n) for chain, n in enumerate(LENGTHS)]
+
+
+@pytest.fixture
+def card(tmp_path: Path) -> Card:
+    return make_card(write_run(tmp_path / "run", RECORDS))
+
+
+def test_a_card_holds_score_protocol_and_the_first_fifty_chains(card: Card) -> None:
+    summary = summarize(RECORDS, 80)
+    assert card.score["average_length"] == summary.average_length == sum(LENGTHS) / 80
+    assert summary.average_length_interval is not None
+    assert card.score["average_length_interval"] == vars(summary.average_length_interval)
+    assert card.score["chains"] == 80
+    assert card.lengths == tuple(LENGTHS.count(n) for n in range(6))
+    assert [chain.chain for chain in card.chains] == list(range(50))
+    third = card.chains[3]
+    assert (third.length, third.steps) == (3, (9, 10, 11, 12))
+    assert third.state_hash == "3-3-9"
+    assert card.protocol["assets.fingerprint"] == "a" * 64
+    assert card.protocol["chains.sha256"] == "c" * 64
+    assert card.protocol["instructions.sha256"] == "e" * 64
+    assert card.protocol["protocol.steps"] == 360
+    assert (card.protocol["revision"], card.protocol["renderer.backend"]) == ("pinned", "egl")
+
+
+def test_the_first_fifty_are_those_of_the_list(tmp_path: Path) -> None:
+    planned = list(range(80))[::-1]
+    card = make_card(write_run(tmp_path / "run", RECORDS, planned=planned))
+    assert [chain.chain for chain in card.chains] == planned[:50]
+    few = make_card(write_run(tmp_path / "few", RECORDS[:7]))
+    assert len(few.chains) == 7
+
+
+def test_a_card_survives_its_file(card: Card, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = CliRunner().invoke(card_command, [str(run)])
+    assert done.exit_code == 0, done.exception
+    assert read_card(run / "card.json") == card
+    assert len((run / "card.json").read_bytes()) < 30_000
+    assert str(tmp_path) not in (run / "card.json").read_text()
+    other = CliRunner().invoke(card_command, [str(run), "-o", str(tmp_path / "mine.json")])
+    assert other.exit_code == 0
+    assert (tmp_path / "mine.json").read_bytes() == (run / "card.json").read_bytes()
+    printed = CliRunner().invoke(card_command, [str(run), "-o", "-"])
+    assert json.loads(printed.stdout) == json.loads((run / "card.json").read_text())
+
+
+def test_an_incomplete_run_has_no_card(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", RECORDS, planned=range(81))
+    with pytest.raises(RunFolderError, match="found 80 of 81 chains completed"):
+        make_card(run)
+    broken = [*RECORDS[:5], record(5, 2, error=True)]
+    with pytest.raises(RunFolderError, match="found 5 of 6"):
+        make_card(write_run(tmp_path / "broken", broken))
+
+
+def test_an_equal_machine_reproduces_a_card(card: Card) -> None:
+    check = check_card(card, RECORDS[:50][::-1])
+    assert check.identical
+    assert not check.more_than_chance
+    assert (check.compared, check.difference, check.p) == (50, 0.0, 1.0)
+    assert str(check) == "reproduced: 50 chains are identical, to the last state"
+
+
+def test_a_last_state_that_differs_is_seen(card: Card) -> None:
+    changed = [*RECORDS[:50]]
+    changed[4] = record(4, LENGTHS[4], steps=10)
+    check = check_card(card, changed)
+    assert not check.identical
+    assert not check.more_than_chance
+    assert [(a.chain, b.steps[0]) for a, b in check.differing] == [(4, 10)]
+    assert check.flipped == 0
+    assert "reproduced but for chance: 1 of 50 chains differ, 0 in length" in str(check)
+    assert "chain 4: card 4 done in 55 steps, state 4-4-9; here 4 done in 60" in str(check)
+
+
+def test_flips_to_both_sides_are_chance_and_to_one_side_are_not(card: Card) -> None:
+    def with_lengths(change: Callable[[int, int], int]) -> list[ChainRecord]:
+        return [record(k, change(k, n)) for k, n in enumerate(LENGTHS[:50])]
+
+    both = check_card(card, with_lengths(lambda k, n: [n, min(n + 1, 5), max(n - 1, 0)][k % 3]))
+    assert both.flipped > 20
+    assert not both.more_than_chance
+    worse = check_card(card, with_lengths(lambda k, n: max(n - 1, 0) if k < 12 else n))
+    assert worse.flipped == 10
+    assert worse.more_than_chance
+    assert worse.p == pytest.approx(2 / 2**10)
+    assert worse.difference == pytest.approx(-10 / 50)
+    assert str(worse).startswith("not reproduced: 10 of 50 chains differ, 10 in length")
+    assert worse.to_json()["differing"][0]["card"]["chain"] == 1
+
+
+def test_missing_and_broken_chains_are_not_reproduced(card: Card) -> None:
+    check = check_card(card, [*RECORDS[:9], record(9, 0, error=True), record(70, 0)])
+    assert (check.compared, check.missing) == (9, tuple(range(9, 50)))
+    assert not check.identical
+    assert "41 chains of the card are not completed here" in str(check)
+    nothing = check_card(card, [])
+    assert (nothing.difference, nothing.identical) == (None, False)
+    assert "none of the card's 50 chains" in str(nothing)
+
+
+def test_another_policy_or_protocol_is_named(card: Card) -> None:
+    header = deepcopy(dict(HEADER))
+    assert card.differences(header) == ()
+    header["policy"].update(ckpt="/elsewhere/p.pt", torch="2.13", description="moved")
+    assert card.differences(header) == (), "the same file at another place"
+    header["policy"]["sha256"] = "8" * 64
+    header["revision"] = "head"
+    found = card.differences(header)
+    assert [d.key for d in found] == ["policy", "revision"]
+    assert found[0].one == policy_sha256(HEADER)
+
+
+DAMAGE: Mapping[str, tuple[Change, str]] = {
+    "other": (lambda c: c.update(kind="report"), "found another JSON file"),
+    "newer": (lambda c: c.update(schema_version=2), "schema version 1, found 2"),
+    "no chains": (lambda c: c.pop("chains"), "damaged checkpoint card .KeyError: 'chains'"),
+    "empty": (lambda c: c.update(chains=[]), "one or more chains"),
+    "twice": (lambda c: c["chains"].append(c["chains"][0]), "each once"),
+    "length": (lambda c: c["chains"][0].update(length="3"), "length is '3'"),
+    "hash": (lambda c: c.update(policy_sha256="12"), "policy_sha256 is '12'"),
+    "score": (lambda c: c["score"].update(average_length=None), "must be a number"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_card_is_refused(card: Card, tmp_path: Path, name: str) -> None:
+    change, message = DAMAGE[name]
+    data = json.loads(json.dumps(card.to_json()))
+    change(data)
+    path = tmp_path / "card.json"
+    path.write_text(json.dumps(data))
+    with pytest.raises(RunFolderError, match=message):
+        read_card(path)
+
+
+def test_no_card_at_all(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match=r"expected a checkpoint card at .*nothing\.json"):
+        read_card(tmp_path / "nothing.json")
+    (tmp_path / "text").write_text("3.5")
+    with pytest.raises(RunFolderError, match="found another JSON file"):
+        read_card(tmp_path / "text")
+    (tmp_path / "torn").write_text("{")
+    with pytest.raises(RunFolderError, match="found no JSON"):
+        read_card(tmp_path / "torn")
