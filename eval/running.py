@@ -221,6 +221,8 @@ def run_plan(plan: Plan, engine: Any, display: Display) -> Run:
             status = "interrupted" if engine.interrupted else "finished"
         except KeyboardInterrupt:
             status = "interrupted"
+            if videos is not None:
+                videos.close(wait=False)
             raise
         finally:
             display.end()
