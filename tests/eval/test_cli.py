@@ -206,3 +206,45 @@ def test_help_names_the_options_of_a_run(tmp_path: Path) -> None:
     for option in ("--ckpt", "--split", "--num-chains", "--assets", "--render", "--revision"):
         assert option in done.stdout
     assert calvin_eval("--version", cwd=tmp_path).stdout.startswith("calvin-eval")
+
+
+def test_several_checkpoints_in_one_call(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        actions = np.tile([0.0, 0, 0.1, 0, 0, 0, 1], (3, 1))
+        np.savez(tmp_path / f"{name}.npz", chain0000_sub0_actions=actions)
+    done = calvin_eval(
+        "--ckpt", "*.npz", "--ckpt", "builtin:still", "--num-chains", "1", "--out", "all",
+        "--workers", "1", "protocol.steps=4", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    folders = sorted(path.name for path in (tmp_path / "all").iterdir())
+    assert folders == ["builtin-still", "one.npz", "two.npz"]
+    table = done.stdout[done.stdout.rindex("run ") :]
+    assert all(name in table for name in folders)
+
+
+def test_a_gate_stops_the_run_and_gives_the_exit_code(tmp_path: Path) -> None:
+    done = calvin_eval(
+        "--ckpt", "builtin:still", "--num-chains", "60", "--gate", "min-avg-len=3", "--out", "run",
+        "protocol.steps=1", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert len(read_journal(tmp_path / "run" / "chains.jsonl")) < 60
+    assert "fail" in done.stdout
+    assert (tmp_path / "run" / "junit.xml").is_file()
+
+
+def test_a_card_is_reproduced_before_the_rest_is_run(tmp_path: Path) -> None:
+    run = ("--ckpt", "builtin:random", "--num-chains", "6", "protocol.steps=8")
+    assert calvin_eval(*run, "--out", "first", cwd=tmp_path).returncode == 0
+    assert calvin_eval("card", "first", "-o", "card.json", cwd=tmp_path).returncode == 0
+    again = calvin_eval(*run, "--out", "again", "--expect", "card.json", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "reproduced" in again.stderr
+    other = calvin_eval(*run, "--out", "other", "--seed", "5", "--expect", "card.json", cwd=tmp_path)
+    assert "differ" in other.stderr
+    wrong = calvin_eval(
+        *run[:-1], "protocol.steps=9", "--out", "wrong", "--expect", "card.json", cwd=tmp_path
+    )
+    assert wrong.returncode == 2
+    assert "protocol.steps" in wrong.stderr

@@ -1,0 +1,205 @@
+"""What a report says, before it is put into words: everything that the templates show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from calvin_eval.errors import RunFolderError
+from calvin_eval.results.conclude import OfficialHashes, facts_from_header
+from calvin_eval.results.metrics import Summary, seconds_per_step, summarize
+from calvin_eval.results.official import Verdict, official_verdict
+from calvin_eval.results.report.facts import Section, Timing, lookup, provenance_sections, timing
+from calvin_eval.results.report.gallery import (
+    ChainRow,
+    chain_rows,
+    failures_with_video,
+    find_videos,
+)
+from calvin_eval.results.report.rows import (
+    Headline,
+    PositionRow,
+    TaskRow,
+    curve_of,
+    ends_of,
+    headline_of,
+    positions_of,
+    tasks_of,
+)
+from calvin_eval.results.report.svg import Matrix, Plot
+from calvin_eval.results.report.text import counted
+from calvin_eval.results.report.transitions import MOST_PAIRS, Pair, pairs, transition_matrix
+from calvin_eval.results.schema import ChainRecord
+from calvin_eval.results.store import HEADER, RunFolder
+
+PROFILE = "profile.json"
+
+_FILES = {
+    "header.json": "configuration, versions, verdict",
+    "chains.jsonl": "one record per chain",
+    "summary.json": "the numbers above",
+    "results.json": "upstream's own format",
+    "tasks.csv": "the table of tasks",
+    PROFILE: "timing per worker",
+    "actions": "every action, to simulate the run again",
+    "videos": "videos",
+    "report.md": "this report in short",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """A run, ready for the templates.
+
+    Attributes:
+        title: what was evaluated.
+        policy: the policy's own description.
+        protocol: what it was evaluated on, in words.
+        when: date of its start, empty if unknown.
+        version: of calvin-eval that ran it.
+        summary: its metrics.
+        headline: None while it is withheld.
+        withheld: why the run is not complete; empty if it is.
+        verdict: None if the run was never judged.
+        curve: success along the chain; None while the headline is withheld.
+        ends: where chains end, which says the same; None likewise.
+        positions: per place in the chain.
+        tasks: the best first.
+        pairs: task after task, those with the most failures first.
+        matrix: all of them; None without any.
+        chains: all chains with a record.
+        filmed: failed chains with a video, a mixture of tasks first.
+        timing: None if nothing is known.
+        provenance: the header.
+        files: names and meanings of the files that are there.
+    """
+
+    title: str
+    policy: str
+    protocol: str
+    when: str
+    version: str
+    summary: Summary
+    headline: Headline | None
+    withheld: str
+    verdict: Verdict | None
+    curve: Plot | None
+    ends: Plot | None
+    positions: tuple[PositionRow, ...]
+    tasks: tuple[TaskRow, ...]
+    pairs: tuple[Pair, ...]
+    matrix: Matrix | None
+    chains: tuple[ChainRow, ...]
+    filmed: tuple[ChainRow, ...]
+    timing: Timing | None
+    provenance: tuple[Section, ...]
+    files: tuple[tuple[str, str], ...]
+
+    def summary_json(self) -> dict[str, Any]:
+        """The content of `summary.json`: the metrics, and the verdict if there is one."""
+        data = self.summary.to_json()
+        if self.verdict is not None:
+            reasons = list(self.verdict.reasons)
+            data["verdict"] = {"official": self.verdict.official, "reasons": reasons}
+        return data
+
+
+def make_view(
+    folder: RunFolder, *, partial: bool = False, official: OfficialHashes | None = None
+) -> View:
+    """Compute everything from a run folder.
+
+    Args:
+        folder: the run.
+        partial: show the headline of the completed chains even while others are missing.
+        official: what an official run is made of; without, the verdict is the header's own.
+
+    Raises:
+        RunFolderError: the folder is damaged, or lacks what the verdict is judged by.
+    """
+    header = folder.header()
+    records = folder.records()
+    summary = summarize_run(header, records)
+    headline = headline_of(summary) if summary.complete or partial else None
+    chains = chain_rows(records, find_videos(folder.path))
+    return View(
+        title=str(lookup(header, "config", "ckpt") or folder.path.name),
+        policy=str(lookup(header, "policy", "description") or ""),
+        protocol=_protocol(header),
+        when=str(header.get("started_utc") or "")[:10],
+        version=str(lookup(header, "provenance", "calvin_eval") or ""),
+        summary=summary,
+        headline=headline,
+        withheld=_withheld(summary),
+        verdict=_verdict(header, summary, official),
+        curve=curve_of(headline),
+        ends=ends_of(records) if headline else None,
+        positions=positions_of(records, summary),
+        tasks=tasks_of(records, summary),
+        pairs=tuple(p for p in pairs(records)[:MOST_PAIRS] if p.failed),
+        matrix=transition_matrix(pairs(records)),
+        chains=tuple(chains),
+        filmed=tuple(failures_with_video(chains)),
+        timing=timing(_profile(folder), seconds_per_step(records)),
+        provenance=tuple(provenance_sections(header)),
+        files=_files(folder.path),
+    )
+
+
+def summarize_run(header: Mapping[str, Any], records: Sequence[ChainRecord]) -> Summary:
+    """The metrics of a run with this header; RunFolderError if it does not say what was planned."""
+    planned = lookup(header, "chains", "planned")
+    if not isinstance(planned, list):
+        raise RunFolderError(
+            f"expected a list of planned chains at chains.planned in {HEADER}, found "
+            f"{type(planned).__name__}. Read the run with the calvin-eval that wrote it."
+        )
+    try:
+        return summarize(records, len(planned))
+    except ValueError as error:
+        raise RunFolderError(f"{HEADER} and the journal disagree: {error}") from error
+
+
+def _profile(folder: RunFolder) -> Any:
+    """None if the run never came to its end."""
+    return folder.read_json(PROFILE) if (folder.path / PROFILE).exists() else None
+
+
+def _withheld(summary: Summary) -> str:
+    if summary.complete:
+        return ""
+    return (
+        f"{summary.completed} of {counted(summary.planned, 'chain')} completed, "
+        f"{summary.errors} ended by an error, {summary.missing} missing"
+    )
+
+
+def _verdict(
+    header: Mapping[str, Any], summary: Summary, official: OfficialHashes | None
+) -> Verdict | None:
+    if official is not None:
+        return official_verdict(facts_from_header(header, summary, official))
+    stated = header.get("verdict")
+    reasons = lookup(stated, "reasons")
+    if not isinstance(reasons, list):
+        return None
+    fine = lookup(stated, "official") is True and summary.complete
+    return Verdict(official=fine, reasons=tuple(map(str, reasons)))
+
+
+def _protocol(header: Mapping[str, Any]) -> str:
+    told = {
+        "split {}": lookup(header, "config", "split"),
+        "scene {}": lookup(header, "scene"),
+        "{} assets": lookup(header, "assets", "name"),
+        "{} chains": lookup(header, "chains", "list"),
+    }
+    known = [text.format(value) for text, value in told.items() if value is not None]
+    return " \N{MIDDLE DOT} ".join(known)
+
+
+def _files(run: Path) -> tuple[tuple[str, str], ...]:
+    ours = ("tasks.csv", "report.md")  # written together with the report
+    return tuple((n, what) for n, what in _FILES.items() if n in ours or (run / n).exists())
