@@ -241,7 +241,9 @@ def test_a_card_is_reproduced_before_the_rest_is_run(tmp_path: Path) -> None:
     again = calvin_eval(*run, "--out", "again", "--expect", "card.json", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert "reproduced" in again.stderr
-    other = calvin_eval(*run, "--out", "other", "--seed", "5", "--expect", "card.json", cwd=tmp_path)
+    other = calvin_eval(
+        *run, "--out", "other", "--seed", "5", "--expect", "card.json", cwd=tmp_path
+    )
     assert "differ" in other.stderr
     wrong = calvin_eval(
         *run[:-1], "protocol.steps=9", "--out", "wrong", "--expect", "card.json", cwd=tmp_path
