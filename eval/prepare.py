@@ -27,7 +27,7 @@ from calvin_eval.sim.render import RenderInfo, resolve_backend
 from calvin_eval.wrappers.policy import Requirements
 
 _WORKER_BYTES = 500e6
-"""What `--workers auto` sets aside per worker; measured: 150 MB, and 440 MB with EGL in software."""
+"""What `--workers auto` sets aside per worker; measured: 150 MB, 440 MB with EGL in software."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,438 @@
+"""Runs on a cluster of two nodes that the tests start, one CPU each, on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from calvin_eval.config import compose_config
+from calvin_eval.display import QuietDisplay
+from calvin_eval.errors import AssetError, CheckpointError, RenderError, UsageError
+from calvin_eval.prepare import make_plan, open_policy, set_stage
+from calvin_eval.results.journal import read_journal
+from calvin_eval.rollouts import ray_cluster
+from calvin_eval.rollouts.worker import SimulatorSpec
+from calvin_eval.running import Run, make_engine, run_plan
+from calvin_eval.sim.render import RenderInfo
+
+ray = pytest.importorskip("ray", reason="needs calvin-eval[ray]")
+
+from calvin_eval.rollouts import ray_nodes  # noqa: E402 - imports Ray
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+
+# One policy with sessions and batches, one with upstream's interface. Both write into what they
+# are given, as code in the wild does.
+POLICIES = """
+import os
+import numpy as np
+from calvin_eval.wrappers.policy import Requirements
+
+class Batched:
+    requirements = Requirements()
+
+    def __init__(self, fault=""):
+        self.fault, self.history = fault, {}
+
+    def reset(self, session, instruction):
+        self.history[session] = 0
+
+    def act(self, requests):
+        return [self.one(request) for request in requests]
+
+    def one(self, request):
+        request.obs["robot_obs"][:] = 0
+        self.history[request.session] += 1
+        if self.fault == "raise" and request.session == 1:
+            raise RuntimeError("no idea")
+        if self.fault == "device":
+            raise RuntimeError(f"device {os.environ['CALVIN_EVAL_DEVICE']}")
+        rng = np.random.default_rng([request.session, self.history[request.session]])
+        return np.append(rng.uniform(-1, 1, 6), 1.0)[None]
+
+
+class Single:
+    requirements = {"rgb": ["gripper"]}
+
+    def reset(self):
+        self.t = 0
+
+    def step(self, obs, goal):
+        obs["rgb_obs"]["rgb_gripper"][:] = 0
+        self.t += 1
+        return np.array([np.sin(self.t), np.cos(len(goal)), 0, 0, 0, 0, 1])
+"""
+
+Callback = Callable[[], object]
+
+
+class Witness(QuietDisplay):
+    """Sees everything, and does something as soon as so many workers are at work."""
+
+    def __init__(self, workers: int = 0, then: Callback | None = None) -> None:
+        self.notes: list[str] = []
+        self.workers: set[int] = set()
+        self._expected, self._then = workers, then
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def progress(self, worker: int, chain: int, position: int, steps: int) -> None:
+        self.workers.add(worker)
+        if self._then is not None and len(self.workers) >= self._expected:
+            then, self._then = self._then, None
+            then()
+
+
+class Nodes:
+    """A cluster: the head with one CPU, and a node with one CPU and one GPU that is none."""
+
+    def __init__(self) -> None:
+        from ray.cluster_utils import Cluster
+
+        self._memory = {"object_store_memory": 80 * 2**20}
+        arguments = {"num_cpus": 1, "num_gpus": 0, "include_dashboard": False, **self._memory}
+        self._cluster = Cluster(initialize_head=True, head_node_args=arguments)
+        self.address = self._cluster.address
+        ray_cluster.connect(self.address)
+        self._second: Any = None
+        self.complete()
+
+    def complete(self) -> None:
+        if self._second is None:
+            self._second = self._cluster.add_node(num_cpus=1, num_gpus=1, **self._memory)
+
+    def lose_one(self) -> None:
+        self._cluster.remove_node(self._second, allow_graceful=False)
+        self._second = None
+
+    def close(self) -> None:
+        ray.shutdown()
+        self._cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def started() -> Iterator[Nodes]:
+    nodes = Nodes()
+    yield nodes
+    nodes.close()
+
+
+@pytest.fixture
+def nodes(started: Nodes) -> Iterator[Nodes]:
+    started.complete()
+    yield started
+    started.complete()
+
+
+@pytest.fixture
+def policies(tmp_path: Path) -> Path:
+    path = tmp_path / "policies.py"
+    path.write_text(POLICIES)
+    return path
+
+
+def run(
+    out: Path, ckpt: str, *overrides: str, display: Witness | None = None, then: Any = None
+) -> Run:
+    """A run as the command makes it; `then` is called with the policy's host and the engine."""
+    config = compose_config(["protocol.steps=30", *overrides], {"ckpt": ckpt, "out": str(out)})
+    stage, policy = set_stage(config), open_policy(config)
+    try:
+        plan = make_plan(stage, policy)
+        engine = make_engine(plan)
+        try:
+            if then is not None:
+                assert display is not None
+                display._then = lambda: then(policy.hosts[0], engine)
+            return run_plan(plan, engine, display or Witness())
+        finally:
+            engine.close()
+    finally:
+        policy.close()
+
+
+def outcomes(folder: Path) -> list[dict[str, Any]]:
+    return [record.outcome() for record in read_journal(folder / "chains.jsonl")]
+
+
+def actions(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (folder / "actions").iterdir()}
+
+
+def assert_same(run: Run, other: Run) -> None:
+    assert run.summary.complete
+    assert outcomes(run.folder) == outcomes(other.folder)
+    assert actions(run.folder) == actions(other.folder)
+    assert run.summary == other.summary
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides"),
+    [
+        ("", ()),
+        ("Batched", ()),
+        ("Single", ("engine.workers=2", "sim.render=tiny", "protocol.steps=6")),
+    ],
+    ids=["light", "batched", "single"],
+)
+def test_two_nodes_give_the_records_of_one_process(
+    nodes: Nodes, policies: Path, tmp_path: Path, name: str, overrides: tuple[str, ...]
+) -> None:
+    ckpt = f"{policies}:{name}" if name else "builtin:random"
+    shared = ("protocol.num_chains=8", *overrides)
+    witness = Witness()
+    far = run(tmp_path / "far", ckpt, *shared, "engine=ray", display=witness)
+    near = run(tmp_path / "near", ckpt, *shared, "engine.workers=0")
+    assert witness.workers == {0, 1}, "each node has room for one worker: both are to work"
+    assert_same(far, near)
+    assert json.loads((far.folder / "header.json").read_text())["engine"]["name"] == "ray"
+
+
+def test_a_lost_node_costs_nothing_but_time(nodes: Nodes, tmp_path: Path) -> None:
+    shared = ("protocol.num_chains=8", "protocol.steps=150")
+    witness = Witness(2, nodes.lose_one)
+    far = run(tmp_path / "far", "builtin:random", *shared, "engine=ray", display=witness)
+    assert any("simulator worker died" in note for note in witness.notes), witness.notes
+    assert any("trying again" in note for note in witness.notes), witness.notes
+    assert_same(far, run(tmp_path / "near", "builtin:random", *shared, "engine.workers=0"))
+
+
+def test_a_node_lost_with_the_policy_on_it_is_made_up_for(
+    nodes: Nodes, policies: Path, tmp_path: Path
+) -> None:
+    def move() -> None:
+        nodes.lose_one()  # the only one with a GPU
+        nodes.complete()
+
+    ckpt, shared = f"{policies}:Batched", ("protocol.num_chains=8", "protocol.steps=150")
+    witness = Witness(2, move)
+    far = run(tmp_path / "far", ckpt, *shared, "engine=ray", "engine.devices=cuda", display=witness)
+    assert any("policy process died" in note for note in witness.notes), witness.notes
+    assert_same(far, run(tmp_path / "near", ckpt, *shared, "engine.workers=0"))
+
+
+def test_a_killed_policy_actor_and_a_killed_worker_are_replaced(
+    nodes: Nodes, policies: Path, tmp_path: Path
+) -> None:
+    """Of a policy that serves one chain at a time: the dead worker's instance is free again."""
+
+    def kill(host: Any, engine: Any) -> None:
+        ray.kill(host._child.actor)
+        ray.kill(engine._seats[0].child._actor)
+
+    ckpt = f"{policies}:Single"
+    shared = ("protocol.num_chains=6", "protocol.steps=12", "sim.render=tiny", "engine.workers=2")
+    witness = Witness(2)
+    far = run(tmp_path / "far", ckpt, *shared, "engine=ray", display=witness, then=kill)
+    assert any("policy process died" in note for note in witness.notes), witness.notes
+    assert any("simulator worker died" in note for note in witness.notes), witness.notes
+    near = run(tmp_path / "near", ckpt, *shared[:-1], "engine.workers=0")
+    assert_same(far, near)
+
+
+def test_a_chain_that_cannot_be_finished_is_given_up(nodes: Nodes, tmp_path: Path) -> None:
+    def kill(host: Any, engine: Any) -> None:
+        ray.kill(engine._seats[0].child._actor)
+
+    done = run(
+        tmp_path / "far", "builtin:random", "protocol.num_chains=1", "protocol.steps=150",
+        "engine=ray", "engine.retries=0", display=Witness(1), then=kill,
+    )  # fmt: skip
+    assert done.summary.errors == 1
+    assert "given up after 1 attempts: simulator worker died" in str(done.records[0].error)
+
+
+def test_a_policy_that_raises_makes_an_error_record(
+    nodes: Nodes, policies: Path, tmp_path: Path
+) -> None:
+    done = run(
+        tmp_path / "far", f"{policies}:Batched", "protocol.num_chains=3", "engine=ray",
+        "policy.options.fault=raise",
+    )  # fmt: skip
+    errors = {record.chain: record.error for record in done.records if record.error}
+    assert list(errors) == [1]
+    assert "RuntimeError: no idea" in str(errors[1])
+    assert "Traceback" in str(errors[1])
+    assert done.summary.completed == 2
+
+
+@pytest.mark.parametrize(("device", "seen"), [("cpu", "cpu"), ("cuda:3", "cuda:0")])
+def test_the_policy_sees_its_device_only(
+    nodes: Nodes, policies: Path, tmp_path: Path, device: str, seen: str
+) -> None:
+    done = run(
+        tmp_path / "far", f"{policies}:Batched", "protocol.num_chains=1", "engine=ray",
+        "policy.options.fault=device", f"engine.devices=[{device}]",
+    )  # fmt: skip
+    assert f"RuntimeError: device {seen}" in str(done.records[0].error)
+
+
+def test_the_command_runs_on_a_cluster_without_torch_on_the_driver(
+    nodes: Nodes, policies: Path, tmp_path: Path
+) -> None:
+    script = (
+        "import sys; from calvin_eval.cli import main\n"
+        "code = main(sys.argv[1:])\n"
+        "print('torch' in sys.modules, file=sys.stderr)\n"
+        "sys.exit(code)"
+    )
+    done = subprocess.run(
+        [
+            sys.executable, "-c", script, "--ckpt", "policies.py:Batched", "--num-chains", "2",
+            "--out", "run", "--quiet", "protocol.steps=10", "engine=ray",
+            f"engine.address={nodes.address}",
+        ],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "2 chains" in done.stdout
+    assert done.stderr.strip().splitlines()[-1] == "False"
+
+
+def test_ctrl_c_finishes_the_chains_in_progress(nodes: Nodes, tmp_path: Path) -> None:
+    journal = tmp_path / "run" / "chains.jsonl"
+    child = subprocess.Popen(
+        [
+            sys.executable, "-m", "calvin_eval", "--ckpt", "builtin:random", "--num-chains", "60",
+            "--out", "run", "protocol.steps=60", "engine=ray", f"engine.address={nodes.address}",
+        ],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not (journal.exists() and journal.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 130, err
+    assert json.loads((tmp_path / "run" / "header.json").read_text())["status"] == "interrupted"
+    records = read_journal(journal)
+    assert 0 < len(records) < 60
+    assert all(record.status == "completed" for record in records)
+
+
+def test_a_policy_that_a_node_cannot_load_is_one_error(
+    nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken.py").write_text("import nothing_of_that_name\nclass Policy: ...\n")
+    with pytest.raises(CheckpointError, match=r"node .*nothing_of_that_name.*on every node"):
+        run(tmp_path / "far", f"{tmp_path / 'broken.py'}:Policy", "engine=ray")
+    recording = tmp_path / "actions.npz"
+    np.savez(recording, chain0000_sub0_actions=np.zeros((3, 7)))
+    real = os.getcwd
+
+    def elsewhere() -> str:
+        return f"{real()}/no/such/folder"
+
+    monkeypatch.chdir(tmp_path)  # a relative path, and nodes that lack the folder
+    monkeypatch.setattr("calvin_eval.rollouts.ray_engine.os.getcwd", elsewhere)
+    with pytest.raises(CheckpointError, match=r"node .*actions\.npz.*at this path on every node"):
+        run(tmp_path / "far", "actions.npz", "protocol.num_chains=1", "engine=ray")
+
+
+def test_a_policy_object_of_this_process_is_refused(nodes: Nodes, tmp_path: Path) -> None:
+    from calvin_eval.api import evaluate
+
+    class Still:
+        requirements: dict[str, list[str]] = {"rgb": []}  # noqa: RUF012
+
+        def reset(self) -> None: ...
+
+        def step(self, obs: Any, goal: str) -> Any:
+            return np.zeros(7)
+
+    with pytest.raises(UsageError, match="found an object of this process"):
+        evaluate(Still(), overrides=["engine=ray"], out=str(tmp_path / "run"), quiet=True)
+
+
+def spec(**changes: Any) -> ray_nodes.NodeSimulator:
+    plain = SimulatorSpec(
+        backend="calvin_eval", assets="builtin", scene="D", revision="pinned",
+        render=RenderInfo(backend="none", requested="none"), cameras=(),
+    )  # fmt: skip
+    return replace(ray_nodes.NodeSimulator.of(plain), **changes)
+
+
+def test_a_node_with_other_assets_is_refused(tmp_path: Path) -> None:
+    spec().build().close()
+    with pytest.raises(AssetError, match=r"node .*expected the pack 000000000000 .* at this path"):
+        spec(fingerprint="0" * 64).build()
+    with pytest.raises(AssetError, match=r"node .*nowhere.* at this path on every node"):
+        spec(assets=str(tmp_path / "nowhere")).build()
+
+
+def test_a_node_that_computes_other_bits_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"node .*computes other bits"):
+        spec(bits="0" * 32).build()
+
+
+def test_a_node_with_other_software_is_refused() -> None:
+    other = tuple((name, f"{version}x") for name, version in ray_cluster.software())
+    with pytest.raises(UsageError, match=r"node .*pybullet .*x where the run was started"):
+        spec(software=other).build()
+
+
+def test_a_node_that_draws_otherwise_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = RenderInfo(backend="egl", requested="auto", renderer="llvmpipe")
+    monkeypatch.setattr(ray_nodes, "resolve_backend", lambda name: replace(there, renderer="A100"))
+    with pytest.raises(RenderError, match=r"node .*llvmpipe.*found , A100"):
+        spec(render=there).build()
+
+
+def test_a_light_policy_of_other_content_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "actions.npz"
+    np.savez(path, chain0000_sub0_actions=np.zeros((3, 7)))
+    policy = ray_nodes.NodePolicy(
+        ckpt=str(path), trust=False, seed=0, options={}, metadata={"kind": "recording"}
+    )
+    with pytest.raises(CheckpointError, match=r"node .*differs in .*sha256 None there"):
+        policy.load()
+
+
+def test_without_ray_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UsageError, match=r"pip install 'calvin-eval\[ray\]'"):
+        ray_cluster.connect("auto")
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"), [("127.0.0.1:9", "refused"), ("somewhere", "not HOST:PORT")]
+)
+def test_without_a_cluster_the_error_says_how_to_start_one(
+    monkeypatch: pytest.MonkeyPatch, address: str, reason: str
+) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(UsageError, match=rf"at {address}, found none: .*{reason}.*ray start"):
+        ray_cluster.connect(address)
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(UsageError, match=rf"at {address}, found none"):
+        ray_cluster.connect("auto")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["engine.address=host:6379"], "engine=ray beside it"),
+        (["engine=ray", "engine.workers=0"], "1 worker or more"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(overrides: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        compose_config(overrides, {"ckpt": "builtin:still"})
+
+
+def test_the_settings_of_a_cluster() -> None:
+    engine = compose_config(["engine=ray", "engine.address=10.0.0.1:6379"], {"ckpt": "x"}).engine
+    assert (engine.name, engine.address, engine.workers) == ("ray", "10.0.0.1:6379", "auto")
+    assert engine.retries == compose_config([], {"ckpt": "x"}).engine.retries
