@@ -22,6 +22,7 @@ from calvin_eval.cli_doctor import doctor
 from calvin_eval.cli_gate import gate
 from calvin_eval.cli_merge import merge
 from calvin_eval.cli_report import report
+from calvin_eval.cli_track import track
 from calvin_eval.cli_verify import verify
 from calvin_eval.cli_video import video
 from calvin_eval.errors import CalvinEvalError
@@ -182,7 +183,7 @@ def run_command(
 
 
 for command in (
-    assets, bundle, card, compare, doctor, export, gate, merge, report, verify, video,
+    assets, bundle, card, compare, doctor, export, gate, merge, report, track, verify, video,
 ):  # fmt: skip
     cli.add_command(command)
 

@@ -18,6 +18,7 @@ from calvin_eval.errors import RunFolderError
 from calvin_eval.results.actions import FOLDER as ACTIONS
 from calvin_eval.results.actions import decode_actions, encode_actions
 from calvin_eval.results.journal import Journal, encode_journal, read_journal
+from calvin_eval.results.migrate import check_version, migrate_header, reading
 from calvin_eval.results.schema import SCHEMA_VERSION, ChainRecord
 
 HEADER = "header.json"
@@ -70,18 +71,20 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> RunFolder:
-        """Open an existing run; raises RunFolderError if it is none or of a foreign version."""
+        """Open an existing run; raises RunFolderError if it is none.
+
+        One of an older schema version can be read, but not continued; one of a newer version is
+        refused.
+        """
         run = cls(Path(path).resolve())
-        version = run.header().get("schema_version")
-        if version != SCHEMA_VERSION:
-            raise RunFolderError(
-                f"{run.path / HEADER}: expected schema version {SCHEMA_VERSION}, found "
-                f"{version!r}. Read this run with the calvin-eval that wrote it."
-            )
+        run.header()
         return run
 
     def header(self) -> dict[str, Any]:
-        """The header as it is on disk now."""
+        """The header as it is on disk now; that of an older run in the present form."""
+        return migrate_header(self._stored_header(), str(self.path / HEADER))
+
+    def _stored_header(self) -> dict[str, Any]:
         header = self.read_json(HEADER)
         if not isinstance(header, dict):
             found = type(header).__name__
@@ -93,6 +96,7 @@ class RunFolder:
 
         Raises:
             ValueError: an unknown status, or a change of the schema version.
+            RunFolderError: the run is of an older schema version.
         """
         if "status" in changes and changes["status"] not in get_args(RunStatus):
             raise ValueError(
@@ -100,6 +104,7 @@ class RunFolder:
             )
         if "schema_version" in changes:
             raise ValueError("the schema version of a run is fixed when it is created")
+        self._require_present_version()
         header = {**self.header(), **changes}
         self.write_json(HEADER, header)
         return header
@@ -130,7 +135,8 @@ class RunFolder:
         return status
 
     def journal(self) -> Journal:
-        """The journal, open for appending."""
+        """The journal, open for appending; RunFolderError in a run of an older schema version."""
+        self._require_present_version()
         return Journal(self.path / JOURNAL)
 
     def settle(self) -> None:
@@ -138,6 +144,7 @@ class RunFolder:
 
         Which chain finishes first depends on the machine; what a finished run says does not.
         """
+        self._require_present_version()
         try:
             write_atomic(self.path / JOURNAL, encode_journal(self.records()))
         except OSError as error:
@@ -170,7 +177,22 @@ class RunFolder:
     def records(self) -> list[ChainRecord]:
         """The finished chains so far, in order of chain id; none if there is no journal yet."""
         path = self.path / JOURNAL
-        return sorted(read_journal(path), key=lambda r: r.chain) if path.exists() else []
+        if not path.exists():
+            return []
+        with reading(self._stored_version()):
+            return sorted(read_journal(path), key=lambda r: r.chain)
+
+    def _stored_version(self) -> int:
+        return check_version(self._stored_header(), str(self.path / HEADER))
+
+    def _require_present_version(self) -> None:
+        version = self._stored_version()
+        if version != SCHEMA_VERSION:
+            raise RunFolderError(
+                f"{self.path}: expected a run of schema version {SCHEMA_VERSION} to write into, "
+                f"found version {version}: older runs can be read, but not continued. "
+                "Run into a new folder with --out."
+            )
 
     def read_json(self, name: str) -> Any:
         """The content of a JSON file; raises RunFolderError if it is missing or damaged."""

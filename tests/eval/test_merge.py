@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,6 +106,32 @@ def test_what_is_refused_writes_nothing(parts: list[Path], tmp_path: Path) -> No
     done = call_merge(*parts[:2], other, "--out", tmp_path / "merged")
     assert "config.seed: 0 and 1" in str(done.exception)
     assert not (tmp_path / "merged").exists()
+
+
+def test_the_slurm_array_of_the_docs_runs_and_merges(tmp_path: Path) -> None:
+    """Its script, with a policy and chains that take no time, and after a requeue."""
+    docs = (Path(__file__).parents[2] / "docs" / "clusters.md").read_text()
+    script = docs.split("```bash\n")[1].split("```")[0]
+    long, short = "--ckpt policy.pt --split ABC_D --assets official", "--ckpt builtin:still"
+    assert long in script
+    script = script.replace(long, f"{short} protocol.steps=2 protocol.num_chains=3")
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "SLURM_ARRAY_TASK_COUNT": "2",
+        "SLURM_CPUS_PER_TASK": "1",
+    }
+    for task in (1, 2, 2):
+        subprocess.run(
+            ["bash", "-euc", script], cwd=tmp_path, check=True, capture_output=True,
+            env={**environment, "SLURM_ARRAY_TASK_ID": str(task)},
+        )  # fmt: skip
+    command = docs.split('--wrap "')[1].split('"')[0]
+    subprocess.run(
+        ["bash", "-euc", command], cwd=tmp_path, check=True, capture_output=True, env=environment
+    )
+    whole = RunFolder.open(tmp_path / "runs" / "mine" / "whole")
+    assert [record.chain for record in whole.records()] == [0, 1, 2]
 
 
 def test_merging_and_resuming_ask_for_the_same() -> None:
