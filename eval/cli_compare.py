@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -161,7 +161,8 @@ def _table(*headings: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="dim")
     for place, heading in enumerate(headings):
         words = place == 0 or heading in ("broke off at", "videos")
-        table.add_column(heading, justify="left" if words else "right", overflow="fold")
+        justify: Literal["left", "right"] = "left" if words else "right"
+        table.add_column(heading, justify=justify, overflow="fold", no_wrap=place == 0)
     return table
 
 
