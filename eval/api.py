@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
-from calvin_eval.config import EvalConfig, compose_config
+from calvin_eval.config import SHORTHANDS, EvalConfig, compose_config
 from calvin_eval.display import make_display
 from calvin_eval.errors import PolicyError
 from calvin_eval.prepare import PolicyInUse, make_plan, set_stage
@@ -18,22 +18,15 @@ from calvin_eval.rollouts.worker import PolicyLink
 from calvin_eval.running import Run, make_engine, run_evaluations, run_plan
 from calvin_eval.wrappers.policy import Policy
 
-# Keyword arguments of `evaluate` and the configuration keys that they are shorthands for.
+# Keyword arguments of `evaluate`: flags of the command line that make sense in a program.
 _SHORTHANDS = {
-    "split": "split",
-    "num_chains": "protocol.num_chains",
-    "chains": "protocol.select",
-    "assets": "sim.assets",
-    "render": "sim.render",
-    "revision": "sim.revision",
-    "out": "out",
-    "overwrite": "overwrite",
-    "resume": "resume",
-    "seed": "seed",
-    "workers": "engine.workers",
-    "max_batch": "engine.max_batch",
-    "max_errors": "engine.max_errors",
-}
+    name: SHORTHANDS[name]
+    for name in (
+        "split", "num_chains", "chains", "assets", "render", "revision", "out", "overwrite",
+        "resume", "seed", "workers", "max_batch", "max_errors", "video", "gate", "baseline",
+        "expect",
+    )
+}  # fmt: skip
 
 
 def evaluate(
@@ -52,7 +45,8 @@ def evaluate(
         overrides: configuration as on the command line, for example `["protocol.steps=60"]`.
         quiet: show nothing.
         **settings: split, num_chains, chains, assets, render, revision, out, overwrite, resume,
-            seed, workers, max_batch, max_errors; as the flags of the same names.
+            seed, workers, max_batch, max_errors, video, gate, baseline, expect; as the flags of
+            the same names.
 
     Returns:
         The run: `summary`, `records`, `folder`, `verdict`.

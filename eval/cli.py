@@ -81,34 +81,6 @@ def cli() -> None:
     """
 
 
-# Flags are shorthands for configuration keys; what is not given is left to the configuration.
-_FLAGS = {
-    "split": "split",
-    "num_chains": "protocol.num_chains",
-    "chains": "protocol.select",
-    "assets": "sim.assets",
-    "render": "sim.render",
-    "revision": "sim.revision",
-    "out": "out",
-    "seed": "seed",
-    "overwrite": "overwrite",
-    "resume": "resume",
-    "shard": "shard",
-    "trust": "policy.trust",
-    "workers": "engine.workers",
-    "devices": "engine.devices",
-    "max_batch": "engine.max_batch",
-    "batch_wait": "engine.batch_wait",
-    "retries": "engine.retries",
-    "step_timeout": "engine.step_timeout",
-    "max_errors": "engine.max_errors",
-    "video": "video.which",
-    "gate": "gate",
-    "baseline": "baseline",
-    "expect": "expect",
-}
-
-
 @cli.command("run")
 @click.option(
     "--ckpt", metavar="POLICY", multiple=True,
@@ -155,9 +127,9 @@ def run_command(
     **flags: Any,
 ) -> None:
     """Run chains and score them; any configuration key may be set as KEY=VALUE."""
-    from calvin_eval.config import compose_configs
+    from calvin_eval.config import SHORTHANDS, compose_configs
 
-    given = {_FLAGS[name]: value for name, value in flags.items() if value is not None}
+    given = {SHORTHANDS[name]: value for name, value in flags.items() if value is not None}
     configs = compose_configs(overrides, given, ckpt)
     if print_config:
         import yaml

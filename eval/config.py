@@ -16,6 +16,33 @@ from calvin_eval.errors import UnknownNameError, UsageError
 SPLITS = {"D": "D", "ABC_D": "D", "ABCD_D": "D", "A": "A", "B": "B", "C": "C"}
 """What a policy was trained on, and the scene it is evaluated in."""
 
+SHORTHANDS = {
+    "split": "split",
+    "num_chains": "protocol.num_chains",
+    "chains": "protocol.select",
+    "assets": "sim.assets",
+    "render": "sim.render",
+    "revision": "sim.revision",
+    "out": "out",
+    "seed": "seed",
+    "overwrite": "overwrite",
+    "resume": "resume",
+    "shard": "shard",
+    "trust": "policy.trust",
+    "workers": "engine.workers",
+    "devices": "engine.devices",
+    "max_batch": "engine.max_batch",
+    "batch_wait": "engine.batch_wait",
+    "retries": "engine.retries",
+    "step_timeout": "engine.step_timeout",
+    "max_errors": "engine.max_errors",
+    "video": "video.which",
+    "gate": "gate",
+    "baseline": "baseline",
+    "expect": "expect",
+}
+"""Flags of the command line, and the configuration keys that they stand for."""
+
 _CHOICES = {
     "sim.backend": ("calvin_eval", "calvin_env"),
     "sim.revision": ("pinned", "head"),

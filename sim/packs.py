@@ -169,14 +169,18 @@ def _load_pack(assets: str, verify: bool) -> AssetPack:
     )
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def _read_text(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         raise AssetError(
             f"expected the asset file {path}; it cannot be read ({error.strerror}). "
             "Run `calvin-eval assets verify` to see what else is wrong with this pack."
         ) from error
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    text = _read_text(path)
     try:
         content = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -269,13 +273,7 @@ def _loadable_urdf(path: Path) -> str:
     Bullet looks for meshes beside the URDF only (search paths do not help), so a URDF that
     shares `pybullet_data`'s meshes has to name them by absolute paths, which no package can ship.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise AssetError(
-            f"expected the asset file {path}; it cannot be read ({error.strerror}). "
-            "Run `calvin-eval assets verify` to see what else is wrong with this pack."
-        ) from error
+    text = _read_text(path)
     if _SHARED_MESHES not in text:
         return str(path)
     import pybullet_data
