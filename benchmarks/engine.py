@@ -23,7 +23,7 @@ from typing import Any
 from common import best_assets
 from policies import Wander
 
-from calvin_eval.config import compose_config
+from calvin_eval.compose import compose_config
 from calvin_eval.display import QuietDisplay
 from calvin_eval.prepare import make_plan, open_policy, set_stage
 from calvin_eval.rollouts.local import FaultRules, LocalEngine

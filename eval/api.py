@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
-from calvin_eval.config import SHORTHANDS, EvalConfig, compose_config
+from calvin_eval.compose import compose_config
+from calvin_eval.config import SHORTHANDS, EvalConfig
 from calvin_eval.display import make_display
 from calvin_eval.errors import PolicyError
 from calvin_eval.prepare import PolicyInUse, make_plan, set_stage

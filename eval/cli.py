@@ -127,7 +127,8 @@ def run_command(
     **flags: Any,
 ) -> None:
     """Run chains and score them; any configuration key may be set as KEY=VALUE."""
-    from calvin_eval.config import SHORTHANDS, compose_configs
+    from calvin_eval.compose import compose_configs
+    from calvin_eval.config import SHORTHANDS
 
     given = {SHORTHANDS[name]: value for name, value in flags.items() if value is not None}
     configs = compose_configs(overrides, given, ckpt)

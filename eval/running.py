@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from calvin_eval.cli_gate import exit_code, report
 from calvin_eval.config import EvalConfig, policy_name
@@ -23,11 +23,11 @@ from calvin_eval.prepare import (
     set_stage,
     utc_now,
 )
+from calvin_eval.recorder import Display, Recorder
 from calvin_eval.results.card import Card, CardCheck, check_card, read_card
 from calvin_eval.results.conclude import conclude
 from calvin_eval.results.gate import check_baseline, read_baseline
 from calvin_eval.results.gate_spec import Decision, parse_gate
-from calvin_eval.results.journal import Journal
 from calvin_eval.results.metrics import Summary
 from calvin_eval.results.official import Verdict
 from calvin_eval.results.profile import Profile
@@ -35,7 +35,6 @@ from calvin_eval.results.report import write_reports
 from calvin_eval.results.schema import ChainRecord
 from calvin_eval.results.sequential import SequentialGate
 from calvin_eval.results.store import RunFolder
-from calvin_eval.rollouts.chain import Outcome
 from calvin_eval.rollouts.inline import InlineEngine
 from calvin_eval.rollouts.local import FaultRules, LocalEngine
 from calvin_eval.rollouts.ray_cluster import connect
@@ -45,27 +44,6 @@ from calvin_eval.sim.chains import Chain
 from calvin_eval.sim.selftest import quick_selftest
 
 EXIT_DONE, EXIT_ERRORS, EXIT_INTERRUPTED = 0, 3, 130
-
-
-class Display(Protocol):
-    """Who shows a run while it goes on."""
-
-    def note(self, text: str) -> None:
-        """Say one line."""
-
-    def begin(
-        self, chains: int, done: Sequence[ChainRecord], workers: int, title: str = ""
-    ) -> None:
-        """A run of so many chains starts, of which some may be done already."""
-
-    def progress(self, worker: int, chain: int, position: int, steps: int) -> None:
-        """A worker took steps."""
-
-    def record(self, worker: int, record: ChainRecord, shares: Mapping[str, float]) -> None:
-        """One chain is finished; `shares` is where the time went so far."""
-
-    def end(self) -> None:
-        """The run is over, whatever its outcome."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,48 +83,6 @@ class Run:
         if self.decision is not None:
             return exit_code(self.decision)
         return EXIT_DONE if self.summary.complete else EXIT_ERRORS
-
-
-class Recorder:
-    """Writes down what the engine reports, and shows it."""
-
-    def __init__(
-        self,
-        folder: RunFolder,
-        journal: Journal,
-        display: Display,
-        *,
-        videos: VideoPool | None = None,
-        gate: SequentialGate | None = None,
-    ) -> None:
-        self._folder = folder
-        self._journal = journal
-        self._display = display
-        self._videos = videos
-        self._gate = gate
-        self.profile = Profile()
-        self.note = display.note
-
-    @property
-    def done(self) -> bool:
-        """Whether enough is known: no more chains have to be begun."""
-        return self._gate is not None and self._gate.decision is not None
-
-    def progress(self, worker: int, chain: int, position: int, steps: int) -> None:
-        """Count steps."""
-        self.profile.steps += steps
-        self._display.progress(worker, chain, position, steps)
-
-    def finished(self, worker: int, outcome: Outcome, inference: float) -> None:
-        """Keep a chain: its actions first, so that no record is ever without them."""
-        self._folder.write_actions(outcome.record.chain, outcome.actions)
-        self._journal.append(outcome.record)
-        self.profile.add(worker, outcome.seconds, inference)
-        self._display.record(worker, outcome.record, self.profile.shares())
-        if self._videos is not None:
-            self._videos.submit(outcome.record)
-        if self._gate is not None and not self.done and self._gate.add(outcome.record):
-            self.note(f"{self._gate.decision}; stopping after the chains in progress")
 
 
 def run_evaluations(configs: Sequence[EvalConfig], display: Display) -> list[Run]:

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from calvin_eval.cli_merge import merge
-from calvin_eval.config import compose_config
+from calvin_eval.compose import compose_config
 from calvin_eval.display import QuietDisplay
 from calvin_eval.errors import RunFolderError
 from calvin_eval.prepare import RESUME_SECTIONS

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from calvin_eval.config import compose_config
+from calvin_eval.compose import compose_config
 from calvin_eval.display import QuietDisplay
 from calvin_eval.errors import RunFolderError
 from calvin_eval.prepare import make_plan, open_policy, set_stage

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from calvin_eval.config import compose_config
+from calvin_eval.compose import compose_config
 from calvin_eval.display import QuietDisplay
 from calvin_eval.errors import AssetError, CheckpointError, RenderError, UsageError
 from calvin_eval.prepare import make_plan, open_policy, set_stage
@@ -35,7 +35,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 # One policy with sessions and batches, one with upstream's interface. Both write into what they
 # are given, as code in the wild does.
 POLICIES = """
-import os
+import os, time
 import numpy as np
 from calvin_eval.wrappers.policy import Requirements
 
@@ -56,6 +56,8 @@ class Batched:
         self.history[request.session] += 1
         if self.fault == "raise" and request.session == 1:
             raise RuntimeError("no idea")
+        if self.fault == "hang" and request.session == 1:
+            time.sleep(600)
         if self.fault == "device":
             raise RuntimeError(f"device {os.environ['CALVIN_EVAL_DEVICE']}")
         rng = np.random.default_rng([request.session, self.history[request.session]])
@@ -64,6 +66,11 @@ class Batched:
 
 class Single:
     requirements = {"rgb": ["gripper"]}
+
+    def __init__(self, log=""):
+        if log:
+            with open(log, "a") as file:
+                print("made", file=file)
 
     def reset(self):
         self.t = 0
@@ -223,23 +230,48 @@ def test_a_node_lost_with_the_policy_on_it_is_made_up_for(
     assert_same(far, run(tmp_path / "near", ckpt, *shared, "engine.workers=0"))
 
 
-def test_a_killed_policy_actor_and_a_killed_worker_are_replaced(
-    nodes: Nodes, policies: Path, tmp_path: Path
-) -> None:
-    """Of a policy that serves one chain at a time: the dead worker's instance is free again."""
-
+def test_a_killed_policy_actor_is_replaced(nodes: Nodes, policies: Path, tmp_path: Path) -> None:
     def kill(host: Any, engine: Any) -> None:
         ray.kill(host._child.actor)
-        ray.kill(engine._seats[0].child._actor)
 
-    ckpt = f"{policies}:Single"
-    shared = ("protocol.num_chains=6", "protocol.steps=12", "sim.render=tiny", "engine.workers=2")
+    ckpt, shared = f"{policies}:Batched", ("protocol.num_chains=6", "protocol.steps=60")
     witness = Witness(2)
     far = run(tmp_path / "far", ckpt, *shared, "engine=ray", display=witness, then=kill)
     assert any("policy process died" in note for note in witness.notes), witness.notes
+    assert_same(far, run(tmp_path / "near", ckpt, *shared, "engine.workers=0"))
+
+
+def test_a_killed_worker_is_replaced_and_what_served_it_serves_the_next(
+    nodes: Nodes, policies: Path, tmp_path: Path
+) -> None:
+    def kill(host: Any, engine: Any) -> None:
+        ray.kill(engine._seats[0].child._actor)
+
+    ckpt = f"{policies}:Single"
+    shared = ("protocol.num_chains=6", "protocol.steps=12", "sim.render=tiny")
+    log = tmp_path / "log"
+    witness = Witness(2)
+    far = run(
+        tmp_path / "far", ckpt, *shared, "engine=ray", "engine.workers=2",
+        f"policy.options.log={log}", display=witness, then=kill,
+    )  # fmt: skip
     assert any("simulator worker died" in note for note in witness.notes), witness.notes
-    near = run(tmp_path / "near", ckpt, *shared[:-1], "engine.workers=0")
-    assert_same(far, near)
+    assert log.read_text().count("made") == 2, "one instance for each worker, dead or alive"
+    assert_same(far, run(tmp_path / "near", ckpt, *shared, "engine.workers=0"))
+
+
+def test_a_policy_that_hangs_costs_its_own_chain_only(
+    nodes: Nodes, policies: Path, tmp_path: Path
+) -> None:
+    done = run(
+        tmp_path / "far", f"{policies}:Batched", "protocol.num_chains=3", "engine=ray",
+        "engine.step_timeout=8", "engine.retries=0", "engine.workers=1",
+        "policy.options.fault=hang",
+    )  # fmt: skip
+    errors = {record.chain: record.error for record in done.records if record.error}
+    assert list(errors) == [1]
+    assert "policy hung: no progress for 8 s" in str(errors[1])
+    assert done.summary.completed == 2
 
 
 def test_a_chain_that_cannot_be_finished_is_given_up(nodes: Nodes, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from calvin_eval.cli_video import simulator_of, video
-from calvin_eval.config import compose_config
+from calvin_eval.compose import compose_config
 from calvin_eval.errors import UnknownNameError, UsageError
 from calvin_eval.prepare import make_plan, open_policy, set_stage
 from calvin_eval.results.schema import ChainRecord, SubtaskRecord
