@@ -29,7 +29,8 @@ run: install
 	$(BIN)/calvin-eval --ckpt builtin:random --split D --num-chains 20 $(ARGS)
 
 test: install
-	$(BIN)/pytest --numprocesses 2 --dist loadgroup $(ARGS)
+	$(BIN)/pytest --numprocesses 2 -m "not cluster" $(ARGS)
+	$(BIN)/pytest -m cluster $(ARGS)
 
 lint: install
 	$(BIN)/ruff check .

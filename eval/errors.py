@@ -19,6 +19,19 @@ class CalvinEvalError(Exception):
 
     exit_code = 2
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Errors travel between processes by their message, whatever their constructor takes."""
+        return _restored, (type(self), str(self), self.__dict__)
+
+
+def _restored(
+    kind: type[CalvinEvalError], message: str, attributes: dict[str, object]
+) -> CalvinEvalError:
+    error = kind.__new__(kind, message)
+    error.args = (message,)
+    error.__dict__.update(attributes)
+    return error
+
 
 class UsageError(CalvinEvalError):
     """A command line, an option or a configuration value that cannot be meant."""

@@ -135,6 +135,7 @@ def test_recorded_actions_replay(tmp_path: Path) -> None:
     [
         (("--ckpt", "nowhere.pt"), "nowhere.pt"),
         (("--ckpt", "builtin:rndom"), "Did you mean"),
+        (("--ckpt", "mine.py:Circels"), "Did you mean 'Circles'"),
         (("--ckpt", "builtin:still", "--split", "E"), "unknown split 'E'"),
         (("--ckpt", "builtin:still", "--assets", "nowhere"), "nowhere"),
         (("--ckpt", "builtin:still", "--num-chains", "1001"), "1000"),
@@ -148,6 +149,7 @@ def test_recorded_actions_replay(tmp_path: Path) -> None:
 def test_a_mistake_is_one_line_and_exit_code_2(
     tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
+    (tmp_path / "mine.py").write_text(POLICY)
     (tmp_path / "corrupt.pt").write_bytes(b"PK\x03\x04 this was a checkpoint once")
     done = calvin_eval(*arguments, cwd=tmp_path)
     assert done.returncode == 2

@@ -30,7 +30,7 @@ ray = pytest.importorskip("ray", reason="needs calvin-eval[ray]")
 
 from calvin_eval.rollouts import ray_nodes  # noqa: E402 - imports Ray
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 
 # One policy with sessions and batches, one with upstream's interface. Both write into what they
 # are given, as code in the wild does.
@@ -109,7 +109,10 @@ class Nodes:
         from ray.cluster_utils import Cluster
 
         self._memory = {"object_store_memory": 80 * 2**20}
+        # A busy machine is no lost node: a node that is killed refuses at once, others may be slow.
+        patience = {"_system_config": {"health_check_timeout_ms": 60_000}}
         arguments = {"num_cpus": 1, "num_gpus": 0, "include_dashboard": False, **self._memory}
+        arguments |= patience
         self._cluster = Cluster(initialize_head=True, head_node_args=arguments)
         self.address = self._cluster.address
         ray_cluster.connect(self.address)
