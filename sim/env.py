@@ -7,9 +7,8 @@ neither draw nor collect what nobody reads.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from types import TracebackType
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from calvin_eval.errors import RenderError, UnknownNameError, UsageError
 from calvin_eval.sim.actions import parse_action
 from calvin_eval.sim.cameras import Camera, resolve_cameras
+from calvin_eval.sim.interface import CalvinInterface
 from calvin_eval.sim.packs import AssetPack, CameraSpec, load_pack
 from calvin_eval.sim.render import Renderer, RenderInfo, resolve_backend
 from calvin_eval.sim.world import REVISIONS, Needs, Revision, World
@@ -25,7 +25,7 @@ _FREE_TRIES = 1000
 _MIN_BLOCK_DISTANCE = 0.1  # metres between block centres: no two boxes can touch
 
 
-class PlayTableEnv:
+class PlayTableEnv(CalvinInterface):
     """One environment.
 
     Args:
@@ -51,20 +51,6 @@ class PlayTableEnv:
         self._cameras = {spec.name: Camera(spec, world) for spec in drawn}
         self._rng = np.random.default_rng(seed)
 
-    def reset(self, robot_obs: Any = None, scene_obs: Any = None) -> dict[str, Any]:
-        """Build a fresh world in the given state and observe it.
-
-        Args:
-            robot_obs: (15,) as `get_state_obs` gives it; the scene's own initial pose if absent.
-            scene_obs: (24,); if absent, everything is closed and off and the blocks are sampled
-                on the scene's surfaces from the environment's seed.
-
-        Raises:
-            InvalidStateError: wrong length, NaN or infinity, or a light that is neither 0 nor 1.
-        """
-        self.start(robot_obs, scene_obs)
-        return self.get_obs()
-
     def start(self, robot_obs: Any = None, scene_obs: Any = None) -> None:
         """`reset` without observing."""
         world = self.world
@@ -72,48 +58,11 @@ class PlayTableEnv:
         world.check_state(np.zeros(15) if robot_obs is None else robot_obs, scene)
         world.reset(robot_obs, scene)
 
-    def step(self, action: Any) -> tuple[dict[str, Any], int, bool, dict[str, Any]]:
-        """Apply one action for a thirtieth of a second.
-
-        Args:
-            action: a relative 7-vector (x50 position, x20 euler, gripper -1/1), an absolute
-                (position, orientation, gripper) tuple, or a dict with type and action. It is
-                never modified.
-
-        Returns:
-            Observation, reward 0, done False, and the info, as upstream.
-
-        Raises:
-            InvalidActionError: the action cannot be meant; nothing has moved.
-        """
-        self.advance(action)
-        return self.get_obs(), 0, False, self.get_info()
-
     def advance(self, action: Any) -> None:
         """`step` without observing."""
         parsed = parse_action(action)
         self._require_reset()
         self.world.step(parsed)
-
-    def get_obs(self) -> dict[str, Any]:
-        """CALVIN's observation with the images of every camera of this environment."""
-        return self.observe(rgb=self.cameras, depth=self.cameras)
-
-    def observe(self, *, rgb: Collection[str] = (), depth: Collection[str] = ()) -> dict[str, Any]:
-        """CALVIN's observation with the named images only; a camera is drawn at most once.
-
-        Returns:
-            `rgb_obs` of `rgb_<camera>` (H, W, 3) uint8, `depth_obs` of `depth_<camera>` (H, W)
-            float32 metres, `robot_obs` (15,) and `scene_obs` (24,) float64.
-        """
-        obs: dict[str, Any] = {"rgb_obs": {}, "depth_obs": {}}
-        for name in dict.fromkeys((*rgb, *depth)):
-            colour, distance = self._renderer.draw(self._camera(name))
-            if name in rgb:
-                obs["rgb_obs"][f"rgb_{name}"] = colour
-            if name in depth:
-                obs["depth_obs"][f"depth_{name}"] = distance
-        return {**obs, **self.get_state_obs()}
 
     def get_state_obs(self) -> dict[str, NDArray[np.float64]]:
         """`robot_obs` (15,) and `scene_obs` (24,) float64; never draws."""
@@ -125,29 +74,12 @@ class PlayTableEnv:
         self._require_reset()
         return self.world.info(needs)
 
-    def render(self, mode: Literal["rgb_array"] = "rgb_array") -> NDArray[np.uint8]:
-        """The static camera's image (200, 200, 3) uint8."""
-        if mode != "rgb_array":
-            raise UsageError(
-                f"expected mode 'rgb_array' (no window is ever opened); found {mode!r}"
-            )
-        image: NDArray[np.uint8] = self.observe(rgb=("static",))["rgb_obs"]["rgb_static"]
-        return image
-
     def close(self) -> None:
         """Free the physics server; a second call does nothing."""
         self.world.close()
 
-    def __enter__(self) -> PlayTableEnv:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+    def _draw(self, name: str) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        return self._renderer.draw(self._camera(name))
 
     def _camera(self, name: str) -> Camera:
         if name not in self._cameras:

@@ -7,9 +7,8 @@ read off `mees/calvin_env` 1431a46 ("pinned") and 797142c ("head").
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from types import TracebackType
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +23,7 @@ from calvin_eval.errors import (
 )
 from calvin_eval.sim.actions import ParsedAction, parse_action
 from calvin_eval.sim.bullet import captured_output, pybullet
+from calvin_eval.sim.interface import CalvinInterface
 from calvin_eval.sim.packs import AssetPack, CameraSpec, load_pack
 from calvin_eval.sim.render import resolve_backend
 from calvin_eval.sim.upstream_package import (
@@ -34,10 +34,10 @@ from calvin_eval.sim.upstream_package import (
     package_folder,
     without_git,
 )
-from calvin_eval.sim.world import REVISIONS, ROBOT_OBS_SIZE, Needs, Revision
+from calvin_eval.sim.world import REVISIONS, ROBOT_OBS_SIZE, Needs, Revision, finite_array
 
 
-class UpstreamEnv:
+class UpstreamEnv(CalvinInterface):
     """Upstream's environment, with `PlayTableEnv`'s interface.
 
     Upstream draws part of its robot into this process's first physics server whatever its own
@@ -127,24 +127,11 @@ class UpstreamEnv:
             raise UsageError("expected calvin_env to get this process's first physics server")
         return sim
 
-    def reset(self, robot_obs: Any = None, scene_obs: Any = None) -> dict[str, Any]:
-        """Put the world into the given state and observe it.
-
-        Args:
-            robot_obs: (15,) as `get_state_obs` gives it; the scene's own initial pose if absent.
-            scene_obs: (24,); if absent, upstream samples the blocks on the scene's surfaces.
-
-        Raises:
-            InvalidStateError: wrong length, NaN or infinity, or a light that is neither 0 nor 1.
-        """
-        self.start(robot_obs, scene_obs)
-        return self.get_obs()
-
     def start(self, robot_obs: Any = None, scene_obs: Any = None) -> None:
         """`reset` without observing."""
         self._require_open()
         if robot_obs is not None:
-            robot_obs = _finite(robot_obs, "robot_obs", ROBOT_OBS_SIZE)
+            robot_obs = finite_array(robot_obs, "robot_obs", ROBOT_OBS_SIZE)
         if scene_obs is not None:
             scene_obs = self._checked_scene(scene_obs)
         sim = self._sim
@@ -180,27 +167,12 @@ class UpstreamEnv:
         scene = self._scene
         joints = len(scene.doors) + len(scene.buttons) + len(scene.switches)
         still = joints + len(scene.lights)
-        array = _finite(scene_obs, "scene_obs", still + 6 * len(scene.blocks))
+        array = finite_array(scene_obs, "scene_obs", still + 6 * len(scene.blocks))
         if not np.isin(lights := array[joints:still], (0.0, 1.0)).all():
             raise InvalidStateError(
                 f"expected light states of 0 or 1 in scene_obs; found {lights.tolist()}"
             )
         return array
-
-    def step(self, action: Any) -> tuple[dict[str, Any], int, bool, dict[str, Any]]:
-        """Apply one action for a thirtieth of a second.
-
-        Args:
-            action: as `PlayTableEnv.step` takes it; never modified. Joint actions need `head`.
-
-        Returns:
-            Observation, reward 0, done False, and the info.
-
-        Raises:
-            InvalidActionError: the action cannot be meant; nothing has moved.
-        """
-        self.advance(action)
-        return self.get_obs(), 0, False, self.get_info()
 
     def advance(self, action: Any) -> None:
         """`step` without observing."""
@@ -228,23 +200,7 @@ class UpstreamEnv:
         gripper = np.array([action.gripper], action.position.dtype)
         return np.concatenate([action.position, action.orientation, gripper])
 
-    def get_obs(self) -> dict[str, Any]:
-        """CALVIN's observation with the images of every camera of this environment."""
-        return self.observe(rgb=self.cameras, depth=self.cameras)
-
-    def observe(self, *, rgb: Collection[str] = (), depth: Collection[str] = ()) -> dict[str, Any]:
-        """CALVIN's observation with the named images only; a camera is drawn at most once."""
-        self._require_reset()
-        obs: dict[str, Any] = {"rgb_obs": {}, "depth_obs": {}}
-        for name in dict.fromkeys((*rgb, *depth)):
-            colour, distance = self._draw(name)
-            if name in rgb:
-                obs["rgb_obs"][f"rgb_{name}"] = np.ascontiguousarray(colour)
-            if name in depth:
-                obs["depth_obs"][f"depth_{name}"] = distance
-        return {**obs, **self.get_state_obs()}
-
-    def _draw(self, name: str) -> Any:
+    def _draw(self, name: str) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         if self.render_info.backend == "none":
             raise RenderError(
                 f"expected a renderer for camera {name!r}; this environment was made with "
@@ -258,7 +214,8 @@ class UpstreamEnv:
             self._warm = True
             for _ in range(2):
                 camera.render()
-        return camera.render()
+        colour, distance = camera.render()
+        return np.ascontiguousarray(colour), distance
 
     def get_state_obs(self) -> dict[str, NDArray[np.float64]]:
         """`robot_obs` (15,) and `scene_obs` (24,) float64; never draws."""
@@ -272,31 +229,11 @@ class UpstreamEnv:
         info: dict[str, Any] = self._sim.get_info()
         return info
 
-    def render(self, mode: Literal["rgb_array"] = "rgb_array") -> NDArray[np.uint8]:
-        """The static camera's image (200, 200, 3) uint8."""
-        if mode != "rgb_array":
-            raise UsageError(
-                f"expected mode 'rgb_array' (no window is ever opened); found {mode!r}"
-            )
-        image: NDArray[np.uint8] = self.observe(rgb=("static",))["rgb_obs"]["rgb_static"]
-        return image
-
     def close(self) -> None:
         """Free the physics server; a second call does nothing."""
         if self._sim is not None:
             disconnect(self._sim)
             self._sim = None
-
-    def __enter__(self) -> UpstreamEnv:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _require_open(self) -> None:
         if self._sim is None:
@@ -306,14 +243,3 @@ class UpstreamEnv:
         self._require_open()
         if not self._started:
             raise UsageError("expected reset() before this call; the world has no state until then")
-
-
-def _finite(values: Any, name: str, size: int) -> NDArray[np.float64]:
-    """A float64 copy of a state, checked."""
-    array = np.array(values, dtype=np.float64)
-    if array.shape != (size,) or not np.isfinite(array).all():
-        raise InvalidStateError(
-            f"expected {name} to be {size} finite numbers; "
-            f"found shape {array.shape}: {np.array2string(array, threshold=8, precision=3)}"
-        )
-    return array

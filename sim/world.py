@@ -88,23 +88,13 @@ class World:
 
     def check_state(self, robot_obs: Any, scene_obs: Any) -> None:
         """Raise `InvalidStateError` unless both arrays can be reset to."""
-        self._checked(robot_obs, "robot_obs", ROBOT_OBS_SIZE)
-        scene_array = self._checked(scene_obs, "scene_obs", self.scene_obs_size)
+        finite_array(robot_obs, "robot_obs", ROBOT_OBS_SIZE)
+        scene_array = finite_array(scene_obs, "scene_obs", self.scene_obs_size)
         lights = scene_array[self._light_slice()]
         if not np.isin(lights, (0.0, 1.0)).all():
             raise InvalidStateError(
                 f"expected light states of 0 or 1 in scene_obs; found {lights.tolist()}"
             )
-
-    @staticmethod
-    def _checked(values: Any, name: str, size: int) -> NDArray[np.float64]:
-        array = np.asarray(values, dtype=np.float64)
-        if array.shape != (size,) or not np.isfinite(array).all():
-            raise InvalidStateError(
-                f"expected {name} to be {size} finite numbers; "
-                f"found shape {array.shape}: {np.array2string(array, threshold=8, precision=3)}"
-            )
-        return array
 
     def reset(self, robot_obs: NDArray[np.float64] | None, scene_obs: NDArray[np.float64]) -> None:
         """Build a fresh world and put it into the given state; one physics step passes."""
@@ -267,3 +257,14 @@ def _trigger_info(triggers: list[Button] | list[Switch]) -> Mapping[str, Any]:
         }
         for trigger in triggers
     }
+
+
+def finite_array(values: Any, name: str, size: int) -> NDArray[np.float64]:
+    """A float64 copy of a state; raises InvalidStateError unless it has `size` finite numbers."""
+    array = np.array(values, dtype=np.float64)
+    if array.shape != (size,) or not np.isfinite(array).all():
+        raise InvalidStateError(
+            f"expected {name} to be {size} finite numbers; "
+            f"found shape {array.shape}: {np.array2string(array, threshold=8, precision=3)}"
+        )
+    return array
