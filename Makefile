@@ -44,7 +44,7 @@ format: install
 types: install
 	rm -rf build/types && mkdir -p build/types/calvin_eval
 	ln -s $(addprefix $(CURDIR)/eval/,$(notdir $(wildcard eval/*))) build/types/calvin_eval/
-	ln -s $(foreach f,results rollouts sim wrappers,$(CURDIR)/$(f)) build/types/calvin_eval/
+	ln -s $(foreach f,results rollouts sim vla wrappers,$(CURDIR)/$(f)) build/types/calvin_eval/
 	MYPYPATH=build/types $(BIN)/mypy
 	MYPYPATH=build/types:benchmarks $(BIN)/mypy --strict --explicit-package-bases benchmarks tools
 

@@ -44,7 +44,7 @@ _WHOLE_NUMBERS = {
 }
 _SECONDS = ("engine.batch_wait", "engine.step_timeout")
 _OPTIONAL = ("protocol.num_chains", "protocol.execute", "engine.max_errors")
-_FREE_FORM = "policy.options."
+_FREE_FORM = ("policy.options.", "policy.observe.", "policy.actions.")
 
 
 def compose_config(

@@ -69,10 +69,12 @@ class ProtocolConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyConfig:
-    """How the policy is loaded."""
+    """How the policy is loaded, and what stands between it and the simulator."""
 
     trust: bool
     options: Mapping[str, Any] = field(default_factory=dict)
+    observe: Mapping[str, Any] = field(default_factory=dict)
+    actions: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -182,6 +182,8 @@ def open_policy(config: EvalConfig) -> PolicyInUse:
         trust=config.policy.trust,
         seed=config.seed,
         options=dict(config.policy.options),
+        observe=dict(config.policy.observe),
+        actions=dict(config.policy.actions),
     )
     on_ray = config.engine.name == "ray"
     if on_ray:

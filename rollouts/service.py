@@ -14,7 +14,7 @@ import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 from typing import Any
@@ -35,12 +35,21 @@ class PolicySpec:
     trust: bool
     seed: int
     options: Mapping[str, Any]
+    observe: Mapping[str, Any] = field(default_factory=dict)
+    actions: Mapping[str, Any] = field(default_factory=dict)
 
     def load(self) -> Any:
         """A `LoadedPolicy`."""
         from calvin_eval.wrappers.loaders import resolve
 
-        return resolve(self.ckpt, trust=self.trust, seed=self.seed, options=self.options)
+        return resolve(
+            self.ckpt,
+            trust=self.trust,
+            seed=self.seed,
+            options=self.options,
+            observe=self.observe,
+            actions=self.actions,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "results": set(),
     "sim": set(),
     "wrappers": {"sim"},
+    "vla": {"wrappers"},
     "rollouts": {"sim", "wrappers", "results"},
 }
 MODULES = [path for folder in MAY_IMPORT for path in sorted((ROOT / folder).rglob("*.py"))]

@@ -42,7 +42,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(dist: Path) -> None:
     assert {top for top in tops if not top.endswith(".dist-info")} == {"calvin_eval"}
     assert "calvin_eval/py.typed" in names
     assert "calvin_eval/sim/builtin/calvin_env/conf/scene/calvin_scene_D.yaml" in names
-    for folder in ("results", "rollouts", "sim", "wrappers"):
+    for folder in ("results", "rollouts", "sim", "vla", "wrappers"):
         for path in (ROOT / folder).rglob("*.py"):
             assert f"calvin_eval/{path.relative_to(ROOT)}" in names
     assert wheel.stat().st_size < 3e6

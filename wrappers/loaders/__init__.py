@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from calvin_eval.errors import CheckpointError
 from calvin_eval.wrappers.loaders.base import LoadedPolicy, Source
@@ -14,17 +16,30 @@ from calvin_eval.wrappers.loaders.detect import RECOGNISED, detect
 from calvin_eval.wrappers.loaders.python_class import is_class_spec, load_class
 from calvin_eval.wrappers.loaders.torch_file import load_export, load_torchscript
 from calvin_eval.wrappers.loaders.weights import load_pickle, load_safetensors
+from calvin_eval.wrappers.pipeline import Pipeline
+from calvin_eval.wrappers.stages import (
+    ACTION_STAGES,
+    OBSERVATION_STAGES,
+    Overlay,
+    build_stages,
+    overlay,
+)
 
 __all__ = ["LoadedPolicy", "is_light", "resolve"]
 
-FILES: Mapping[str, Callable[[Source], LoadedPolicy]] = {
+Loader: TypeAlias = "Callable[[Source], LoadedPolicy]"
+
+FILES: Mapping[str, Loader | str] = {
     "recording": load_recording,
     "torchscript": load_torchscript,
     "export": load_export,
     "pickle": load_pickle,
     "safetensors": load_safetensors,
+    "lerobot": "calvin_eval.wrappers.loaders.lerobot:load",
+    "robovlms": "calvin_eval.vla.loading:load",
 }
-"""The loader of every kind that `detect` tells apart."""
+"""The loader of every kind that `detect` tells apart; `module:function` where importing it costs
+much, or where it lies in a folder that imports this one."""
 
 
 def resolve(
@@ -33,8 +48,10 @@ def resolve(
     trust: bool = False,
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
+    observe: Overlay | None = None,
+    actions: Overlay | None = None,
 ) -> LoadedPolicy:
-    """Recognise a checkpoint and load it.
+    """Recognise a checkpoint, load it, and put the stages of its pipeline around it.
 
     In this order: `builtin:NAME`; a server's address (not supported yet); an existing path, by
     its content; `module:Class` or `file.py:Class`.
@@ -46,12 +63,36 @@ def resolve(
         seed: of the run, an integer >= 0; `builtin:random` draws from it.
         options: of the policy: `hold` (random), `file` and `chunk` (replay), `device`,
             `inputs`, `gripper` and `max_batch` (torch files), or a class's own keyword arguments.
+        observe: observation stages by label, laid over those that the checkpoint declares.
+        actions: action stages, likewise.
 
     Raises:
         CheckpointError: it cannot be recognised, loaded or trusted.
         UsageError: a name or an option that does not exist.
     """
     source = Source(ckpt=ckpt, options=dict(options or {}), trust=trust, seed=seed)
+    return _piped(_load(source), observe or {}, actions or {})
+
+
+def _piped(loaded: LoadedPolicy, observe: Overlay, actions: Overlay) -> LoadedPolicy:
+    """The policy between its stages, which the metadata lists in execution order."""
+    seen, done = overlay(loaded.observe, observe), overlay(loaded.actions, actions)
+    if not seen and not done:
+        return loaded
+    pipeline = Pipeline(
+        loaded.policy,
+        observe=build_stages(seen, OBSERVATION_STAGES, "policy.observe"),
+        actions=build_stages(done, ACTION_STAGES, "policy.actions"),
+    )
+    stages = {
+        "observe": {label: asdict(stage) for label, stage in pipeline.observe.items()},  # type: ignore[call-overload]
+        "actions": {label: asdict(stage) for label, stage in pipeline.actions.items()},  # type: ignore[call-overload]
+    }
+    return replace(loaded, policy=pipeline, metadata={**loaded.metadata, "stages": stages})
+
+
+def _load(source: Source) -> LoadedPolicy:
+    ckpt = source.ckpt
     if ckpt.startswith(PREFIX):
         return load_builtin(source)
     if re.match(r"\w+://", ckpt):
@@ -61,10 +102,18 @@ def resolve(
             f"{RECOGNISED}."
         )
     if ckpt and source.path.exists():
-        return FILES[detect(source.path)](source)
+        return _loader(FILES[detect(source.path)])(source)
     if is_class_spec(ckpt):
         return load_class(source)
     raise CheckpointError(f"no such file or policy: {ckpt!r}: expected {RECOGNISED}.")
+
+
+def _loader(loader: Loader | str) -> Loader:
+    if not isinstance(loader, str):
+        return loader
+    module, _, name = loader.partition(":")
+    function: Loader = getattr(import_module(module), name)
+    return function
 
 
 def is_light(ckpt: str) -> bool:

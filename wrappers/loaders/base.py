@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from calvin_eval.errors import CheckpointError, UnknownNameError
 from calvin_eval.wrappers.policy import Policy
+from calvin_eval.wrappers.stages import Settings
 
 TRUST_FLAG = "--trust"
 """How the command line spells `trust=True`."""
@@ -25,12 +26,16 @@ class LoadedPolicy:
         kind: what was recognised, for example "torchscript".
         description: one line for the user.
         metadata: facts for the run's header; JSON can hold it.
+        observe: observation stages that the checkpoint itself declares, by label.
+        actions: action stages that it declares.
     """
 
     policy: Policy
     kind: str
     description: str
     metadata: Mapping[str, Any]
+    observe: Settings = field(default_factory=dict)
+    actions: Settings = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

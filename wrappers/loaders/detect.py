@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from calvin_eval.errors import CheckpointError
 from calvin_eval.wrappers.builtin.replay import ACTIONS_KEY
+from calvin_eval.wrappers.loaders.folders import folder_kind
 
 RECOGNISED = (
     "a TorchScript file, a torch.export archive (.pt2), recorded actions (.npz), builtin:NAME, "
@@ -19,15 +20,19 @@ def detect(path: Path) -> str:
     """The kind of an existing path.
 
     Returns:
-        "recording", "torchscript", "export", "pickle" or "safetensors".
+        "recording", "torchscript", "export", "pickle", "safetensors", or for folders what
+        `folders.folder_kind` returns.
 
     Raises:
         CheckpointError: it is empty, damaged, or nothing that calvin-eval knows.
     """
     if path.is_dir():
-        raise CheckpointError(
-            f"{path} is a folder, and this version loads none: expected {RECOGNISED}."
-        )
+        kind = folder_kind(path)
+        if kind is None:
+            raise CheckpointError(
+                f"{path} is a folder of no kind that calvin-eval knows: expected {RECOGNISED}."
+            )
+        return kind
     try:
         with path.open("rb") as file:
             head = file.read(64)

@@ -1,0 +1,80 @@
+"""Stages by name: from a configuration to objects, and back to what `--print-config` lists."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, TypeVar
+
+from calvin_eval.errors import UnknownNameError, UsageError
+from calvin_eval.wrappers.stages.base import ActionStage, ObservationStage
+
+__all__ = [
+    "ACTION_STAGES",
+    "OBSERVATION_STAGES",
+    "Overlay",
+    "Settings",
+    "build_stages",
+    "overlay",
+]
+
+ACTION_STAGES: dict[str, type[ActionStage]] = {}
+OBSERVATION_STAGES: dict[str, type[ObservationStage]] = {}
+
+StageT = TypeVar("StageT", ActionStage, ObservationStage)
+Settings = Mapping[str, Mapping[str, Any]]
+"""Label -> options of one stage; `use` names the stage if the label does not."""
+
+
+Overlay = Mapping[str, Mapping[str, Any] | None]
+"""Settings to lay over others; null takes a stage away."""
+
+
+def overlay(declared: Settings, given: Overlay) -> dict[str, Mapping[str, Any]]:
+    """A checkpoint's own stages with the user's settings on top.
+
+    A label that both have is merged option by option, one that is null is removed, and a new one
+    goes to the end.
+    """
+    merged: dict[str, Mapping[str, Any]] = {label: dict(opts) for label, opts in declared.items()}
+    for label, options in given.items():
+        if options is None:
+            merged.pop(label, None)
+        else:
+            merged[label] = {**merged.get(label, {}), **options}
+    return merged
+
+
+def build_stages(
+    settings: Settings, known: Mapping[str, type[StageT]], where: str
+) -> dict[str, StageT]:
+    """Make the stages that a configuration names, in its order.
+
+    Args:
+        settings: label -> options; a stage's name is its option `use`, or else its label.
+        known: `ACTION_STAGES` or `OBSERVATION_STAGES`.
+        where: for messages, for example `policy.actions`.
+
+    Raises:
+        UnknownNameError: a stage or an option that does not exist.
+        UsageError: a value that the stage refuses.
+    """
+    return {label: _build(label, opts, known, where) for label, opts in settings.items()}
+
+
+def _build(
+    label: str, options: Mapping[str, Any], known: Mapping[str, type[StageT]], where: str
+) -> StageT:
+    name = options.get("use", label)
+    if name not in known:
+        raise UnknownNameError(f"stage in {where}", name, known)
+    kind = known[name]
+    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    given = {key: value for key, value in options.items() if key != "use"}
+    for key in given:
+        if key not in names:
+            raise UnknownNameError(f"option of {where}.{label}", key, names or ["(none)"])
+    try:
+        return kind(**given)
+    except TypeError as error:
+        raise UsageError(f"{where}.{label}: {error}; its options are {', '.join(names)}") from error
