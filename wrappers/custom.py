@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calvin_eval.errors import CheckpointError, PolicyError, UnknownNameError
+from calvin_eval.wrappers.arrays import is_tensor, to_numpy
 from calvin_eval.wrappers.policy import Action, Chunk, Request, Requirements
 
 UPSTREAM = Requirements(rgb=("static", "gripper"), depth=("static", "gripper"))
@@ -152,7 +153,7 @@ def to_chunk(output: object, name: str) -> Chunk:
     if isinstance(output, list) and output and all(_is_whole_action(entry) for entry in output):
         return [_without_tensors(entry) for entry in output]
     try:
-        array = _to_numpy(output)
+        array = to_numpy(output)
     except (TypeError, ValueError, RuntimeError) as error:
         raise PolicyError(_not_an_action(name, f"{type(output).__name__}: {error}")) from error
     if array.dtype.kind in "iub":
@@ -179,27 +180,12 @@ def _is_whole_action(value: object) -> bool:
     return isinstance(value, Mapping) or (isinstance(value, tuple) and len(value) == 3)
 
 
-def _is_tensor(value: object) -> bool:
-    return hasattr(value, "detach") and hasattr(value, "cpu")
-
-
-def _to_numpy(value: Any) -> NDArray[Any]:
-    """An array of the same floating type; torch is recognised without importing it."""
-    if _is_tensor(value):
-        value = value.detach().cpu()
-        return np.asarray(value.float() if str(value.dtype) == "torch.bfloat16" else value)
-    if isinstance(value, (list, tuple)):
-        value = [_to_numpy(entry) if _is_tensor(entry) else entry for entry in value]
-    array = np.asarray(value)
-    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
-
-
 def _without_tensors(action: Any) -> Action:
     """The same action with every tensor in it as an array."""
     if isinstance(action, Mapping):
-        if not any(map(_is_tensor, action.values())):
+        if not any(map(is_tensor, action.values())):
             return action
-        return {k: _to_numpy(v) if _is_tensor(v) else v for k, v in action.items()}
-    if not any(map(_is_tensor, action)):
+        return {k: to_numpy(v) if is_tensor(v) else v for k, v in action.items()}
+    if not any(map(is_tensor, action)):
         return cast("Action", action)
-    return cast("Action", tuple(_to_numpy(v) if _is_tensor(v) else v for v in action))
+    return cast("Action", tuple(to_numpy(v) if is_tensor(v) else v for v in action))

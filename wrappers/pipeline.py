@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from calvin_eval.wrappers.policy import Chunk, Policy, Request
 from calvin_eval.wrappers.stages.base import ActionStage, Context, ObservationStage
 
 
+@dataclass
+class _Answer:
+    """How far a request has come: seen by the policy as `seen`, answered by it, decoded."""
+
+    request: Request
+    seen: Request
+    output: Any = None
+    chunk: Chunk | None = None
+
+
 class Pipeline:
     """Applies observation stages, asks the policy, and applies action stages.
 
-    Stages remember per session, so a batch gives what a loop over its requests would give.
+    Stages remember per session, so a batch gives what a loop over its requests would give. If one
+    request of a batch fails, the others may be asked again: what was done for them is not repeated.
 
     Args:
         policy: what is wrapped; it sees requests whose `obs` the observation stages made.
@@ -37,17 +48,39 @@ class Pipeline:
         limit = getattr(policy, "max_sessions", None)
         if limit is not None:
             self.max_sessions = limit
+        if hasattr(policy, "report"):
+            self.report = policy.report
         self._memories: dict[int, dict[tuple[str, str], dict[str, Any]]] = {}
+        self._answers: dict[int, _Answer] = {}
 
     def reset(self, session: int, instruction: str) -> None:
         """Forget the session in every stage and in the policy."""
         self._memories[session] = {}
+        self._answers.pop(session, None)
         self.policy.reset(session, self._instruction(instruction))
 
     def act(self, requests: Sequence[Request]) -> list[Chunk]:
         """Decide for every request."""
-        chunks = self.policy.act([self._seen(request) for request in requests])
-        return [self._decoded(c, r) for c, r in zip(chunks, requests, strict=True)]
+        answers = [self._answer(request) for request in requests]
+        new = [answer for answer in answers if answer.output is None]
+        outputs = self.policy.act([answer.seen for answer in new]) if new else ()
+        for answer, output in zip(new, outputs, strict=True):
+            answer.output = output
+        chunks = []
+        for answer in answers:
+            if answer.chunk is None:
+                answer.chunk = self._decoded(answer.output, answer.request)
+            chunks.append(answer.chunk)
+        for request in requests:
+            del self._answers[request.session]
+        return chunks
+
+    def _answer(self, request: Request) -> _Answer:
+        """The request's answer so far: begun, if it was not asked before in a batch that failed."""
+        answer = self._answers.get(request.session)
+        if answer is None or answer.request is not request:
+            answer = self._answers[request.session] = _Answer(request, self._seen(request))
+        return answer
 
     def _seen(self, request: Request) -> Request:
         """The request as the wrapped policy is to see it."""

@@ -8,6 +8,18 @@ from typing import Any, TypeVar
 
 from calvin_eval.errors import UnknownNameError, UsageError
 from calvin_eval.wrappers.stages.base import ActionStage, ObservationStage
+from calvin_eval.wrappers.stages.chunks import Execute
+from calvin_eval.wrappers.stages.companding import MuLaw
+from calvin_eval.wrappers.stages.ensemble import Ensemble, Stagger
+from calvin_eval.wrappers.stages.frames import StateRelative, TcpToWorld, WorldToTcp
+from calvin_eval.wrappers.stages.gripper import Gripper
+from calvin_eval.wrappers.stages.history import History
+from calvin_eval.wrappers.stages.images import Images
+from calvin_eval.wrappers.stages.normalize import Unnormalize
+from calvin_eval.wrappers.stages.poses import Absolute, Accumulate, Orientation, Relative
+from calvin_eval.wrappers.stages.proprioception import Proprioception
+from calvin_eval.wrappers.stages.scale import Cast, Clip, Columns, Scale
+from calvin_eval.wrappers.stages.text import Instruction
 
 __all__ = [
     "ACTION_STAGES",
@@ -18,8 +30,31 @@ __all__ = [
     "overlay",
 ]
 
-ACTION_STAGES: dict[str, type[ActionStage]] = {}
-OBSERVATION_STAGES: dict[str, type[ObservationStage]] = {}
+ACTION_STAGES: dict[str, type[ActionStage]] = {
+    "absolute": Absolute,
+    "accumulate": Accumulate,
+    "cast": Cast,
+    "clip": Clip,
+    "columns": Columns,
+    "ensemble": Ensemble,
+    "execute": Execute,
+    "gripper": Gripper,
+    "mu_law": MuLaw,
+    "orientation": Orientation,
+    "relative": Relative,
+    "scale": Scale,
+    "stagger": Stagger,
+    "state_relative": StateRelative,
+    "tcp_to_world": TcpToWorld,
+    "unnormalize": Unnormalize,
+    "world_to_tcp": WorldToTcp,
+}
+OBSERVATION_STAGES: dict[str, type[ObservationStage]] = {
+    "history": History,
+    "images": Images,
+    "instruction": Instruction,
+    "proprioception": Proprioception,
+}
 
 StageT = TypeVar("StageT", ActionStage, ObservationStage)
 Settings = Mapping[str, Mapping[str, Any]]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, TypeAlias
 
 from numpy.typing import NDArray
 
@@ -40,13 +40,12 @@ class Context:
 
 
 class ObservationStage(ABC):
-    """From frames to frames: oldest first, the present one last.
+    """From frames to frames: oldest first, the present one last."""
 
-    Attributes:
-        every_frame: whether it must see the frames between two decisions.
-    """
-
-    every_frame: ClassVar[bool] = False
+    @property
+    def every_frame(self) -> bool:
+        """Whether it must see the frames between two decisions; a stage may make it an option."""
+        return False
 
     def instruction(self, text: str) -> str:
         """The instruction as the network is to read it."""
