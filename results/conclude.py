@@ -11,7 +11,12 @@ from typing import Any
 
 from calvin_eval.errors import RunFolderError
 from calvin_eval.results.metrics import Summary, summarize
-from calvin_eval.results.official import ProtocolFacts, Verdict, official_verdict
+from calvin_eval.results.official import (
+    ProtocolFacts,
+    Verdict,
+    departures,
+    official_verdict,
+)
 from calvin_eval.results.schema import ChainRecord
 from calvin_eval.results.store import HEADER, RunFolder
 from calvin_eval.results.upstream import upstream_results
@@ -90,10 +95,12 @@ def facts_from_header(
         errors=summary.errors,
         instructions_hash=_get(header, "instructions", "sha256"),
         official_instructions_hash=official.instructions,
+        instruction_text=_instruction_text(header),
         step_budget=f"{_get(protocol, 'steps')} {_get(protocol, 'budget')}",
         policy_reset=_get(protocol, "policy_reset"),
         world_reset=_get(protocol, "world_reset") if fresh else "run, and not deterministic",
         leftover=_get(protocol, "leftover"),
+        realtime=_world_while_thinking(protocol.get("realtime")),
         scene=_get(header, "scene"),
         renderer=_get(header, "renderer", "backend"),
         needs_images=bool(_get(requirements, "rgb") or _get(requirements, "depth")),
@@ -103,6 +110,36 @@ def facts_from_header(
         ),
         privileged=_get(requirements, "privileged"),
     )
+
+
+def stated_departures(header: Mapping[str, Any], official: OfficialHashes) -> tuple[str, ...]:
+    """In what the rules of a run with this header differ from the benchmark's own.
+
+    Raises:
+        RunFolderError: the header lacks one of the facts.
+    """
+    nothing_yet = summarize((), len(_get(header, "chains", "planned")))
+    return departures(facts_from_header(header, nothing_yet, official))
+
+
+def _instruction_text(header: Mapping[str, Any]) -> str:
+    """How the policy is given its instructions: a stage of that name may rewrite them."""
+    stages = _get(header, "policy").get("stages", {}).get("observe", {})
+    for label, options in stages.items():
+        if options.get("use") == "instruction":
+            return f"rewritten by observe.{label}"
+    return "as written"
+
+
+def _world_while_thinking(settings: Mapping[str, Any] | None) -> str:
+    """In words; a header from before there was real time has no settings."""
+    latency = None if settings is None else _get(settings, "latency")
+    if settings is None or latency is None:
+        return "waits"
+    if latency == "measured":
+        hz = _get(settings, "hz")
+        return f"goes on as long as measured at {hz} Hz, so no second run need give the same"
+    return f"goes on, latency {latency} steps"
 
 
 def _get(tree: Any, *path: str) -> Any:

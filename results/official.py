@@ -30,12 +30,14 @@ class ProtocolFacts:
         completed: chains that ended by success or failure.
         errors: chains that ended by an error.
         instructions_hash: of the instructions the policy was given.
+        instruction_text: how the policy was given them: `as written`, or something else.
         official_instructions_hash: of the official pack's validation instructions.
         step_budget: of one subtask: a number and what it counts, as in `360 env_steps`.
         policy_reset: when the policy forgets: `subtask`, or something else.
         world_reset: when a fresh, deterministic world is built: `chain`, or something else.
         leftover: what becomes of a finished subtask's remaining actions: `drop`, or something
             else.
+        realtime: what the world does while the policy thinks: `waits`, or something else.
         scene: letter of the scene.
         renderer: name of the renderer that made the images; `none` if none did.
         needs_images: whether the policy requires any image.
@@ -53,10 +55,12 @@ class ProtocolFacts:
     errors: int
     instructions_hash: str
     official_instructions_hash: str
+    instruction_text: str
     step_budget: str
     policy_reset: str
     world_reset: str
     leftover: str
+    realtime: str
     scene: str
     renderer: str
     needs_images: bool
@@ -77,6 +81,7 @@ class _Check:
     subject: str
     expected: Callable[[ProtocolFacts], str]
     found: Callable[[ProtocolFacts], str]
+    rule: bool = False  # of how chains are run, which is known before the first of them
 
     def reason(self, facts: ProtocolFacts) -> str | None:
         expected, found = self.expected(facts), self.found(facts)
@@ -101,7 +106,12 @@ _CHECKS = (
         lambda facts: facts.official_fingerprint,
         lambda facts: facts.pack_fingerprint,
     ),
-    _Check("Revision of calvin_env", lambda _: OFFICIAL_REVISION, lambda facts: facts.revision),
+    _Check(
+        "Revision of calvin_env",
+        lambda _: OFFICIAL_REVISION,
+        lambda facts: facts.revision,
+        rule=True,
+    ),
     _Check("Scene", lambda _: OFFICIAL_SCENE, lambda facts: facts.scene),
     _Check(
         "Hash of the chain list",
@@ -116,20 +126,49 @@ _CHECKS = (
         lambda facts: facts.official_instructions_hash,
         lambda facts: facts.instructions_hash,
     ),
-    _Check("Budget per subtask", lambda _: OFFICIAL_BUDGET, lambda facts: facts.step_budget),
-    _Check("Reset of the policy per", lambda _: "subtask", lambda facts: facts.policy_reset),
-    _Check("Fresh world per", lambda _: "chain", lambda facts: facts.world_reset),
-    _Check("Leftover actions of a subtask", lambda _: "drop", lambda facts: facts.leftover),
+    _Check(
+        "Instructions",
+        lambda _: "as written",
+        lambda facts: facts.instruction_text,
+        rule=True,
+    ),
+    _Check(
+        "Budget per subtask",
+        lambda _: OFFICIAL_BUDGET,
+        lambda facts: facts.step_budget,
+        rule=True,
+    ),
+    _Check(
+        "Reset of the policy per",
+        lambda _: "subtask",
+        lambda facts: facts.policy_reset,
+        rule=True,
+    ),
+    _Check("Fresh world per", lambda _: "chain", lambda facts: facts.world_reset, rule=True),
+    _Check(
+        "Leftover actions of a subtask",
+        lambda _: "drop",
+        lambda facts: facts.leftover,
+        rule=True,
+    ),
+    _Check(
+        "World while the policy thinks",
+        lambda _: "waits",
+        lambda facts: facts.realtime,
+        rule=True,
+    ),
     _Check(
         "Size of the policy's images",
         lambda _: OFFICIAL_SIZES,
         lambda facts: facts.image_sizes or OFFICIAL_SIZES,
+        rule=True,
     ),
     _Check("Renderer of the policy's images", _renderer_expected, lambda facts: facts.renderer),
     _Check(
         "What the policy sees",
         lambda _: "observations only",
         lambda facts: "the simulator's own state" if facts.privileged else "observations only",
+        rule=True,
     ),
 )
 
@@ -138,3 +177,13 @@ def official_verdict(facts: ProtocolFacts) -> Verdict:
     """Hold the facts of a run against the official protocol."""
     reasons = tuple(reason for check in _CHECKS if (reason := check.reason(facts)) is not None)
     return Verdict(official=not reasons, reasons=reasons)
+
+
+def departures(facts: ProtocolFacts) -> tuple[str, ...]:
+    """In what the rules of a run differ from the benchmark's own, one sentence each.
+
+    Rules are the simulator's revision, the budget, resets, what a policy is told and sees; not
+    which chains are run, and on which assets.
+    """
+    reasons = (check.reason(facts) for check in _CHECKS if check.rule)
+    return tuple(reason for reason in reasons if reason is not None)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,12 +18,17 @@ class Profile:
         seconds: per worker the seconds of each part (`reset`, `physics`, `render`, `judge`,
             `inference`, and `waiting` for the policy beyond that).
         steps: environment steps of all workers.
+        waits: per chain and subtask how many decisions were made and how many steps they left
+            the robot without an action, where the world goes on while the policy thinks.
+        latencies: steps that a decision took, and how many took so long.
     """
 
     seconds: dict[int, dict[str, float]] = field(
         default_factory=lambda: defaultdict(lambda: defaultdict(float))
     )
     steps: int = 0
+    waits: dict[int, list[dict[str, int]]] = field(default_factory=dict)
+    latencies: Counter[int] = field(default_factory=Counter)
 
     def add(self, worker: int, parts: Mapping[str, float], inference: float) -> None:
         """Count a chain: its seconds per part, and the part of `policy` that was inference."""
@@ -34,6 +39,19 @@ class Profile:
         inference = min(inference, parts.get("policy", 0.0))
         mine["inference"] += inference
         mine["waiting"] += parts.get("policy", 0.0) - inference
+
+    def wait(self, chain: int, subtasks: Sequence[tuple[Sequence[int], int]]) -> None:
+        """Count a chain in real time.
+
+        Args:
+            chain: its id.
+            subtasks: per subtask the latencies of its decisions, in steps, and the steps waited.
+        """
+        self.waits[chain] = [
+            {"decisions": len(latencies), "waited_steps": waited} for latencies, waited in subtasks
+        ]
+        for latencies, _ in subtasks:
+            self.latencies.update(latencies)
 
     def shares(self) -> dict[str, float]:
         """Share of all workers' busy time per part, 0..1, largest first; empty without any."""
@@ -78,6 +96,16 @@ class Profile:
                 for worker, mine in sorted(self.seconds.items())
             },
             "advice": self.advice(renderer),
+            **({"realtime": self._realtime()} if self.waits else {}),
+        }
+
+    def _realtime(self) -> dict[str, Any]:
+        subtasks = [subtask for chain in self.waits.values() for subtask in chain]
+        return {
+            "decisions": sum(subtask["decisions"] for subtask in subtasks),
+            "waited_steps": sum(subtask["waited_steps"] for subtask in subtasks),
+            "latency_steps": {str(n): count for n, count in sorted(self.latencies.items())},
+            "chains": {str(chain): subtasks for chain, subtasks in sorted(self.waits.items())},
         }
 
 

@@ -60,6 +60,8 @@ def protocol_facts(header: Mapping[str, Any]) -> dict[str, Any]:
         "sim.deterministic": sim.get("deterministic"),
     }
     rules = {key: protocol[key] for key in sorted(protocol) if key not in _TOLD_BY_HASHES}
+    if isinstance(realtime := rules.pop("realtime", None), Mapping):
+        rules |= {f"realtime.{key}": realtime[key] for key in sorted(realtime)}
     return {**facts, **{f"protocol.{key}": value for key, value in rules.items()}}
 
 

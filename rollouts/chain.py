@@ -7,16 +7,15 @@ same world, a failure ends the chain.
 
 from __future__ import annotations
 
-import copy
 import time
 import traceback
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from calvin_eval.errors import AssetError, PolicyError, RenderError
 from calvin_eval.results.schema import ChainRecord, SubtaskRecord
+from calvin_eval.rollouts.realtime import ActionQueue, RealTime, RealTimeQueue, Waits
 from calvin_eval.rollouts.timing import Stopwatch
 from calvin_eval.sim.chains import Chain
 from calvin_eval.sim.hashes import state_hash
@@ -68,11 +67,14 @@ class Outcome:
         record: the chain's record.
         actions: per subtask, the broken-off one included, the actions that were executed.
         seconds: wall time per part, see `timing.PARTS`.
+        waits: per subtask, the broken-off one included, how long its decisions took and what
+            was waited; empty if the world waits for the policy.
     """
 
     record: ChainRecord
     actions: tuple[tuple[Action, ...], ...]
     seconds: Mapping[str, float]
+    waits: tuple[Waits, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +89,7 @@ class Rules:
         execute: actions executed of every chunk; all if None.
         leftover: whether the rest of a finished subtask's chunk is dropped, or kept and executed
             in the next subtask.
+        realtime: how the world goes on while the policy thinks; it waits if None.
     """
 
     steps: int = 360
@@ -95,6 +98,13 @@ class Rules:
     world_reset: Literal["chain", "subtask"] = "chain"
     execute: int | None = None
     leftover: Literal["drop", "keep"] = "drop"
+    realtime: RealTime | None = None
+
+    def queue(self) -> ActionQueue:
+        """What decides when a chain's policy is asked, and what is executed when."""
+        if self.realtime is None:
+            return ActionQueue(self.execute)
+        return RealTimeQueue(self.execute, self.realtime)
 
 
 class ChainRunner:
@@ -126,7 +136,7 @@ class ChainRunner:
         self._rules = rules
         self._on_step = on_step
         self._watch = Stopwatch()
-        self._pending: deque[Action] = deque()
+        self._queue = rules.queue()
         self._frames: list[Mapping[str, Any]] = []
         self._executed: list[list[Action]] = []
 
@@ -136,7 +146,7 @@ class ChainRunner:
         Raises:
             AssetError, RenderError, PolicyLostError: the chain says nothing, not even an error.
         """
-        self._pending.clear()
+        self._queue = self._rules.queue()
         self._executed = []
         subtasks: list[SubtaskRecord] = []
         error = None
@@ -160,8 +170,12 @@ class ChainRunner:
             status="completed" if error is None else "error",
             error=error,
         )
-        actions = tuple(map(tuple, self._executed))
-        return Outcome(record=record, actions=actions, seconds=self._watch.take())
+        return Outcome(
+            record=record,
+            actions=tuple(map(tuple, self._executed)),
+            seconds=self._watch.take(),
+            waits=tuple(self._queue.waits),
+        )
 
     def _start(self, chain: Chain) -> None:
         with self._watch.measure("reset"):
@@ -171,13 +185,18 @@ class ChainRunner:
         started = time.perf_counter()
         task = chain.tasks[position]
         instruction = self._instructions.text(task, chain.id, position)
-        if position and self._rules.world_reset == "subtask":
+        fresh = position > 0 and self._rules.world_reset == "subtask"
+        if fresh:
             self._start(chain)
+        keep = self._rules.leftover == "keep"
         if not position or self._rules.policy_reset == "subtask":
             self._policy.reset(chain.id, instruction)
-        if self._rules.leftover == "drop":
-            self._pending.clear()
-        self._frames.clear()
+            self._frames.clear()
+        elif fresh:
+            self._frames.clear()
+        elif not keep and not self._queue.due:
+            del self._frames[-1:]  # of this very moment, which the next decision sees anyway
+        self._queue.begin_subtask(keep=keep, fresh_world=fresh)
         self._executed.append([])
         steps, success = self._attempt(chain.id, position, task, instruction)
         return SubtaskRecord(
@@ -200,12 +219,12 @@ class ChainRunner:
         while True:
             if by_steps and steps == self._rules.steps:
                 return steps, False
-            if not self._pending:
+            if self._queue.due:
                 if not by_steps and decisions == self._rules.steps:
                     return steps, False
                 self._decide(session, position, steps, instruction)
                 decisions += 1
-            self._advance(self._pending.popleft())
+            self._advance(self._queue.next())
             steps += 1
             self._on_step(position)
             with self._watch.measure("judge"):
@@ -218,7 +237,7 @@ class ChainRunner:
         with self._watch.measure("physics"):
             self._env.advance(action)
         self._executed[-1].append(action)
-        if self._pending and self._policy.requirements.every_step:
+        if self._policy.requirements.every_step and not self._queue.due:
             self._frames.append(self._observe())
 
     def _observe(self) -> dict[str, Any]:
@@ -227,7 +246,7 @@ class ChainRunner:
             return self._env.observe(rgb=requirements.rgb, depth=requirements.depth)
 
     def _decide(self, session: int, position: int, step: int, instruction: str) -> None:
-        """Ask the policy and queue what is to be executed of its chunk."""
+        """Ask the policy; its chunk goes into the queue."""
         privileged = self._policy.requirements.privileged
         request = Request(
             session=session,
@@ -239,6 +258,7 @@ class ChainRunner:
             frames=tuple(self._frames),
         )
         self._frames.clear()
+        before = self._watch.seconds["policy"]
         with self._watch.measure("policy"):
             chunks = self._policy.act([request])
         if len(chunks) != 1 or not len(chunks[0]):
@@ -246,5 +266,4 @@ class ChainRunner:
                 "expected one chunk of at least one action for one request; found "
                 f"{len(chunks)} chunks with {[len(chunk) for chunk in chunks]} actions"
             )
-        # A copy: a policy may write its next chunk into the same memory.
-        self._pending.extend(copy.deepcopy(chunks[0][: self._rules.execute]))
+        self._queue.answer(chunks[0], self._watch.seconds["policy"] - before)

@@ -110,6 +110,7 @@ def timing(profile: Any, per_step: Mean | None) -> Timing | None:
         spread = span(per_step.interval, 1, 1000)
         mean = f"{1000 * per_step.value:.1f}{NO_BREAK}ms"
         facts.append(("Wall time per step of a chain", f"{mean} ({spread})"))
+    facts += _real_time(profile)
     parts, start = [], 0.0
     shares = lookup(profile, "shares")
     for name, share in shares.items() if isinstance(shares, Mapping) else ():
@@ -122,6 +123,18 @@ def timing(profile: Any, per_step: Mean | None) -> Timing | None:
     return Timing(
         parts=tuple(parts), facts=tuple(facts), advice=advice if isinstance(advice, str) else ""
     )
+
+
+def _real_time(profile: Any) -> list[tuple[str, str]]:
+    """How long decisions took, where the world went on meanwhile."""
+    told = [lookup(profile, "realtime", key) for key in ("decisions", "waited_steps")]
+    counts = lookup(profile, "realtime", "latency_steps")
+    if not all(map(_number, told)) or not isinstance(counts, Mapping):
+        return []
+    latency = ", ".join(f"{n} ({count})" for n, count in counts.items())
+    names = ("Decisions", "Steps without an action of the policy")
+    rows = [(name, f"{number:.0f}") for name, number in zip(names, told, strict=True)]
+    return [*rows, ("Latency in steps (decisions)", latency or "-")]
 
 
 def part_label(part: Part) -> str:

@@ -72,6 +72,7 @@ class View:
         chains: all chains with a record.
         filmed: failed chains with a video, a mixture of tasks first.
         timing: None if nothing is known.
+        suspicions: what is suspicious about the executed actions.
         provenance: the header.
         files: names and meanings of the files that are there.
     """
@@ -94,6 +95,7 @@ class View:
     chains: tuple[ChainRow, ...]
     filmed: tuple[ChainRow, ...]
     timing: Timing | None
+    suspicions: tuple[str, ...]
     provenance: tuple[Section, ...]
     files: tuple[tuple[str, str], ...]
 
@@ -143,6 +145,7 @@ def make_view(
         chains=tuple(chains),
         filmed=tuple(failures_with_video(chains)),
         timing=timing(_profile(folder), seconds_per_step(records)),
+        suspicions=_suspicions(header),
         provenance=tuple(provenance_sections(header)),
         files=_files(folder.path),
     )
@@ -176,6 +179,13 @@ def _withheld(summary: Summary) -> str:
     )
 
 
+def _suspicions(header: Mapping[str, Any]) -> tuple[str, ...]:
+    """Sentences of the convention check that are more than information."""
+    findings = lookup(header, "action_check", "findings")
+    told = findings if isinstance(findings, list) else []
+    return tuple(str(line) for line in told if not str(line).startswith("info"))
+
+
 def _verdict(
     header: Mapping[str, Any], summary: Summary, official: OfficialHashes | None
 ) -> Verdict | None:
@@ -195,6 +205,7 @@ def _protocol(header: Mapping[str, Any]) -> str:
         "scene {}": lookup(header, "scene"),
         "{} assets": lookup(header, "assets", "name"),
         "{} chains": lookup(header, "chains", "list"),
+        "preset {}": lookup(header, "config", "policy", "preset"),
     }
     known = [text.format(value) for text, value in told.items() if value is not None]
     return " \N{MIDDLE DOT} ".join(known)

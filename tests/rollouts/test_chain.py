@@ -2,92 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pytest
+from line_world import CHAIN, INSTRUCTIONS, Line, ReachOracle, Scripted, chunk
 
 from calvin_eval.errors import AssetError
 from calvin_eval.rollouts.chain import ChainRunner, Rules
-from calvin_eval.sim.chains import Chain
-from calvin_eval.sim.instructions import InstructionSet
-from calvin_eval.wrappers.policy import Requirements
-
-CHAIN = Chain(
-    id=7,
-    initial_state={"led": 0},
-    tasks=("reach_1", "reach_2", "reach_3"),
-    robot_obs=np.zeros(15),
-    scene_obs=np.zeros(24),
-)
-INSTRUCTIONS = InstructionSet(
-    name="test", by_task={f"reach_{i}": f"go to {i}" for i in range(1, 10)}, by_chain={}
-)
-
-
-class Line:
-    """A world with one coordinate: action[0] is added to it."""
-
-    def __init__(self) -> None:
-        self.x = 0.0
-        self.calls: list[str] = []
-
-    def start(self, robot_obs: Any = None, scene_obs: Any = None) -> None:
-        self.x = 0.0
-        self.calls.append("start")
-
-    def advance(self, action: Any) -> None:
-        self.x += float(action[0])
-        self.calls.append("step")
-
-    def observe(self, *, rgb: Sequence[str] = (), depth: Sequence[str] = ()) -> dict[str, Any]:
-        self.calls.append(f"observe {','.join(rgb)}")
-        return {"x": self.x}
-
-    def get_state_obs(self) -> dict[str, Any]:
-        return {"robot_obs": np.full(15, self.x), "scene_obs": np.zeros(24)}
-
-    def get_info(self, needs: Any = None) -> dict[str, Any]:
-        return {"x": self.x}
-
-    def close(self) -> None:
-        pass
-
-
-class ReachOracle:
-    """`reach_n` is achieved where x >= n."""
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[str, ...]] = []
-
-    def needs(self, tasks: Any) -> None:
-        return None
-
-    def achieved(self, start: Any, info: Any, tasks: Any) -> set[str]:
-        self.asked.append(tuple(tasks))
-        return {task for task in tasks if info["x"] >= float(task[-1]) - 1e-9}
-
-
-class Scripted:
-    """Answers every request with the same chunk and remembers what it was told."""
-
-    def __init__(self, chunk: Any, **requirements: Any) -> None:
-        self.requirements = Requirements(**requirements)
-        self.chunk = chunk
-        self.log: list[Any] = []
-
-    def reset(self, session: int, instruction: str) -> None:
-        self.log.append(("reset", session, instruction))
-
-    def act(self, requests: Any) -> Any:
-        (request,) = requests
-        self.log.append((request.session, request.position, request.step, request.obs["x"]))
-        return [self.chunk]
-
-
-def chunk(*values: float) -> Any:
-    return np.array([[value, 0, 0, 0, 0, 0, 1] for value in values])
 
 
 def run(policy: Any, world: Any = None, oracle: Any = None, **rules: Any) -> Any:
@@ -165,6 +86,30 @@ def test_the_policy_may_remember_over_the_chain() -> None:
     policy = Scripted(chunk(1.0))
     run(policy, policy_reset="chain")
     assert [entry for entry in policy.log if entry[0] == "reset"] == [("reset", 7, "go to 1")]
+
+
+@pytest.mark.parametrize(
+    ("rules", "seen"),
+    [
+        ({}, [1.0]),  # forgotten with the subtask
+        ({"policy_reset": "chain"}, [0.5, 1.0]),
+        ({"policy_reset": "chain", "leftover": "keep"}, [0.5, 1.0, 1.25, 1.75]),
+        ({"policy_reset": "chain", "world_reset": "subtask"}, [0.0]),
+    ],
+)
+def test_frames_between_decisions_live_as_long_as_the_policys_memory(
+    rules: dict[str, Any], seen: list[float]
+) -> None:
+    class Looking(Scripted):
+        def act(self, requests: Any) -> Any:
+            (request,) = requests
+            frames = [*request.frames, request.obs]
+            self.log.append((7, request.position, [frame["x"] for frame in frames]))
+            return [self.chunk]
+
+    policy = Looking(chunk(0.5, 0.5, 0.25, 0.5), every_step=True)
+    run(policy, **rules)
+    assert next(e for e in policy.log if e[0] == 7 and e[1] == 1)[2] == seen
 
 
 def test_the_world_may_be_restored_for_every_subtask() -> None:

@@ -1,0 +1,224 @@
+"""Which action is executed when: while the policy thinks, the world waits, or goes on.
+
+In the benchmark the world waits, so a slow policy scores as a fast one does. On a robot it goes on:
+a decision about what was seen at step t arrives d steps later. Here the policy is asked at step t
+all the same, and its answer is held back for d steps, so that no wall time is spent on waiting.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calvin_eval.sim.actions import parse_action
+from calvin_eval.wrappers.policy import Action, Chunk
+
+_ROUNDING = 1e-9
+_RELATIVE = ("cartesian_rel", "joint_rel")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RealTime:
+    """How the world goes on while the policy thinks.
+
+    Attributes:
+        latency: steps from a question to its answer, or `measured`: the policy's wall time,
+            rounded up to whole steps.
+        hz: control steps per second, for a measured latency; CALVIN's robot has 30.
+        ask: `empty` asks when no action is left; `ahead` asks so early that the answer arrives
+            as the last action ends, if it takes as long as the one before.
+        while_waiting: what is executed when no action is left: `hold` moves nothing and keeps
+            the gripper's last command, `repeat` executes the last action again.
+        stale: `keep` executes a chunk from its first action; `drop` leaves out the actions that
+            were meant for the steps that have passed, though never a chunk's last one.
+    """
+
+    latency: int | Literal["measured"]
+    hz: float = 30.0
+    ask: Literal["empty", "ahead"] = "empty"
+    while_waiting: Literal["hold", "repeat"] = "hold"
+    stale: Literal["keep", "drop"] = "keep"
+
+
+@dataclass(kw_only=True)
+class Waits:
+    """What became of one subtask's time.
+
+    Attributes:
+        latencies: of every decision, in steps, the one included that came too late to be used.
+        waited: steps for which the policy had left no action.
+    """
+
+    latencies: list[int] = field(default_factory=list)
+    waited: int = 0
+
+
+class ActionQueue:
+    """The actions of one chain, in a world that waits while the policy thinks.
+
+    Args:
+        execute: actions executed of every chunk; all if None.
+
+    Attributes:
+        waits: per subtask, if the world goes on; else empty.
+    """
+
+    def __init__(self, execute: int | None) -> None:
+        self._execute = execute
+        self._actions: deque[Action] = deque()
+        self.waits: list[Waits] = []
+
+    @property
+    def due(self) -> bool:
+        """Whether the policy is to be asked before the next step."""
+        return not self._actions
+
+    def begin_subtask(self, *, keep: bool, fresh_world: bool) -> None:
+        """The next subtask starts.
+
+        Args:
+            keep: whether it executes what the last one left of its chunk.
+            fresh_world: whether the start state was restored for it.
+        """
+        if not keep:
+            self._actions.clear()
+
+    def answer(self, chunk: Chunk, seconds: float) -> None:
+        """What the policy said when it was asked just now, and the wall time that it took."""
+        self._put(chunk, 0)
+
+    def next(self) -> Action:
+        """The action of the next step."""
+        return self._actions.popleft()
+
+    def _put(self, chunk: Chunk, first: int) -> None:
+        last = None if self._execute is None else first + self._execute
+        # A copy: a policy may write its next chunk into the same memory.
+        self._actions = deque(copy.deepcopy(chunk[first:last]))
+
+
+@dataclass
+class _Decision:
+    """An answer on its way: how long it takes, and the steps until it is there."""
+
+    chunk: Chunk
+    latency: int
+    left: int
+
+
+class RealTimeQueue(ActionQueue):
+    """The actions of one chain, in a world that goes on while the policy thinks.
+
+    A new chunk replaces what is left of the old one; one decision is under way at a time.
+
+    Args:
+        execute: actions executed of every chunk; all if None.
+        rules: how the world goes on.
+    """
+
+    def __init__(self, execute: int | None, rules: RealTime) -> None:
+        super().__init__(execute)
+        self._rules = rules
+        self._decision: _Decision | None = None
+        self._last: Action | None = None
+        # With a measured latency nothing is known before the first answer.
+        self._expected = 0 if rules.latency == "measured" else rules.latency
+
+    @property
+    def due(self) -> bool:
+        """Whether the policy is to be asked before the next step."""
+        lead = self._expected if self._rules.ask == "ahead" else 0
+        return self._decision is None and len(self._actions) <= lead
+
+    def begin_subtask(self, *, keep: bool, fresh_world: bool) -> None:
+        """The next subtask starts; a decision that is under way was about another one."""
+        super().begin_subtask(keep=keep, fresh_world=fresh_world)
+        self._decision = None
+        if fresh_world:
+            self._last = None
+        self.waits.append(Waits())
+
+    def answer(self, chunk: Chunk, seconds: float) -> None:
+        """What the policy said when it was asked just now, and the wall time that it took."""
+        rules = self._rules
+        measured = math.ceil(seconds * rules.hz - _ROUNDING)
+        steps = measured if rules.latency == "measured" else rules.latency
+        self.waits[-1].latencies.append(steps)
+        self._expected = steps
+        self._decision = _Decision(copy.deepcopy(chunk), steps, steps)
+        self._arrive()
+
+    def next(self) -> Action:
+        """The action of the next step, after which the answer may be there."""
+        if self._actions:
+            action = self._actions.popleft()
+        else:
+            action = self._wait()
+            self.waits[-1].waited += 1
+        self._last = action
+        if self._decision is not None:
+            self._decision.left -= 1
+            self._arrive()
+        return action
+
+    def _arrive(self) -> None:
+        decision = self._decision
+        if decision is None or decision.left > 0:
+            return
+        drop = self._rules.stale == "drop"
+        self._put(decision.chunk, min(decision.latency, len(decision.chunk) - 1) if drop else 0)
+        self._decision = None
+
+    def _wait(self) -> Action:
+        if self._last is None:
+            assert self._decision is not None  # or else `due` was not heeded
+            return first_hold(self._decision.chunk[0])
+        return self._last if self._rules.while_waiting == "repeat" else hold(self._last)
+
+
+def hold(last: Action) -> Action:
+    """The action that moves nothing after this one and keeps its gripper command.
+
+    After a relative action it is one with zeros, in the same floating-point type; after an
+    absolute one the same pose again, since a relative action would start from elsewhere.
+
+    Raises:
+        InvalidActionError: it is none that the simulator accepts.
+    """
+    if parse_action(last).kind not in _RELATIVE:
+        return last
+    if isinstance(last, Mapping):
+        return {**last, "action": _still(last["action"])}
+    return _still(last)
+
+
+def first_hold(coming: Action) -> NDArray[np.floating[Any]]:
+    """The relative action (7,) that moves nothing, gripper open, before the first of a chain.
+
+    Args:
+        coming: the policy's first action. A subtask's actions are stored in one floating-point
+            type, and in another than the policy's own they would not move the arm by the same
+            bits.
+
+    Raises:
+        InvalidActionError: it is none that the simulator accepts.
+    """
+    parsed = parse_action(coming)
+    numbers = parsed.joints if parsed.position is None else parsed.position
+    assert numbers is not None
+    still = np.zeros(7, numbers.dtype)
+    still[-1] = 1
+    return still
+
+
+def _still(vector: Any) -> NDArray[Any]:
+    still = np.array(vector)
+    still[:-1] = 0
+    return still
