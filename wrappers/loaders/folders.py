@@ -2,18 +2,81 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+LEROBOT_KEYS = {"type", "input_features", "output_features"}
+"""What the configurations of LeRobot's policies have."""
+
+ROBOVLMS_KEY = "robovlm_name"
+"""What only RoboVLMs' configurations have."""
+
+ADAPTER_CONFIG = "adapter_config.json"
+"""What peft writes beside the weights of an adapter."""
+
+LARGEST_CONFIG = 1 << 20
+"""Bytes; larger JSON files are something else, such as a vocabulary."""
+
 
 def is_lerobot(path: Path) -> bool:
-    """Whether LeRobot's `save_pretrained` wrote the folder."""
-    return False
+    """Whether LeRobot's `save_pretrained` wrote the folder, or the one named so inside."""
+    return lerobot_folder(path) is not None
+
+
+def lerobot_folder(path: Path) -> Path | None:
+    """The folder itself or its `pretrained_model`, whichever has a LeRobot policy's config."""
+    for folder in (path, path / "pretrained_model"):
+        try:
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            continue
+        if isinstance(config, dict) and {"type", "input_features", "output_features"} <= set(
+            config
+        ):
+            return folder
+    return None
 
 
 def is_robovlms(path: Path) -> bool:
-    """Whether the folder holds a RoboVLMs configuration beside a checkpoint."""
-    return False
+    """Whether the folder is a RoboVLMs run: a configuration, a ZeRO checkpoint, or an adapter."""
+    return is_zero(path) or is_adapter(path) or bool(robovlms_configs(path))
+
+
+def robovlms_configs(folder: Path) -> list[Path]:
+    """RoboVLMs configurations in a folder itself, by name."""
+    return [path for path in sorted(folder.glob("*.json")) if _is_robovlms_config(path, 8)]
+
+
+def is_zero(path: Path) -> bool:
+    """Whether DeepSpeed's ZeRO wrote the folder: a tag, and that tag's model states."""
+    try:
+        tag = (path / "latest").read_text(encoding="utf-8").strip()
+        return bool(tag) and any((path / tag).glob("*_model_states.pt"))
+    except (OSError, ValueError):
+        return False
+
+
+def is_adapter(path: Path) -> bool:
+    """Whether peft's `save_pretrained` wrote the folder."""
+    return (path / ADAPTER_CONFIG).is_file()
+
+
+def _is_robovlms_config(path: Path, generations: int) -> bool:
+    """Whether a file or one of its parents has the key; a missing parent counts as having it."""
+    try:
+        if path.stat().st_size > LARGEST_CONFIG:
+            return False
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    if not isinstance(values, dict):
+        return False
+    parent = values.get("parent")
+    if ROBOVLMS_KEY in values or not isinstance(parent, str) or not generations:
+        return ROBOVLMS_KEY in values
+    found = [place for place in (path.parent / parent, Path(parent)) if place.is_file()]
+    return not found or any(_is_robovlms_config(place, generations - 1) for place in found)
 
 
 KINDS: Mapping[str, Callable[[Path], bool]] = {"lerobot": is_lerobot, "robovlms": is_robovlms}

@@ -146,14 +146,23 @@ class _Forward:
 
 def _declared(source: Source) -> tuple[Contract, str]:
     """The contract that the file and the options declare together, and the device."""
-    import torch
-
     source.check_options(OPTIONS)
     where = f"{METADATA_NAME} in {source.path.name}"
     declared = dict(read_metadata(_read_declaration(source.path), where))
     parse_contract(declared, where)
     chosen = {name: source.options[name] for name in OPTIONS[1:] if name in source.options}
     contract = parse_contract({**declared, **chosen}, f"the options of {source.ckpt}")
+    return contract, chosen_device(source)
+
+
+def chosen_device(source: Source) -> str:
+    """The device that the user or the engine chose, else the CPU.
+
+    Raises:
+        UsageError: it cannot be used here.
+    """
+    import torch
+
     device = str(source.options.get("device") or os.environ.get(DEVICE_VARIABLE, "cpu"))
     try:
         torch.zeros(1, device=device)
@@ -162,7 +171,7 @@ def _declared(source: Source) -> tuple[Contract, str]:
             f"device {device!r} cannot be used here ({last_line(error)}): expected cpu, or cuda:N "
             "on a machine with a GPU and a PyTorch built for it."
         ) from error
-    return contract, device
+    return device
 
 
 def _read_declaration(path: Path) -> bytes | None:

@@ -6,14 +6,18 @@ import io
 import json
 import pickletools
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 from calvin_eval.errors import CheckpointError
 from calvin_eval.wrappers.loaders.base import TRUST_FLAG, LoadedPolicy, Source
-from calvin_eval.wrappers.loaders.detect import archive_members, damaged, read_member
+from calvin_eval.wrappers.loaders.detect import archive_members, damaged, detect, read_member
+from calvin_eval.wrappers.loaders.folders import robovlms_configs
 from calvin_eval.wrappers.loaders.torch_file import load_module
+from calvin_eval.wrappers.stages import Settings
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 """The integer that torch.save pickled first before it wrote zip archives."""
@@ -37,12 +41,14 @@ class PickleFacts:
 
 
 def load_pickle(source: Source) -> LoadedPolicy:
-    """Load a pickled model, if the user trusts it; explain every other pickle.
+    """Load a pickled model, if the user trusts it, or weights that a configuration goes with.
 
     Raises:
         CheckpointError: not trusted, damaged, or weights without an architecture.
     """
     facts = inspect_pickle(source.path)
+    if facts.root is None and _has_config(source):
+        return _load_robovlms(source)
     if facts.root is None:
         raise CheckpointError(_weights_only(source.path, facts.tensors, facts.example))
     if not source.trust:
@@ -55,15 +61,45 @@ def load_pickle(source: Source) -> LoadedPolicy:
 
 
 def load_safetensors(source: Source) -> LoadedPolicy:
-    """Explain how to go on with a safetensors file.
+    """Load weights that a configuration goes with; explain how to go on with others.
 
     Raises:
-        CheckpointError: always: the file has no architecture.
+        CheckpointError: the file has no architecture.
     """
+    if _has_config(source):
+        return _load_robovlms(source)
     with source.path.open("rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
     names = [name for name in header if name != "__metadata__"]
     raise CheckpointError(_weights_only(source.path, len(names), names[0] if names else None))
+
+
+def declare(source: Source) -> tuple[Settings, Settings]:
+    """Stages that go with weights: those of their configuration, if there is one.
+
+    Raises:
+        CheckpointError: the configuration cannot be read.
+    """
+    if not _has_config(source) or _is_object(source.path):
+        return {}, {}
+    found: tuple[Settings, Settings] = import_module("calvin_eval.vla.loading").declare(source)
+    return found
+
+
+def _is_object(path: Path) -> bool:
+    """Whether a file is a pickled model instead of weights."""
+    return detect(path) == "pickle" and inspect_pickle(path).root is not None
+
+
+def _has_config(source: Source) -> bool:
+    """Whether a RoboVLMs configuration was given, or lies beside the file."""
+    return "config" in source.options or bool(robovlms_configs(source.path.absolute().parent))
+
+
+def _load_robovlms(source: Source) -> LoadedPolicy:
+    # By its name: the model's folder imports this one.
+    loaded: LoadedPolicy = import_module("calvin_eval.vla.loading").load(source)
+    return loaded
 
 
 def inspect_pickle(path: Path) -> PickleFacts:
@@ -72,11 +108,34 @@ def inspect_pickle(path: Path) -> PickleFacts:
     Raises:
         CheckpointError: the file is damaged, or a pickle that torch.save did not write.
     """
+    with _pickle_of(path) as file:
+        return _facts(path, file)
+
+
+def pickled_names(path: Path) -> list[str]:
+    """Dotted names of the classes and functions that a file of torch.save's mentions, sorted.
+
+    Raises:
+        CheckpointError: the file is damaged, or a pickle that torch.save did not write.
+    """
+    with _pickle_of(path) as file:
+        try:
+            return sorted({value for name, value, _ in _resolved(file) if name == "GLOBAL"})
+        except Exception as error:  # damaged opcodes make pickletools raise anything
+            raise damaged(path, error) from error
+
+
+@contextmanager
+def _pickle_of(path: Path) -> Iterator[IO[bytes]]:
+    """The one pickle in a file of torch.save's that holds the objects, at its first opcode."""
     with path.open("rb") as file:
         zipped = file.read(2) == b"PK"
     if zipped:
-        data = read_member(path, archive_members(path)["data.pkl"])
-        return _facts(path, io.BytesIO(data))
+        members = archive_members(path)
+        if "data.pkl" not in members:
+            raise CheckpointError(f"{path} is a zip archive that torch.save did not write.")
+        yield io.BytesIO(read_member(path, members["data.pkl"]))
+        return
     with path.open("rb") as file:
         try:
             magic = [arg for op, arg, _ in pickletools.genops(file) if op.name == "LONG1"]
@@ -91,7 +150,7 @@ def inspect_pickle(path: Path) -> PickleFacts:
                 "not unpickle those: save the model as TorchScript (docs/policies.md), or load "
                 "it in a class of yours and run that as file.py:Class."
             )
-        return _facts(path, file)
+        yield file
 
 
 def _facts(path: Path, file: Any) -> PickleFacts:
@@ -145,5 +204,5 @@ def _weights_only(path: Path, tensors: int, example: str | None) -> str:
         f"{path} holds weights without an architecture ({tensors} tensors{such}), so there is "
         "nothing to run them with: load them in a class of yours and run that as file.py:Class "
         f"with policy.options.path={path}, or save the whole model as TorchScript "
-        "(docs/policies.md)."
+        "(docs/policies.md). If RoboVLMs trained it, give policy.options.config=PATH."
     )

@@ -1,0 +1,54 @@
+"""Vision-language models of the transformers library, taken apart the same way.
+
+A folder's `config.json` says which family it is; everything is read from the folder, nothing is
+downloaded, and no code that lies in the folder is run.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from calvin_eval.errors import CheckpointError
+from calvin_eval.vla.backbones.base import Backbone
+from calvin_eval.vla.backbones.idefics import Idefics3
+from calvin_eval.vla.backbones.kosmos import Kosmos2
+from calvin_eval.vla.backbones.llava import Llava
+from calvin_eval.vla.backbones.paligemma import PaliGemma
+from calvin_eval.vla.backbones.qwen import Qwen2VL
+
+__all__ = ["FAMILIES", "Backbone", "build_backbone"]
+
+FAMILIES: dict[str, type[Backbone]] = {
+    "kosmos-2": Kosmos2,
+    "paligemma": PaliGemma,
+    "llava": Llava,
+    "qwen2_vl": Qwen2VL,
+    "qwen2_5_vl": Qwen2VL,
+    "idefics3": Idefics3,
+    "smolvlm": Idefics3,
+}
+"""`model_type` of a `config.json` -> how its model is taken apart."""
+
+
+def build_backbone(folder: Path) -> Backbone:
+    """Make the model that a folder's `config.json` describes, with random float32 weights.
+
+    Raises:
+        CheckpointError: no readable `config.json`, or a family that transformers does not have.
+    """
+    path = folder / "config.json"
+    try:
+        kind = json.loads(path.read_text(encoding="utf-8")).get("model_type")
+    except (OSError, ValueError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path}: expected the config.json of a vision-language model: {error}"
+        ) from error
+    if kind not in FAMILIES:
+        raise CheckpointError(
+            f"{path}: expected a model_type that transformers has and calvin-eval knows "
+            f"({', '.join(FAMILIES)}), found {kind!r}. Qwen-VL, Flamingo, Moondream, UForm and "
+            "LLaVA-MPT bring code of their own, which is never run; serve such a policy from its "
+            "own environment and give its address to --ckpt."
+        )
+    return FAMILIES[kind].from_folder(folder)

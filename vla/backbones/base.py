@@ -1,0 +1,144 @@
+"""What the vision-language-action model needs of a vision-language model."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedConfig, PreTrainedModel
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightRenaming, rename_source_key
+
+from calvin_eval.errors import CheckpointError
+
+
+class Backbone(ABC):
+    """One model, and where its parts are.
+
+    Embeddings pass through here as RoboVLMs has them: words as they lie in the embedding matrix,
+    images as the projector gives them. What the text model multiplies its words with is applied
+    in `decode`, to words, images and action tokens alike. transformers 4 did that inside the text
+    model; transformers 5 does it in some families' embedding layer, where only words pass.
+
+    Not an `nn.Module`: the model keeps its own parameter names.
+
+    Attributes:
+        model: the whole model, as transformers makes it.
+        clip_images: whether RoboVLMs feeds the family images with CLIP's mean and deviation;
+            otherwise with those of the model's own image processor.
+        tokenizer_in_processor: whether the processor adds tokens to the tokenizer of the folder.
+    """
+
+    clip_images: ClassVar[bool] = True
+    tokenizer_in_processor: ClassVar[bool] = False
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model: Any = model
+        transforms = get_model_conversion_mapping(model)
+        self._renamings = [t for t in transforms if isinstance(t, WeightRenaming)]
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> Backbone:
+        """Make the model of a folder's `config.json`, with random float32 weights."""
+        made: Any = AutoModelForImageTextToText
+        try:
+            config = AutoConfig.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
+            cls.adjust(config)
+            return cls(made.from_config(config, dtype=torch.float32))
+        except Exception as error:  # whatever values a stranger's file has
+            raise CheckpointError(
+                f"{folder / 'config.json'}: transformers makes no model of it: {error}"
+            ) from error
+
+    @classmethod
+    def adjust(cls, config: PreTrainedConfig) -> None:
+        """Change what newer releases of transformers set differently; most families: nothing."""
+        return
+
+    @property
+    @abstractmethod
+    def text(self) -> Any:
+        """The text model without its output layer: embeddings to normalised hidden states."""
+
+    @property
+    @abstractmethod
+    def vision(self) -> nn.Module:
+        """The vision tower."""
+
+    @property
+    def head(self) -> nn.Module:
+        """The output layer, hidden states to logits."""
+        head: nn.Module = self.model.lm_head
+        return head
+
+    @property
+    def words(self) -> nn.Embedding:
+        """The embedding matrix of the words."""
+        words: nn.Embedding = self.text.embed_tokens
+        return words
+
+    @property
+    def hidden_size(self) -> int:
+        """D, the width of the text model."""
+        return self.words.embedding_dim
+
+    @abstractmethod
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Images (B, 3, S, S) to tokens (B, N, D), in the text model's space."""
+
+    def wrap_images(self, tokens: Tensor) -> Tensor:
+        """Put the tokens that mark an image's start and end around (B, N, D), if there are any."""
+        return tokens
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Word ids (...) to embeddings (..., D), unscaled."""
+        return nn.functional.embedding(ids, self.words.weight)
+
+    def decode(
+        self,
+        embeds: Tensor,
+        mask: Tensor,
+        positions: Tensor | None = None,
+        cache: Any | None = None,
+    ) -> Tensor:
+        """Run the text model with causal attention.
+
+        Args:
+            embeds: (B, L, D), unscaled.
+            mask: (B, past + L) bool, False where nobody may look.
+            positions: (B, L) int64 counted from 0; if None, every row counts its columns.
+            cache: a transformers cache, which this call extends; None for none.
+
+        Returns:
+            Last hidden states after the final norm, (B, L, D).
+        """
+        scale = getattr(self.words, "scalar_embed_scale", None)
+        if scale is not None:
+            embeds = embeds * torch.tensor(scale, dtype=embeds.dtype, device=embeds.device)
+        output = self.text(
+            inputs_embeds=embeds,
+            attention_mask=mask.to(torch.long),
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=cache is not None,
+        )
+        hidden: Tensor = output.last_hidden_state
+        return hidden
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Hidden states (..., D) to logits over the vocabulary (..., V)."""
+        logits: Tensor = self.head(hidden)
+        return logits
+
+    def rename_old_key(self, key: str) -> str:
+        """A parameter's name in transformers 4 to its name here; today's names stay.
+
+        transformers' own conversion table decides.
+        """
+        renamed, _ = rename_source_key(key, self._renamings, [])
+        return renamed

@@ -1,0 +1,299 @@
+"""The vision-language-action model of the RoboVLMs family.
+
+    model = RoboVLM.build(config, vlm_folder, Compat())
+    model.load_state_dict(...)  # names: `act_head.…`, `action_token`, `backbone.…`
+    static = model.preprocess.images(frames)  # (B, 3, S, S); stack them to (B, T, 3, S, S)
+
+    ids, mask = model.preprocess.text(instructions)  # continuous and down_sample
+    window = model.features(static, hand, ids, mask)  # (B, T, K, D)
+    arm, gripper = model.act_head(window)  # (B, T, n, 6), (B, T, n, 1)
+
+    ids, mask = model.preprocess.prompt(instructions)  # discrete
+    actions = model.generate(static, hand, ids, mask)  # (B, steps, 7)
+
+With history "post" a caller keeps the features (K, D) of a session's last W frames and gives the
+head the window; with "pre" it keeps images and gives `features` up to W frames. Windows are padded
+on the right if their lengths differ: nothing looks ahead. A batch gives what its rows give alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import DynamicCache
+
+from calvin_eval.errors import PolicyError
+from calvin_eval.vla.action_tokenizer import ActionTokenizer
+from calvin_eval.vla.backbones import Backbone, build_backbone
+from calvin_eval.vla.compat import Compat
+from calvin_eval.vla.fusion import Fused
+from calvin_eval.vla.heads import build_head, pool
+from calvin_eval.vla.preprocess import Preprocess
+from calvin_eval.vla.supported import check_supported
+
+
+class RoboVLM(nn.Module):
+    """A vision-language model, learned action tokens, and a policy head.
+
+    Args:
+        config: the project configuration, parents merged and checked.
+        parts: the vision-language model.
+        preprocess: images and texts for it.
+        compat: behaviour of the family.
+
+    Attributes:
+        backbone: the vision-language model as transformers makes it.
+        parts: the same, taken apart; not a module.
+        preprocess: see `Preprocess`.
+        act_head: see `calvin_eval.vla.heads`.
+        action_token: (D,), the continuous action token, of which K go into a sequence.
+        action_tokenizer: of a discrete model, else None.
+        space: "continuous", "down_sample" or "discrete".
+        history: "post" (frames apart, the head remembers), "pre" (frames in one sequence) or
+            "video" (frames as one picture).
+        window: W, frames that count.
+        steps: n, actions of a chunk.
+        use_hand: whether the gripper camera is looked at.
+    """
+
+    def __init__(
+        self, config: Mapping[str, Any], parts: Backbone, preprocess: Preprocess, compat: Compat
+    ) -> None:
+        super().__init__()
+        head = config["act_head"]
+        self.parts, self.preprocess, self.compat = parts, preprocess, compat
+        self.backbone: nn.Module = parts.model
+        self.window, self.steps = int(config["window_size"]), int(config["fwd_pred_next_n"])
+        self.use_hand = bool(config.get("use_hand_rgb", False))
+        self.space = str(head.get("action_space", "continuous"))
+        self.history = str(head.get("history_type", "post"))
+        self.latent = int(head.get("latent", 1))
+        self.action_dim = int(head.get("action_dim", 7))
+        self._source = str(head.get("token_source", "all"))
+        self._fill_zero = bool(head.get("fill_zero", False))
+        tokenizer = preprocess.tokenizer
+        self._start = int(tokenizer.bos_token is not None)
+        self._end = int(tokenizer.eos_token is not None)
+        self.act_head = build_head(head, parts.hidden_size, self.steps, self.window)
+        if self.space == "continuous":
+            self.action_token = nn.Parameter(torch.zeros(parts.hidden_size))
+        self.action_tokenizer: ActionTokenizer | None = None
+        if self.space == "discrete":
+            self.action_tokenizer = ActionTokenizer.from_tokenizer(tokenizer, head, compat)
+
+    @classmethod
+    def build(cls, config: Mapping[str, Any], vlm_folder: Path, compat: Compat) -> RoboVLM:
+        """Make the model of a configuration, with random weights and in evaluation mode.
+
+        Args:
+            config: the project configuration, parents merged.
+            vlm_folder: of the vision-language model: `config.json`, tokenizer, image processor.
+            compat: behaviour of the family.
+
+        Raises:
+            CheckpointError: a folder or a configuration that cannot be used, or asks for what is
+                not built.
+            UsageError: options that do not go together.
+        """
+        check_supported(config)
+        parts = build_backbone(vlm_folder)
+        return cls(config, parts, Preprocess(config, vlm_folder, parts, compat), compat).eval()
+
+    def required_keys(self) -> frozenset[str]:
+        """Parameters that a checkpoint must have: the head's and the action token's."""
+        names = self.state_dict()
+        return frozenset(n for n in names if n == "action_token" or n.startswith("act_head."))
+
+    def rename_old_key(self, key: str) -> str:
+        """A parameter's name as older releases of transformers wrote it to its name here.
+
+        Args:
+            key: without the leading `model.` of a checkpoint's names.
+        """
+        prefix, dot, rest = key.partition(".")
+        if prefix != "backbone" or not dot:
+            return key
+        return f"backbone.{self.parts.rename_old_key(rest)}"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating type of the weights."""
+        return self.parts.words.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.parts.words.weight.device
+
+    def features(
+        self,
+        static: Tensor,
+        hand: Tensor | None,
+        ids: Tensor,
+        mask: Tensor,
+        *,
+        per_row: bool = True,
+    ) -> Tensor:
+        """What the language model makes of frames and an instruction, for the policy head.
+
+        Args:
+            static: images of the static camera, (B, T, 3, S, S); oldest frame first.
+            hand: those of the gripper camera, or None; not looked at unless `use_hand`.
+            ids: instruction, (B, L) int64, padded on the right.
+            mask: of the instruction, (B, L).
+            per_row: whether each row is laid out as if it were alone, as RoboVLMs runs at
+                evaluation. False is the layout of its training batches with
+                `act_insert="column"`: the same column for all rows, padding left where it is.
+
+        Returns:
+            (B, T, K, D); T is 1 with history "video". Pooled already where the head pools, over
+            the positions of each row's own text.
+
+        Raises:
+            PolicyError: a discrete model, or images that do not fit.
+        """
+        if self.space == "discrete":
+            raise PolicyError("features: expected a continuous model; a discrete one generates")
+        rows, frames = static.shape[:2]
+        fused = self._sequence(static, hand, ids, mask, per_row=per_row)
+        counts = fused.marked.sum(1)
+        if self.history == "pre":
+            fused = fused.join(frames)
+            fused = fused.pad_right() if per_row else fused
+        hidden = self.parts.decode(fused.embeds, fused.mask)
+        return self._read(
+            hidden[fused.marked], counts, (rows, 1 if self.history == "video" else frames)
+        )
+
+    def _sequence(
+        self, static: Tensor, hand: Tensor | None, ids: Tensor, mask: Tensor, *, per_row: bool
+    ) -> Fused:
+        """One sequence per frame, (B * T, L), or per row with history "video"; reads marked."""
+        cameras = self._cameras(static, hand)
+        if self.history != "video":
+            ids, mask = (part.repeat_interleave(static.shape[1], 0) for part in (ids, mask))
+            cameras = [camera.flatten(0, 1).unsqueeze(1) for camera in cameras]
+        fused = self._words(ids, mask)
+        for camera in cameras:
+            fused = fused.insert(self._tokens(camera), self._start)
+        if self.space == "continuous":
+            block = self.action_token.expand(len(ids), self.latent, -1)
+            end = fused.before_end(self._end, per_row=per_row)
+            return fused.insert(block, end, fill_zero=self._fill_zero)
+        return replace(fused, marked=self._spans(fused, ids.shape[1], per_row=per_row))
+
+    def _spans(self, fused: Fused, words: int, *, per_row: bool) -> Tensor:
+        """Positions (B, L) bool whose hidden states a down-sampling head reads."""
+        length = fused.mask.shape[1]
+        column = torch.arange(length, device=fused.mask.device).expand_as(fused.mask)
+        text = self._start + length - words
+        end = fused.before_end(self._end, per_row=per_row)
+        end = end.unsqueeze(1) if isinstance(end, Tensor) else end
+        spans = {
+            "all": fused.present if per_row else torch.ones_like(fused.present),
+            "text": (column >= text) & (column < end),
+            "vision": (column >= self._start) & (column < text),
+        }
+        return spans[self._source]
+
+    def _read(self, flat: Tensor, counts: Tensor, shape: tuple[int, int]) -> Tensor:
+        """Marked hidden states (sum of counts, D), row by row, to features (B, T, K, D)."""
+        pools = getattr(self.act_head, "down_sample", "none") == "pooling"
+        number = counts.tolist()
+        if len(set(number)) == 1:
+            tokens = flat.reshape(*shape, number[0], -1)
+            return pool(tokens, self.latent) if pools else tokens
+        if not pools:
+            raise PolicyError(
+                "features: instructions of different lengths give different numbers of tokens, "
+                "which act_head.down_sample 'none' cannot read together"
+            )
+        frames = [pool(part[None, None], self.latent) for part in torch.split(flat, number)]
+        return torch.cat(frames).reshape(*shape, self.latent, -1)
+
+    @torch.no_grad()
+    def generate(
+        self, static: Tensor, hand: Tensor | None, ids: Tensor, mask: Tensor
+    ) -> NDArray[np.float64]:
+        """Actions of a discrete model, greedily decoded word by word.
+
+        Args:
+            static: images of the static camera, (B, T, 3, S, S); all frames go into one block
+                before the question.
+            hand: those of the gripper camera, or None; not looked at unless `use_hand`.
+            ids: prompt, (B, L) int64, padded on the right.
+            mask: of the prompt, (B, L).
+
+        Returns:
+            (B, steps, 7) with the gripper in {-1, 1}, 1 open; steps is 1, or n with
+            `discrete_steps="n"`.
+
+        Raises:
+            PolicyError: a continuous model, or images that do not fit.
+        """
+        if self.action_tokenizer is None:
+            raise PolicyError("generate: expected a discrete model; a continuous one has features")
+        fused = self._words(ids, mask)
+        for camera in self._cameras(static, hand):
+            # Index 1 whether or not the prompt starts with a start token.
+            fused = fused.insert(self._tokens(camera), 1)
+        steps = self.steps if self.compat.discrete_steps == "n" else 1
+        found = self._greedy(fused.pad_left(), steps * self.action_dim)
+        values = self.action_tokenizer.decode(found.cpu().numpy())
+        actions = values.reshape(len(ids), steps, self.action_dim)
+        actions[..., -1] = np.where(actions[..., -1] > 0, 1.0, -1.0)
+        return actions
+
+    def _greedy(self, prompt: Fused, count: int) -> Tensor:
+        """The likeliest next `count` ids (B, count) of prompts that are padded on the left."""
+        assert self.action_tokenizer is not None
+        allowed = self.action_tokenizer.ids if self.compat.constrained_decode else None
+        cache = DynamicCache(config=self.parts.text.config)
+        embeds, mask, positions = prompt.embeds, prompt.mask, prompt.positions()
+        found: list[Tensor] = []
+        for _ in range(count):
+            hidden = self.parts.decode(embeds, mask, positions, cache)[:, -1]
+            logits = self.parts.logits(hidden)
+            if allowed is None:
+                found.append(logits.argmax(-1))
+            else:
+                best = logits[:, allowed.start : allowed.stop].argmax(-1)
+                found.append(best + allowed.start)
+            embeds = self.parts.embed(found[-1]).unsqueeze(1)
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
+            positions = positions[:, -1:] + 1
+        return torch.stack(found, 1)
+
+    def _words(self, ids: Tensor, mask: Tensor) -> Fused:
+        ids, mask = ids.to(self.device), mask.to(self.device).bool()
+        # The id of an added padding token may lie outside the embedding matrix.
+        outside = ids >= self.parts.words.num_embeddings
+        return Fused.words(self.parts.embed(ids.masked_fill(outside & ~mask, 0)), mask)
+
+    def _cameras(self, static: Tensor, hand: Tensor | None) -> list[Tensor]:
+        """Cameras in the order of their insertion: the last one ends up in front."""
+        if not self.use_hand:
+            hand = None
+        elif hand is None:
+            raise PolicyError("use_hand_rgb: expected images of the gripper camera, found none")
+        cameras = [static] if hand is None else [static, hand]
+        for camera in cameras:
+            if camera.dim() != 5 or camera.shape[:2] != static.shape[:2]:
+                raise PolicyError(
+                    f"images: expected (B, T, 3, S, S), the same B and T for both cameras, found "
+                    f"{tuple(camera.shape)}"
+                )
+        return cameras
+
+    def _tokens(self, images: Tensor) -> Tensor:
+        """Images (B, T, 3, S, S) to their tokens, one after the other: (B, T * N, D)."""
+        pixels = images.flatten(0, 1).to(self.device, self.dtype)
+        tokens = self.parts.wrap_images(self.parts.encode_images(pixels))
+        return tokens.reshape(len(images), -1, tokens.shape[-1])

@@ -1,0 +1,180 @@
+"""A RoboVLMs model as a policy: what it remembers from decision to decision, per session."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from calvin_eval.errors import PolicyError
+from calvin_eval.vla.config import Config
+from calvin_eval.wrappers.policy import Request, Requirements
+
+KEPT_SESSIONS = 256
+"""Sessions that are remembered; a chain that is over never comes back."""
+
+CAMERAS = ("static", "gripper")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a session remembers: at most W entries of one decision each, the oldest first.
+
+    Attributes:
+        frames: images (cameras, 3, S, S) of past decisions, with history "pre".
+        features: (K, D) of past decisions, with any other history.
+    """
+
+    frames: tuple[Tensor, ...] = ()
+    features: tuple[Tensor, ...] = ()
+
+
+class RoboVLMsPolicy:
+    """Decides with a RoboVLMs model, many sessions at once (RoboVLMs, CALVIN's model wrapper).
+
+    A continuous model's chunk is (n, 7) float32: the arm as the head gives it, and the
+    probability that the gripper opens. A discrete model's is (1, 7) or (n, 7) float64, its
+    gripper -1 or 1. Everything after the network is a stage, see `stages.action_stages`.
+
+    The memory holds one frame, or its features, per decision. With one action per decision, the
+    default, these are the last W steps, as in training; with more they lie further apart.
+
+    Args:
+        model: a `RoboVLM`, on its device, in its floating type.
+        config: window, history, action space.
+        pre_select: with history "pre", whose frame's actions are taken: "oldest" or "latest".
+        max_batch: most sessions in one forward pass; all that wait if None.
+    """
+
+    def __init__(
+        self, model: Any, config: Config, *, pre_select: str, max_batch: int | None = None
+    ) -> None:
+        self.requirements = Requirements(rgb=CAMERAS if config.hand else CAMERAS[:1])
+        self._model = model
+        self._config = config
+        self._row = 0 if pre_select == "oldest" else -1
+        self._most = max_batch
+        self._memories: OrderedDict[int, Memory] = OrderedDict()
+        parameter = next(model.parameters())
+        self._device, self._dtype = parameter.device, parameter.dtype
+
+    def reset(self, session: int, instruction: str) -> None:
+        """Forget the session: nothing crosses subtasks."""
+        self._memories[session] = Memory()
+        self._memories.move_to_end(session)
+        while len(self._memories) > KEPT_SESSIONS:
+            self._memories.popitem(last=False)
+
+    @torch.inference_mode()
+    def act(self, requests: Sequence[Request]) -> list[NDArray[Any]]:
+        """One chunk per request.
+
+        Raises:
+            PolicyError: more sessions at once than are remembered.
+        """
+        groups: dict[int, list[int]] = defaultdict(list)
+        for index, request in enumerate(requests):
+            groups[len(self._memory(request).frames)].append(index)
+        chunks: dict[int, NDArray[Any]] = {}
+        most = self._most or len(requests)
+        for indices in groups.values():  # windows of images cannot be padded
+            for start in range(0, len(indices), most):
+                batch = indices[start : start + most]
+                found = self._decide([requests[index] for index in batch])
+                chunks.update(zip(batch, found, strict=True))
+        return [chunks[index] for index in range(len(requests))]
+
+    def _memory(self, request: Request) -> Memory:
+        if request.session not in self._memories and request.step > 0:
+            raise PolicyError(
+                f"session {request.session} was forgotten: more than {KEPT_SESSIONS} chains run "
+                "at once on one policy. Use fewer workers."
+            )
+        return self._memories.setdefault(request.session, Memory())
+
+    def _decide(self, requests: Sequence[Request]) -> list[NDArray[Any]]:
+        """Chunks of sessions that remember equally many frames."""
+        images = self._preprocessed(requests)
+        memories = [self._memory(request) for request in requests]
+        if self._config.history == "pre":
+            frames = [self._last((*m.frames, i)) for m, i in zip(memories, images, strict=True)]
+            images = torch.stack([torch.stack(window) for window in frames])
+            memories = [Memory(frames=window) for window in frames]
+        else:
+            images = images.unsqueeze(1)
+        static = images[:, :, 0].to(self._device, self._dtype)
+        hand = images[:, :, 1].to(self._device, self._dtype) if self._config.hand else None
+        if self._config.discrete:
+            chunks = self._generated(static, hand, requests)
+        else:
+            features = self._model.features(static, hand, *self._text(requests))
+            chunks, memories = self._headed(features, memories)
+        # Only now: a batch that fails is asked again, one request at a time.
+        for request, memory in zip(requests, memories, strict=True):
+            self._memories[request.session] = memory
+        return chunks
+
+    def _last(self, entries: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return entries[-self._config.window :]
+
+    def _preprocessed(self, requests: Sequence[Request]) -> Tensor:
+        """Images (B, cameras, 3, S, S) float32, on the CPU."""
+        columns = [
+            self._model.preprocess.images([r.obs["rgb_obs"][f"rgb_{camera}"] for r in requests])
+            for camera in self.requirements.rgb
+        ]
+        return torch.stack(columns, dim=1)
+
+    def _text(self, requests: Sequence[Request]) -> tuple[Tensor, Tensor]:
+        prepare = self._model.preprocess
+        texts = [request.instruction for request in requests]
+        ids, mask = (prepare.prompt if self._config.discrete else prepare.text)(texts)
+        return ids.to(self._device), mask.to(self._device)
+
+    def _generated(
+        self, static: Tensor, hand: Tensor | None, requests: Sequence[Request]
+    ) -> list[NDArray[Any]]:
+        actions = self._model.generate(static, hand, *self._text(requests))
+        return list(np.asarray(actions, np.float64))
+
+    def _headed(
+        self, features: Tensor, memories: Sequence[Memory]
+    ) -> tuple[list[NDArray[Any]], list[Memory]]:
+        """Chunks from features (B, T, K, D), and what is remembered afterwards.
+
+        The head always starts from zero: over the frames of the window with history "pre", else
+        over the last W features. The original carries a hidden state for the first W steps and
+        starts over afterwards, which gives the same numbers.
+        """
+        if self._config.history == "pre":
+            arm, logit = self._model.act_head(features)
+            return _chunks(arm[:, self._row], logit[:, self._row]), list(memories)
+        windows = [
+            self._last((*memory.features, new[0]))
+            for memory, new in zip(memories, features, strict=True)
+        ]
+        length = max(map(len, windows))
+        padded = features.new_zeros(len(windows), length, *features.shape[2:])
+        for row, window in enumerate(windows):
+            padded[row, : len(window)] = torch.stack(window)
+        arm, logit = self._model.act_head(padded)  # causal: padding behind changes nothing
+        rows = torch.arange(len(windows))
+        ends = torch.tensor([len(window) - 1 for window in windows])
+        chunks = _chunks(arm[rows, ends], logit[rows, ends])
+        return chunks, [Memory(features=window) for window in windows]
+
+
+def _chunks(arm: Tensor, logit: Tensor) -> list[NDArray[Any]]:
+    """Arm (B, n, 6) and gripper logit (B, n, 1) to chunks (n, 7) float32.
+
+    The sigmoid is taken in the network's own type: in half precision a small positive logit
+    becomes exactly 0.5, which the threshold behind takes for closed, as the original does.
+    """
+    joined = torch.cat([arm.float(), torch.sigmoid(logit).float()], dim=-1)
+    return list(joined.cpu().numpy())
