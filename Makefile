@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+LEROBOT := $(VENV)-lerobot
 # For example: make run PIP_FLAGS="--extra-index-url <an index with CPU builds of torch>"
 PIP_FLAGS ?=
 
@@ -28,9 +29,19 @@ $(BIN)/.installed: pyproject.toml constraints.txt
 run: install
 	$(BIN)/calvin-eval --ckpt builtin:random --split D --num-chains 20 $(ARGS)
 
-test: install
+# LeRobot needs other versions of some packages: they lie over the first environment in a second.
+$(LEROBOT)/.installed: $(BIN)/.installed $(wildcard tests/helpers/lerobot_env/*)
+	rm -rf $(LEROBOT) && $(PYTHON) -m venv $(LEROBOT)
+	$(LEROBOT)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) \
+	  --no-deps --requirement tests/helpers/lerobot_env/requirements.txt
+	$(LEROBOT)/bin/python tests/helpers/lerobot_env/overlay.py \
+	  "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+	@touch $@
+
+test: install $(LEROBOT)/.installed
 	$(BIN)/pytest --numprocesses 2 -m "not cluster" $(ARGS)
 	$(BIN)/pytest -m cluster $(ARGS)
+	$(LEROBOT)/bin/python -m pytest tests/wrappers/test_lerobot.py $(ARGS)
 
 lint: install
 	$(BIN)/ruff check .
@@ -55,5 +66,5 @@ bench: install
 	$(BIN)/python benchmarks/engine.py
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(LEROBOT) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
