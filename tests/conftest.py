@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+# Tests and their policy processes share few cores: threads that wait for each other would spin.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 SHARED = Path(os.environ.get("CALVIN_EVAL_SHARED", ROOT.parent / "shared"))
 
 
