@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
 
@@ -17,15 +17,16 @@ from calvin_eval.rollouts.hosts import FixedPolicy
 from calvin_eval.rollouts.service import PolicyService
 from calvin_eval.rollouts.worker import PolicyLink
 from calvin_eval.running import Run, make_engine, run_evaluations, run_plan
+from calvin_eval.wrappers.loaders import LoadedPolicy, wrap
 from calvin_eval.wrappers.policy import Policy
 
 # Keyword arguments of `evaluate`: flags of the command line that make sense in a program.
 _SHORTHANDS = {
     name: SHORTHANDS[name]
     for name in (
-        "split", "num_chains", "chains", "assets", "render", "revision", "out", "overwrite",
-        "resume", "seed", "workers", "max_batch", "max_errors", "video", "gate", "baseline",
-        "expect",
+        "split", "num_chains", "chains", "realtime", "assets", "render", "revision", "out",
+        "overwrite", "resume", "seed", "workers", "max_batch", "max_errors", "video", "gate",
+        "baseline", "expect",
     )
 }  # fmt: skip
 
@@ -45,9 +46,9 @@ def evaluate(
             `step(obs, goal)`, which serves one chain at a time.
         overrides: configuration as on the command line, for example `["protocol.steps=60"]`.
         quiet: show nothing.
-        **settings: split, num_chains, chains, assets, render, revision, out, overwrite, resume,
-            seed, workers, max_batch, max_errors, video, gate, baseline, expect; as the flags of
-            the same names.
+        **settings: split, num_chains, chains, realtime, assets, render, revision, out, overwrite,
+            resume, seed, workers, max_batch, max_errors, video, gate, baseline, expect; as the
+            flags of the same names.
 
     Returns:
         The run: `summary`, `records`, `folder`, `verdict`.
@@ -68,8 +69,9 @@ def evaluate(
     served = _as_policy(policy)
     config = compose_config(overrides, {**values, "ckpt": f"object:{type(policy).__qualname__}"})
     rules = BatchRules(most=config.engine.max_batch, wait=config.engine.batch_wait)
-    with closing(PolicyService(served, rules=rules)) as service:
-        plan = make_plan(set_stage(config), _in_use(served, service, config))
+    loaded = wrap(_as_loaded(served, config), config.policy.observe, config.policy.actions)
+    with closing(PolicyService(loaded.policy, rules=rules)) as service:
+        plan = make_plan(set_stage(config), _in_use(loaded, service))
         with closing(make_engine(plan)) as engine:
             return run_plan(plan, engine, display)
 
@@ -87,13 +89,22 @@ def _as_policy(policy: Any) -> Policy:
     )
 
 
-def _in_use(policy: Policy, service: PolicyService, config: EvalConfig) -> PolicyInUse:
-    link = PolicyLink(requirements=policy.requirements, address=service.address)
-    kind: Mapping[str, Any] = {"kind": "object", "ckpt": config.ckpt}
+def _as_loaded(policy: Policy, config: EvalConfig) -> LoadedPolicy:
+    return LoadedPolicy(
+        policy=policy,
+        kind="object",
+        description=f"policy object {config.ckpt.partition(':')[2]} of this process",
+        metadata={"kind": "object", "ckpt": config.ckpt},
+    )
+
+
+def _in_use(loaded: LoadedPolicy, service: PolicyService) -> PolicyInUse:
+    requirements = loaded.policy.requirements
+    link = PolicyLink(requirements=requirements, address=service.address)
     return PolicyInUse(
         hosts=(FixedPolicy(link),),
-        description=f"policy object {config.ckpt.partition(':')[2]} of this process",
-        metadata=kind,
-        requirements=policy.requirements,
-        max_sessions=getattr(policy, "max_sessions", None),
+        description=loaded.description,
+        metadata=loaded.metadata,
+        requirements=requirements,
+        max_sessions=getattr(loaded.policy, "max_sessions", None),
     )

@@ -17,11 +17,14 @@ from calvin_eval import __version__
 from calvin_eval.cli_assets import assets
 from calvin_eval.cli_bundle import bundle, export
 from calvin_eval.cli_card import card
+from calvin_eval.cli_check import check
 from calvin_eval.cli_compare import compare
 from calvin_eval.cli_doctor import doctor
 from calvin_eval.cli_gate import gate
 from calvin_eval.cli_merge import merge
+from calvin_eval.cli_presets import presets
 from calvin_eval.cli_report import report
+from calvin_eval.cli_serve import serve
 from calvin_eval.cli_track import track
 from calvin_eval.cli_verify import verify
 from calvin_eval.cli_video import video
@@ -38,16 +41,16 @@ Examples:
 """
 
 
-class _Workers(click.ParamType[Any]):
-    """A number, or `auto`."""
+class _NumberOr(click.ParamType[Any]):
+    """A number, or a word."""
 
-    name = "workers"
+    name = "number"
+
+    def __init__(self, word: str) -> None:
+        self._word = word
 
     def convert(self, value: Any, param: Any, ctx: Any) -> int | str:
-        return value if value == "auto" else click.INT.convert(value, param, ctx)
-
-
-WORKERS = _Workers()
+        return value if value == self._word else click.INT.convert(value, param, ctx)
 
 
 class _RunByDefault(click.Group):
@@ -84,12 +87,22 @@ def cli() -> None:
 @cli.command("run")
 @click.option(
     "--ckpt", metavar="POLICY", multiple=True,
-    help="A path, builtin:NAME, module:Class, file.py:Class. More than one, or a glob, runs each.",
+    help="A path, builtin:NAME, module:Class, file.py:Class, ws://HOST:PORT. More than one, or a "
+    "glob, runs each.",
+)  # fmt: skip
+@click.option(
+    "--policy", "preset", metavar="PRESET",
+    help="How a published policy is wrapped and run, or PATH.yaml; see presets.",
 )  # fmt: skip
 @click.option("--split", metavar="SPLIT", help="D, ABC_D, ABCD_D (all in scene D), A, B or C.  [D]")
 @click.option("--num-chains", type=int, metavar="N", help="Only the first N chains of the list.")
 @click.option("--chains", metavar="IDS", help="Only these chains, for example 3,17,40-49.")
 @click.option("--assets", metavar="PACK", help="builtin, official, or a checkout.  [builtin]")
+@click.option(
+    "--realtime", type=_NumberOr("measured"), metavar="STEPS", is_flag=False,
+    flag_value="measured",
+    help="The world goes on while the policy thinks: for so many steps, or as long as measured.",
+)  # fmt: skip
 @click.option("--render", metavar="BACKEND", help="auto, egl, tiny or none.  [auto]")
 @click.option("--revision", metavar="NAME", help="pinned or head, of calvin_env.  [pinned]")
 @click.option("--out", metavar="FOLDER", help="Run folder.  [runs/POLICY-SPLIT-TIME]")
@@ -99,7 +112,7 @@ def cli() -> None:
 )
 @click.option("--resume", is_flag=True, default=None, help="Complete the run that --out names.")
 @click.option("--shard", metavar="I/N", help="Only every N-th chain from the I-th; see merge.")
-@click.option("--workers", type=WORKERS, metavar="N", help="Simulator processes.  [auto]")
+@click.option("--workers", type=_NumberOr("auto"), metavar="N", help="Simulator processes.  [auto]")
 @click.option("--devices", metavar="LIST", help="cpu, or cuda:0,cuda:1: a policy process each.")
 @click.option(
     "--max-batch", type=int, metavar="N", help="Requests in one call of the policy.  [32]"
@@ -123,6 +136,7 @@ def run_command(
     print_config: bool,
     quiet: bool,
     ckpt: tuple[str, ...],
+    preset: str | None,
     overrides: tuple[str, ...],
     **flags: Any,
 ) -> None:
@@ -131,12 +145,13 @@ def run_command(
     from calvin_eval.config import SHORTHANDS
 
     given = {SHORTHANDS[name]: value for name, value in flags.items() if value is not None}
+    if preset is not None:
+        overrides = (f"policy={preset}", *overrides)
     configs = compose_configs(overrides, given, ckpt)
     if print_config:
-        import yaml
+        from calvin_eval.listing import render_configs
 
-        documents = [config.as_dict() for config in configs]
-        click.echo(yaml.safe_dump_all(documents, sort_keys=False), nl=False)
+        click.echo(render_configs(configs), nl=False)
         return
     from rich.console import Console
 
@@ -156,7 +171,8 @@ def run_command(
 
 
 for command in (
-    assets, bundle, card, compare, doctor, export, gate, merge, report, track, verify, video,
+    assets, bundle, card, check, compare, doctor, export, gate, merge, presets, report, serve,
+    track, verify, video,
 ):  # fmt: skip
     cli.add_command(command)
 

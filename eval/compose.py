@@ -11,17 +11,28 @@ from glob import glob
 from pathlib import Path
 from typing import Any
 
+from calvin_eval.arguments import with_arguments
 from calvin_eval.config import (
-    SPLITS,
     EngineConfig,
     EvalConfig,
     PolicyConfig,
     ProtocolConfig,
+    RealTimeConfig,
     SimConfig,
     VideoConfig,
     policy_name,
 )
 from calvin_eval.errors import UnknownNameError, UsageError
+from calvin_eval.presets import check_stages, store_preset
+from calvin_eval.values import (
+    check_cluster,
+    check_number,
+    devices_of,
+    optional_text,
+    selection_text,
+    shard_of,
+    split_of,
+)
 
 _CHOICES = {
     "sim.backend": ("calvin_eval", "calvin_env"),
@@ -31,6 +42,9 @@ _CHOICES = {
     "protocol.policy_reset": ("subtask", "chain"),
     "protocol.world_reset": ("chain", "subtask"),
     "protocol.leftover": ("drop", "keep"),
+    "protocol.realtime.ask": ("empty", "ahead"),
+    "protocol.realtime.while_waiting": ("hold", "repeat"),
+    "protocol.realtime.stale": ("keep", "drop"),
     "engine.name": ("local", "ray"),
 }
 _WHOLE_NUMBERS = {
@@ -66,18 +80,28 @@ def compose_config(
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    free = [f"++{o}" if o.startswith(_FREE_FORM) else o for o in overrides]
+    free = [_prepared(override) for override in overrides]
     with initialize_config_module("calvin_eval.conf", version_base="1.3"):
         try:
             composed = compose("config", overrides=free)
             raw: Any = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
         except (HydraException, OmegaConfBaseException) as error:
             raise _usage_error(error, compose("config")) from error
+    _reject_unknown(raw)
     for key, value in (settings or {}).items():
         section, _, name = key.rpartition(".")
-        (raw[section] if section else raw)[name] = value
-    _reject_unknown(raw)
+        _get(raw, section)[name] = value
     return _checked(raw)
+
+
+def _prepared(override: str) -> str:
+    """An override as Hydra takes it: free keys may be new, and a preset may be a file."""
+    if override.startswith(_FREE_FORM):
+        return f"++{override}"
+    group, _, value = override.partition("=")
+    if group == "policy" and value.endswith((".yaml", ".yml")):
+        return f"policy={store_preset(Path(value))}"
+    return override
 
 
 def compose_configs(
@@ -156,24 +180,30 @@ def _keys(tree: Any, prefix: str = "") -> list[str]:
 def _reject_unknown(raw: Mapping[str, Any]) -> None:
     """A key appended with Hydra's + syntax must be one that we read."""
     for path, kind in (("", EvalConfig), ("sim.", SimConfig), ("protocol.", ProtocolConfig),
+                       ("protocol.realtime.", RealTimeConfig),
                        ("engine.", EngineConfig), ("policy.", PolicyConfig),
                        ("video.", VideoConfig)):  # fmt: skip
-        section = raw[path.rstrip(".")] if path else raw
+        section = _get(raw, path.rstrip("."))
+        if not isinstance(section, Mapping):
+            raise UsageError(f"expected {path}KEY=VALUE; found the value {section!r} without a key")
         known = [f"{path}{f.name}" for f in fields(kind)]
         for key in section:
             if f"{path}{key}" not in known:
                 raise _unknown_key(f"{path}{key}", known)
 
 
-def _checked(raw: dict[str, Any]) -> EvalConfig:
+def _check_numbers_and_names(raw: Mapping[str, Any]) -> None:
     for path, choices in _CHOICES.items():
-        section, key = path.split(".")
-        if raw[section][key] not in choices:
-            raise UnknownNameError(path, raw[section][key], choices)
+        if _get(raw, path) not in choices:
+            raise UnknownNameError(path, _get(raw, path), choices)
     for path, low in _WHOLE_NUMBERS.items():
-        _number(path, _get(raw, path), low, whole=True)
+        check_number(path, _get(raw, path), low, whole=True, optional=path in _OPTIONAL)
     for path in _SECONDS:
-        _number(path, _get(raw, path), 0, whole=False)
+        check_number(path, _get(raw, path), 0, whole=False)
+
+
+def _checked(raw: dict[str, Any]) -> EvalConfig:
+    _check_numbers_and_names(raw)
     if not raw["ckpt"]:
         raise UsageError(
             "expected a policy: --ckpt PATH, builtin:NAME or module:Class. "
@@ -186,90 +216,36 @@ def _checked(raw: dict[str, Any]) -> EvalConfig:
     if raw["resume"] and raw["out"] is None:
         raise UsageError("expected --out FOLDER with --resume: the run that is to be completed")
     protocol, engine = raw["protocol"], raw["engine"]
+    protocol["realtime"] = RealTimeConfig(**protocol["realtime"])
     if protocol["select"] is not None:
-        protocol["select"] = _selection_text(protocol["select"])
+        protocol["select"] = selection_text(protocol["select"])
     if engine["workers"] != "auto":
-        _number("engine.workers", engine["workers"], 0, whole=True)
-    engine["devices"] = _devices(engine["devices"])
-    _check_cluster(engine)
+        check_number("engine.workers", engine["workers"], 0, whole=True)
+    engine["devices"] = devices_of(engine["devices"])
+    check_cluster(engine)
+    for key in ("options", "observe", "actions"):
+        raw["policy"][key] = raw["policy"].get(key) or {}  # null takes away what a preset says
+    raw["policy"] = with_arguments(raw["policy"])
+    check_stages(raw["policy"])
     return EvalConfig(
         ckpt=str(raw["ckpt"]),
-        split=_split(str(raw["split"])),
+        split=split_of(str(raw["split"])),
         out=None if raw["out"] is None else str(raw["out"]),
         overwrite=bool(raw["overwrite"]),
         resume=bool(raw["resume"]),
-        shard=_shard(raw["shard"]),
+        shard=shard_of(raw["shard"]),
         seed=raw["seed"],
         sim=SimConfig(**raw["sim"]),
         protocol=ProtocolConfig(**protocol),
         engine=EngineConfig(**engine),
         policy=PolicyConfig(**raw["policy"]),
         video=VideoConfig(**{**raw["video"], "cameras": tuple(raw["video"]["cameras"])}),
-        **{key: _optional_text(raw[key]) for key in ("gate", "baseline", "expect")},
+        **{key: optional_text(raw[key]) for key in ("gate", "baseline", "expect")},
     )
 
 
-def _optional_text(value: Any) -> str | None:
-    return None if value is None else str(value)
-
-
 def _get(raw: Mapping[str, Any], path: str) -> Any:
-    section, _, key = path.rpartition(".")
-    return raw[section][key] if section else raw[key]
-
-
-def _number(name: str, value: Any, low: int, *, whole: bool) -> None:
-    if value is None and name in _OPTIONAL:
-        return
-    kinds = (int,) if whole else (int, float)
-    if isinstance(value, bool) or not isinstance(value, kinds) or value < low:
-        kind = "a whole number" if whole else "a number"
-        raise UsageError(f"expected {name} to be {kind} from {low} up; found {value!r}")
-
-
-def _devices(value: Any) -> tuple[str, ...] | None:
-    """`cpu`, or `cuda:0,cuda:1`; Hydra reads the latter as text, and a list as a list."""
-    if value is None:
-        return None
-    names = value.split(",") if isinstance(value, str) else [str(name) for name in value]
-    for name in names:
-        if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
-            raise UsageError(f"expected devices such as cpu or cuda:0,cuda:1; found {name!r}")
-    return tuple(names)
-
-
-def _check_cluster(engine: Mapping[str, Any]) -> None:
-    if engine["address"] is not None and engine["name"] != "ray":
-        raise UsageError(
-            f"engine.address={engine['address']} is the address of a Ray cluster; expected "
-            "engine=ray beside it"
-        )
-    if engine["name"] == "ray" and engine["workers"] == 0:
-        raise UsageError(
-            "expected 1 worker or more with engine=ray, found 0: to run everything in this "
-            "process, choose engine=local"
-        )
-
-
-def _shard(value: Any) -> str | None:
-    if value is None:
-        return None
-    match = re.fullmatch(r"(\d+)/(\d+)", str(value))
-    if not match or not 1 <= int(match[1]) <= int(match[2]):
-        raise UsageError(f"expected shard to be i/n with 1 <= i <= n; found {value!r}")
-    return str(value)
-
-
-def _selection_text(value: Any) -> str:
-    """`3,17,40-49` as text; Hydra reads a bare 3,17 as a sweep and a bare 3 as a number."""
-    if isinstance(value, list):
-        return ",".join(map(str, value))
-    return str(value)
-
-
-def _split(name: str) -> str:
-    """Papers write ABC->D, ABC_D and ABC-D for one thing."""
-    plain = re.sub(r"(->|→|-)", "_", name.strip()).upper().removeprefix("TASK_")
-    if plain not in SPLITS:
-        raise UnknownNameError("split", name, SPLITS)
-    return plain
+    value: Any = raw
+    for key in path.split(".") if path else ():
+        value = value[key]
+    return value

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from calvin_eval.errors import UsageError
 
 SPLITS = {"D": "D", "ABC_D": "D", "ABCD_D": "D", "A": "A", "B": "B", "C": "C"}
 """What a policy was trained on, and the scene it is evaluated in."""
@@ -16,6 +19,7 @@ SHORTHANDS = {
     "num_chains": "protocol.num_chains",
     "chains": "protocol.select",
     "assets": "sim.assets",
+    "realtime": "protocol.realtime.latency",
     "render": "sim.render",
     "revision": "sim.revision",
     "out": "out",
@@ -52,6 +56,30 @@ class SimConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RealTimeConfig:
+    """How the world goes on while the policy thinks; it waits if there is no `latency`."""
+
+    latency: int | str | None
+    hz: float
+    ask: str
+    while_waiting: str
+    stale: str
+
+    def __post_init__(self) -> None:
+        """Raise UsageError for a latency or a rate that there is not."""
+        steps = type(self.latency) is int and self.latency >= 0
+        if self.latency not in (None, "measured") and not steps:
+            raise UsageError(
+                "expected --realtime (protocol.realtime.latency) to be measured, or a number of "
+                f"steps from 0 up; found {self.latency!r}"
+            )
+        if type(self.hz) not in (int, float) or not 0 < self.hz < math.inf:
+            raise UsageError(
+                f"expected protocol.realtime.hz to be steps per second, above 0; found {self.hz!r}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ProtocolConfig:
     """How chains are run; the fields are explained in `conf/protocol/official.yaml`."""
 
@@ -65,13 +93,31 @@ class ProtocolConfig:
     world_reset: str
     execute: int | None
     leftover: str
+    realtime: RealTimeConfig
+
+    def __post_init__(self) -> None:
+        """Raise UsageError for rules that contradict each other."""
+        if self.realtime.latency is not None and self.budget != "env_steps":
+            raise UsageError(
+                f"expected protocol.budget=env_steps with --realtime, found {self.budget}: a "
+                "world that goes on counts time, not decisions"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyConfig:
-    """How the policy is loaded, and what stands between it and the simulator."""
+    """How the policy is loaded, and what stands between it and the simulator.
 
-    trust: bool
+    The fields are explained in `conf/policy/default.yaml`.
+    """
+
+    preset: str | None = None
+    source: str | None = None
+    kind: str | None = None
+    python: str | None = None
+    trust: bool = False
+    arguments: str | None = None
+    arguments_sha256: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     observe: Mapping[str, Any] = field(default_factory=dict)
     actions: Mapping[str, Any] = field(default_factory=dict)
@@ -133,11 +179,17 @@ class EvalConfig:
         return asdict(self)
 
     def decisive(self) -> dict[str, Any]:
-        """The part of it that can change a record, in JSON form."""
+        """The part of it that can change a record, in JSON form.
+
+        `protocol.realtime` is null while the world waits: its other options have no effect.
+        """
         idle = (
             "out", "overwrite", "resume", "engine", "video", "gate", "baseline", "expect",
         )  # fmt: skip
-        return {key: value for key, value in self.as_dict().items() if key not in idle}
+        decisive = {key: value for key, value in self.as_dict().items() if key not in idle}
+        if self.protocol.realtime.latency is None:
+            decisive["protocol"]["realtime"] = None
+        return decisive
 
 
 def policy_name(ckpt: str) -> str:

@@ -9,14 +9,17 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
+from calvin_eval.capacity import worker_room
 from calvin_eval.config import EvalConfig
 from calvin_eval.errors import UsageError
+from calvin_eval.presets import check_kind
 from calvin_eval.results.conclude import OfficialHashes
 from calvin_eval.results.provenance import provenance
 from calvin_eval.rollouts.batching import BatchRules
 from calvin_eval.rollouts.chain import Rules
 from calvin_eval.rollouts.hosts import FixedPolicy, PolicyHost
 from calvin_eval.rollouts.ray_cluster import cluster_resources, connect
+from calvin_eval.rollouts.realtime import RealTime
 from calvin_eval.rollouts.service import PolicySpec
 from calvin_eval.rollouts.worker import Assignment, PolicyLink, SimulatorSpec
 from calvin_eval.sim.chains import OFFICIAL_SHA256, Chain, ChainList, load_chains, select
@@ -25,9 +28,6 @@ from calvin_eval.sim.instructions import InstructionSet, load_instructions
 from calvin_eval.sim.packs import AssetPack, CameraSpec, load_pack
 from calvin_eval.sim.render import RenderInfo, resolve_backend
 from calvin_eval.wrappers.policy import Requirements
-
-_WORKER_BYTES = 500e6
-"""What `--workers auto` sets aside per worker; measured: 150 MB, 440 MB with EGL in software."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +46,10 @@ class PolicyInUse:
     metadata: Mapping[str, Any]
     requirements: Requirements
     max_sessions: int | None
+
+    def report(self) -> list[Mapping[str, Any]]:
+        """What its instances say of the run, as far as they do."""
+        return [entry for host in self.hosts for entry in host.report()]
 
     def close(self) -> None:
         """End its processes."""
@@ -120,6 +124,9 @@ class Plan:
                 world_reset=protocol.world_reset,  # type: ignore[arg-type]
                 execute=protocol.execute,
                 leftover=protocol.leftover,  # type: ignore[arg-type]
+                realtime=None
+                if protocol.realtime.latency is None
+                else RealTime(**asdict(protocol.realtime)),
             ),
         )
 
@@ -173,19 +180,31 @@ def set_stage(config: EvalConfig) -> Stage:
     )
 
 
-def open_policy(config: EvalConfig) -> PolicyInUse:
-    """Load the policy that `--ckpt` names, into processes of its own unless it is a light one."""
-    from calvin_eval.wrappers.loaders import is_light
-
-    spec = PolicySpec(
+def policy_spec(config: EvalConfig) -> PolicySpec:
+    """The policy that `--ckpt` names with its stages, to be loaded wherever it is needed."""
+    check_kind(config)
+    return PolicySpec(
         ckpt=config.ckpt,
         trust=config.policy.trust,
         seed=config.seed,
         options=dict(config.policy.options),
         observe=dict(config.policy.observe),
         actions=dict(config.policy.actions),
+        python=config.policy.python,
     )
+
+
+def open_policy(config: EvalConfig) -> PolicyInUse:
+    """Load the policy that `--ckpt` names, into processes of its own unless it is a light one."""
+    from calvin_eval.wrappers.loaders import is_light
+
+    spec = policy_spec(config)
     on_ray = config.engine.name == "ray"
+    if spec.python and (on_ray or config.engine.workers == 0):
+        raise UsageError(
+            "policy.python starts a process on this machine: expected engine=local and one worker "
+            "or more."
+        )
     if on_ray:
         connect(config.engine.address)
     if is_light(config.ckpt) or config.engine.workers == 0:
@@ -242,8 +261,7 @@ def choose_workers(plan: Plan) -> int:
         return len(plan.policy.hosts)  # more would mean more instances of a heavy model
     if plan.config.engine.name == "ray":
         return max(1, min(cluster_resources("CPU"), len(plan.stage.chains)))
-    room = int(_free_memory() // _WORKER_BYTES)
-    return max(1, min(_cores(), room, len(plan.stage.chains)))
+    return max(1, min(worker_room(), len(plan.stage.chains)))
 
 
 def _on_nodes(spec: PolicySpec, metadata: Mapping[str, Any]) -> PolicySpec:
@@ -256,20 +274,6 @@ def _ray_policy_host() -> type[PolicyHost]:
     from calvin_eval.rollouts.ray_hosts import RayPolicyHost
 
     return RayPolicyHost
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _free_memory() -> float:
-    """Bytes; plenty where the system does not say."""
-    try:
-        return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (ValueError, OSError):
-        return 1e12
 
 
 def official_hashes() -> OfficialHashes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from calvin_eval.checking import HEADER_KEY, ActionWatch
 from calvin_eval.results.journal import Journal
 from calvin_eval.results.profile import Profile
 from calvin_eval.results.schema import ChainRecord
@@ -12,6 +13,7 @@ from calvin_eval.results.sequential import SequentialGate
 from calvin_eval.results.store import RunFolder
 from calvin_eval.rollouts.chain import Outcome
 from calvin_eval.rollouts.video_pool import VideoPool
+from calvin_eval.wrappers.check import Finding
 
 
 class Display(Protocol):
@@ -46,12 +48,15 @@ class Recorder:
         *,
         videos: VideoPool | None = None,
         gate: SequentialGate | None = None,
+        watch: ActionWatch | None = None,
     ) -> None:
         self._folder = folder
         self._journal = journal
         self._display = display
         self._videos = videos
         self._gate = gate
+        self._watch = watch
+        self._told: set[str] = set()
         self.profile = Profile()
         self.note = display.note
 
@@ -70,8 +75,24 @@ class Recorder:
         self._folder.write_actions(outcome.record.chain, outcome.actions)
         self._journal.append(outcome.record)
         self.profile.add(worker, outcome.seconds, inference)
+        if outcome.waits:
+            waits = [(subtask.latencies, subtask.waited) for subtask in outcome.waits]
+            self.profile.wait(outcome.record.chain, waits)
         self._display.record(worker, outcome.record, self.profile.shares())
         if self._videos is not None:
             self._videos.submit(outcome.record)
         if self._gate is not None and not self.done and self._gate.add(outcome.record):
             self.note(f"{self._gate.decision}; stopping after the chains in progress")
+        if self._watch is not None:
+            self._tell(self._watch.add(outcome))
+
+    def _tell(self, findings: Sequence[Finding] | None) -> None:
+        """Say once what is suspicious about the actions, and keep it in the header."""
+        if findings is None or self._watch is None:
+            return
+        for finding in findings:
+            if finding.code not in self._told:
+                self.note(f"actions: {finding}")
+        self._told |= {finding.code for finding in findings}
+        stored = {"actions": self._watch.actions, "findings": [str(f) for f in findings]}
+        self._folder.update_header(**{HEADER_KEY: stored})

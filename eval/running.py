@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from calvin_eval.checking import ActionWatch
 from calvin_eval.cli_gate import exit_code, report
 from calvin_eval.config import EvalConfig, policy_name
 from calvin_eval.errors import UsageError
@@ -23,6 +24,7 @@ from calvin_eval.prepare import (
     set_stage,
     utc_now,
 )
+from calvin_eval.presets import describe_rules
 from calvin_eval.recorder import Display, Recorder
 from calvin_eval.results.card import Card, CardCheck, check_card, read_card
 from calvin_eval.results.conclude import conclude
@@ -138,7 +140,8 @@ def run_plan(plan: Plan, engine: Any, display: Display) -> Run:
     videos = _make_videos(plan, folder, display)
     status, check = "error", None
     with folder.journal() as journal, contextlib.closing(videos or contextlib.ExitStack()):
-        recorder = Recorder(folder, journal, display, videos=videos, gate=gate)
+        watch = ActionWatch(plan.policy.metadata)
+        recorder = Recorder(folder, journal, display, videos=videos, gate=gate, watch=watch)
         if gate is not None:
             for record in done.values():
                 gate.add(record)
@@ -257,12 +260,21 @@ def _introduce(plan: Plan, folder: RunFolder, display: Display) -> None:
     parts = (render.backend, render.renderer, render.version)
     drawn = ", ".join(filter(None, parts)) if plan.policy.requirements.cameras else ""
     display.note(f"renderer: {drawn or 'none (the policy needs no images)'}")
+    if plan.config.protocol.realtime.latency == "measured":
+        many = choose_workers(plan) > 1
+        hint = "; --workers 1 --max-batch 1 measures what one robot would wait" if many else ""
+        display.note(f"real time: as measured, so no second run need give the same{hint}")
+    if rules := describe_rules(plan.header(), official_hashes()):
+        display.note(rules)
     display.note(f"writing to {short_path(folder.path)}")
 
 
 def _conclude(plan: Plan, folder: RunFolder, profile: Profile, wall: float) -> Run:
     result = conclude(folder, official_hashes())
-    folder.write_json("profile.json", profile.to_json(wall, plan.render.backend))
+    times = profile.to_json(wall, plan.render.backend)
+    if said := plan.policy.report():
+        times["policy"] = said
+    folder.write_json("profile.json", times)
     write_reports(folder, official=official_hashes())
     return Run(
         folder=folder.path,

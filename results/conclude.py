@@ -97,7 +97,7 @@ def facts_from_header(
         official_instructions_hash=official.instructions,
         instruction_text=_instruction_text(header),
         step_budget=f"{_get(protocol, 'steps')} {_get(protocol, 'budget')}",
-        policy_reset=_get(protocol, "policy_reset"),
+        policy_reset=_policy_reset(header),
         world_reset=_get(protocol, "world_reset") if fresh else "run, and not deterministic",
         leftover=_get(protocol, "leftover"),
         realtime=_world_while_thinking(protocol.get("realtime")),
@@ -120,6 +120,15 @@ def stated_departures(header: Mapping[str, Any], official: OfficialHashes) -> tu
     """
     nothing_yet = summarize((), len(_get(header, "chains", "planned")))
     return departures(facts_from_header(header, nothing_yet, official))
+
+
+def _policy_reset(header: Mapping[str, Any]) -> str:
+    """When the policy forgets; a server's client may keep resets from it."""
+    policy = _get(header, "policy")
+    if policy.get("protocol") == "vla_eval" and policy.get("options", {}).get("reset") == "chain":
+        return "chain"
+    reset: str = _get(header, "config", "protocol", "policy_reset")
+    return reset
 
 
 def _instruction_text(header: Mapping[str, Any]) -> str:

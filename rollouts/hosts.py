@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from calvin_eval.errors import CalvinEvalError, CheckpointError
 from calvin_eval.rollouts.batching import BatchRules
 from calvin_eval.rollouts.processes import Child
-from calvin_eval.rollouts.service import PolicySpec, ServiceReady, ServiceSetup
+from calvin_eval.rollouts.service import BUSY, REPORT, PolicySpec, ServiceReady, ServiceSetup
 from calvin_eval.rollouts.worker import PolicyLink
 
 _ANSWER_SECONDS = 10.0
@@ -37,7 +38,15 @@ class PolicyHost:
         self._start()
 
     def _start(self) -> None:
-        self._child = Child("calvin_eval.rollouts.service", self._environment)
+        python = self._setup.policy.python
+        python = python and os.path.expanduser(python)
+        try:
+            self._child = Child("calvin_eval.rollouts.service", self._environment, python)
+        except OSError as error:
+            raise CheckpointError(
+                f"policy.python={python}: it cannot be run ({error.strerror}): expected the Python "
+                "of an environment with calvin-eval."
+            ) from error
         line = self._child.connection
         try:
             line.send(self._setup)
@@ -65,14 +74,21 @@ class PolicyHost:
 
     def hangs(self, seconds: float) -> bool:
         """Whether the policy has been at one batch for that long, or does not answer at all."""
+        busy = self._ask(BUSY)
+        return busy is None or busy >= seconds
+
+    def report(self) -> list[Mapping[str, Any]]:
+        """What the policy says of the run so far; nothing if it does not answer."""
+        return self._ask(REPORT) or []
+
+    def _ask(self, question: str) -> Any:
         try:
-            self._child.connection.send("busy?")
+            self._child.connection.send(question)
             if not self._child.connection.poll(_ANSWER_SECONDS):
-                return True
-            busy: float = self._child.connection.recv()
+                return None
+            return self._child.connection.recv()
         except (EOFError, OSError):
-            return True
-        return busy >= seconds
+            return None
 
     def replace(self) -> str:
         """End the process, dead or stuck, and start another; returns how the old one ended."""
@@ -105,6 +121,10 @@ class FixedPolicy:
     def replace(self) -> str:
         """Nothing to replace."""
         return "the policy's process is the caller's own"
+
+    def report(self) -> list[Mapping[str, Any]]:
+        """Nothing: the policy is elsewhere."""
+        return []
 
     def close(self) -> None:
         """Nothing to end."""

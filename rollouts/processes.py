@@ -30,19 +30,25 @@ class Child:
     Args:
         module: whose `main` is run; it calls `join_parent` first.
         environment: variables that the child gets beside ours.
+        python: interpreter that runs it, with calvin-eval installed; ours if None.
 
     Attributes:
         connection: sends and receives pickled objects; end of file means that the child is gone.
     """
 
-    def __init__(self, module: str, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        module: str,
+        environment: Mapping[str, str] | None = None,
+        python: str | None = None,
+    ) -> None:
         ours, theirs = socket.socketpair()
         # Not `-m module`: messages are made of the importable module's classes, not of __main__'s.
         code = f"from {module} import main; main()"
         self._output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `kill`
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", code, str(theirs.fileno()), str(os.getpid())],
+                [python or sys.executable, "-c", code, str(theirs.fileno()), str(os.getpid())],
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,

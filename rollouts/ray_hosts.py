@@ -145,6 +145,15 @@ class RayPolicyHost(PolicyHost):
         except RayError:
             return True
 
+    def report(self) -> list[Mapping[str, Any]]:
+        """What the policy says of the run so far; nothing if it does not answer."""
+        try:
+            actor = cast(_ActorProcess, self._child).actor
+            found: list[Mapping[str, Any]] = ray.get(actor.report.remote(), timeout=_ANSWER_SECONDS)
+        except RayError:
+            return []
+        return found
+
     def forget(self, client: str) -> None:
         """A worker is gone."""
         cast(_ActorProcess, self._child).actor.forget.remote(client)

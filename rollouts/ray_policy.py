@@ -102,6 +102,12 @@ class PolicyActor:
         """How long the policy has been at the present call; 0 between calls."""
         return self._batcher.busy_seconds
 
+    async def report(self) -> list[Mapping[str, Any]]:
+        """What the policy's instances say of the run, as far as they do."""
+        used = (client.policy for client in self._clients.values())
+        found: dict[int, Any] = {id(p): p for p in (*used, *self._free, self._shared)}
+        return [policy.report() for policy in found.values() if hasattr(policy, "report")]
+
     async def act(self, client: str, request: bytes) -> bytes:
         """Pickled: the answer to a pickled (request, reset), or the policy's traceback.
 

@@ -24,12 +24,18 @@ from calvin_eval.rollouts.batching import Answer, Batcher, BatchRules
 from calvin_eval.rollouts.chain import PolicyLostError, RemotePolicyError
 from calvin_eval.wrappers.policy import Chunk, Policy, Request, Requirements
 
+BUSY, REPORT = "busy?", "report?"
+"""What a parent may ask."""
+
 _BACKLOG = 128
 
 
 @dataclass(frozen=True, kw_only=True)
 class PolicySpec:
-    """A policy as `--ckpt` names it, to be loaded wherever it is needed."""
+    """A policy as `--ckpt` names it, to be loaded wherever it is needed.
+
+    `python` is the interpreter of the process that `PolicyHost` starts for it; ours if None.
+    """
 
     ckpt: str
     trust: bool
@@ -37,6 +43,7 @@ class PolicySpec:
     options: Mapping[str, Any]
     observe: Mapping[str, Any] = field(default_factory=dict)
     actions: Mapping[str, Any] = field(default_factory=dict)
+    python: str | None = None
 
     def load(self) -> Any:
         """A `LoadedPolicy`."""
@@ -88,6 +95,7 @@ class PolicyService:
     ) -> None:
         self._shared = getattr(policy, "max_sessions", None) is None
         self._policy = policy
+        self._instances = [policy]
         self._free = [policy]
         self._make = make
         self._lock = threading.Lock()
@@ -101,6 +109,10 @@ class PolicyService:
     def busy_seconds(self) -> float:
         """How long the policy has been at the present call; 0 between calls."""
         return self._batcher.busy_seconds
+
+    def report(self) -> list[Mapping[str, Any]]:
+        """What the policy's instances say of the run, as far as they do."""
+        return [policy.report() for policy in self._instances if hasattr(policy, "report")]
 
     def close(self) -> None:
         """Stop accepting and answering."""
@@ -151,7 +163,8 @@ class PolicyService:
                     "expected one worker for a policy object that serves one chain at a time; "
                     "found more. Run it with workers=1, or name its class by --ckpt."
                 )
-            return self._make()
+            self._instances.append(self._make())
+            return self._instances[-1]
 
     def _give_back(self, policy: Policy) -> None:
         if not self._shared:
@@ -231,7 +244,7 @@ def main() -> None:
     )
     with contextlib.suppress(EOFError, OSError):
         while True:  # until the parent closes the line
-            line.recv()
-            line.send(service.busy_seconds)
+            question = line.recv()
+            line.send(service.report() if question == REPORT else service.busy_seconds)
     shutil.rmtree(os.path.dirname(service.address), ignore_errors=True)
     os._exit(0)  # without waiting for a batch that nobody reads

@@ -78,7 +78,8 @@ class Policy(Protocol):
     """What the rollout engine talks to.
 
     A policy that can serve only so many chains at once has an attribute `max_sessions`; the
-    engine then makes further instances of it, or gives it fewer workers.
+    engine then makes further instances of it, or gives it fewer workers. One that has something
+    to say at the end of a run has a method `report` that returns a mapping which JSON can hold.
     """
 
     requirements: Requirements

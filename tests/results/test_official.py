@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from calvin_eval.results.official import ProtocolFacts, official_verdict
+from calvin_eval.results.official import ProtocolFacts, departures, official_verdict
 
 FACTS = ProtocolFacts(
     pack_fingerprint="f1",
@@ -18,10 +18,12 @@ FACTS = ProtocolFacts(
     errors=0,
     instructions_hash="i1",
     official_instructions_hash="i1",
+    instruction_text="as written",
     step_budget="360 env_steps",
     policy_reset="subtask",
     world_reset="chain",
     leftover="drop",
+    realtime="waits",
     scene="D",
     renderer="egl",
     needs_images=True,
@@ -56,6 +58,14 @@ def test_the_official_protocol_is_official() -> None:
             "Budget per subtask: expected 360 env_steps, found 360 decisions.",
         ),
         ({"policy_reset": "chain"}, "Reset of the policy per: expected subtask, found chain."),
+        (
+            {"realtime": "goes on, latency 3 steps"},
+            "World while the policy thinks: expected waits, found goes on, latency 3 steps.",
+        ),
+        (
+            {"instruction_text": "rewritten by observe.instruction"},
+            "Instructions: expected as written, found rewritten by observe.instruction.",
+        ),
         ({"leftover": "keep"}, "Leftover actions of a subtask: expected drop, found keep."),
         ({"scene": "A"}, "Scene: expected D, found A."),
         ({"world_reset": "subtask"}, "Fresh world per: expected chain, found subtask."),
@@ -87,3 +97,18 @@ def test_an_unknown_fingerprint_is_not_official_even_if_nothing_was_expected() -
 def test_all_reasons_are_given() -> None:
     facts = replace(FACTS, completed=40, planned=50, errors=10, scene="B", renderer="tiny")
     assert len(official_verdict(facts).reasons) == 5
+
+
+def test_departures_are_about_rules_and_not_about_chains_or_assets() -> None:
+    assert departures(FACTS) == ()
+    elsewhere: dict[str, Any] = {
+        "pack_fingerprint": "f2", "chain_list_hash": "c2", "planned": 20, "completed": 0,
+        "errors": 3, "scene": "A", "renderer": "tiny", "instructions_hash": "i2",
+    }  # fmt: skip
+    assert departures(replace(FACTS, **elsewhere)) == ()
+    rules: dict[str, Any] = {
+        "step_budget": "720 env_steps", "policy_reset": "chain", "leftover": "keep",
+        "world_reset": "subtask", "image_sizes": "static 224x224", "privileged": True,
+        "instruction_text": "rewritten", "realtime": "goes on", "revision": "head",
+    }  # fmt: skip
+    assert len(departures(replace(FACTS, **rules))) == len(rules)

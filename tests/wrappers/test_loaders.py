@@ -97,8 +97,8 @@ class TestRecognition:
     @pytest.mark.parametrize(
         ("ckpt", "message"),
         [
-            ("ws://localhost:8000", "ws:// are not supported in this version"),
-            ("https://example.org/policy.pt", "https:// are not supported"),
+            ("ws://localhost:port", "expected ws://HOST:PORT"),
+            ("https://example.org/policy.pt", "expected ws://HOST:PORT"),
             ("no/such/policy.pt", "no such file or policy: 'no/such/policy.pt'"),
             ("policy.pt", "no such file or policy"),
             ("", "no such file or policy"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -12,20 +12,24 @@ from typing import Any, TypeAlias
 from calvin_eval.errors import CheckpointError
 from calvin_eval.wrappers.loaders.base import LoadedPolicy, Source
 from calvin_eval.wrappers.loaders.builtin import PREFIX, load_builtin, load_recording
+from calvin_eval.wrappers.loaders.declared import Stages, arrange, declared, kind_of
 from calvin_eval.wrappers.loaders.detect import RECOGNISED, detect
 from calvin_eval.wrappers.loaders.python_class import is_class_spec, load_class
 from calvin_eval.wrappers.loaders.torch_file import load_export, load_torchscript
 from calvin_eval.wrappers.loaders.weights import load_pickle, load_safetensors
 from calvin_eval.wrappers.pipeline import Pipeline
-from calvin_eval.wrappers.stages import (
-    ACTION_STAGES,
-    OBSERVATION_STAGES,
-    Overlay,
-    build_stages,
-    overlay,
-)
+from calvin_eval.wrappers.stages import Overlay
 
-__all__ = ["LoadedPolicy", "is_light", "resolve"]
+__all__ = [
+    "LoadedPolicy",
+    "Stages",
+    "arrange",
+    "declared",
+    "is_light",
+    "kind_of",
+    "resolve",
+    "wrap",
+]
 
 Loader: TypeAlias = "Callable[[Source], LoadedPolicy]"
 
@@ -41,6 +45,9 @@ FILES: Mapping[str, Loader | str] = {
 """The loader of every kind that `detect` tells apart; `module:function` where importing it costs
 much, or where it lies in a folder that imports this one."""
 
+SERVERS = "calvin_eval.wrappers.servers.loading:load"
+"""The loader of servers' addresses."""
+
 
 def resolve(
     ckpt: str,
@@ -53,7 +60,7 @@ def resolve(
 ) -> LoadedPolicy:
     """Recognise a checkpoint, load it, and put the stages of its pipeline around it.
 
-    In this order: `builtin:NAME`; a server's address (not supported yet); an existing path, by
+    In this order: `builtin:NAME`; a server's address; an existing path, by
     its content; `module:Class` or `file.py:Class`.
 
     Args:
@@ -71,24 +78,20 @@ def resolve(
         UsageError: a name or an option that does not exist.
     """
     source = Source(ckpt=ckpt, options=dict(options or {}), trust=trust, seed=seed)
-    return _piped(_load(source), observe or {}, actions or {})
+    own = declared(source)
+    if own is not None:  # a misspelt stage must not cost the loading of a large model
+        arrange(own, observe or {}, actions or {})
+    return wrap(_load(source), observe or {}, actions or {})
 
 
-def _piped(loaded: LoadedPolicy, observe: Overlay, actions: Overlay) -> LoadedPolicy:
+def wrap(loaded: LoadedPolicy, observe: Overlay, actions: Overlay) -> LoadedPolicy:
     """The policy between its stages, which the metadata lists in execution order."""
-    seen, done = overlay(loaded.observe, observe), overlay(loaded.actions, actions)
-    if not seen and not done:
+    stages = arrange((loaded.observe, loaded.actions), observe, actions)
+    if not stages.names:
         return loaded
-    pipeline = Pipeline(
-        loaded.policy,
-        observe=build_stages(seen, OBSERVATION_STAGES, "policy.observe"),
-        actions=build_stages(done, ACTION_STAGES, "policy.actions"),
-    )
-    stages = {
-        "observe": {label: asdict(stage) for label, stage in pipeline.observe.items()},  # type: ignore[call-overload]
-        "actions": {label: asdict(stage) for label, stage in pipeline.actions.items()},  # type: ignore[call-overload]
-    }
-    return replace(loaded, policy=pipeline, metadata={**loaded.metadata, "stages": stages})
+    pipeline = Pipeline(loaded.policy, observe=stages.observe, actions=stages.actions)
+    metadata = {**loaded.metadata, "stages": stages.as_dict()}
+    return replace(loaded, policy=pipeline, metadata=metadata)
 
 
 def _load(source: Source) -> LoadedPolicy:
@@ -96,11 +99,7 @@ def _load(source: Source) -> LoadedPolicy:
     if ckpt.startswith(PREFIX):
         return load_builtin(source)
     if re.match(r"\w+://", ckpt):
-        scheme = ckpt.partition(":")[0]
-        raise CheckpointError(
-            f"{ckpt}: policies behind {scheme}:// are not supported in this version: expected "
-            f"{RECOGNISED}."
-        )
+        return _loader(SERVERS)(source)
     if ckpt and source.path.exists():
         return _loader(FILES[detect(source.path)])(source)
     if is_class_spec(ckpt):

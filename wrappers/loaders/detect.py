@@ -11,8 +11,9 @@ from calvin_eval.wrappers.builtin.replay import ACTIONS_KEY
 from calvin_eval.wrappers.loaders.folders import folder_kind
 
 RECOGNISED = (
-    "a TorchScript file, a torch.export archive (.pt2), recorded actions (.npz), builtin:NAME, "
-    "or a class as module:Class or file.py:Class"
+    "a TorchScript file, a torch.export archive (.pt2), a folder of RoboVLMs or LeRobot, recorded "
+    "actions (.npz), builtin:NAME, a server as ws://HOST:PORT, or a class as module:Class or "
+    "file.py:Class"
 )
 
 

@@ -147,8 +147,8 @@ def _check_arguments(factory: Callable[..., Any], source: Source) -> None:
         signature.bind(**source.options)
     except TypeError as error:
         raise UsageError(
-            f"{source.ckpt}: {error}: expected policy.options.NAME=VALUE for the keyword arguments "
-            f"of {signature}."
+            f"{source.ckpt}: {error}: expected policy.options.NAME=VALUE, or a YAML file as "
+            f"policy.arguments=FILE, for the keyword arguments of {signature}."
         ) from error
 
 

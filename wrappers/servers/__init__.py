@@ -1,1 +1,1 @@
-"""Policies behind a socket: other people's servers as policies, and ours for theirs."""
+"""Policies behind a network address: openpi's protocol, vla-eval's, and our own."""

@@ -1,0 +1,389 @@
+"""openpi's protocol: what is sent, what is accepted, and what comes of a server's faults."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from wire_servers import OpenpiServer, WireServer, cut, free_port, pack, unpack
+
+from calvin_eval.errors import CheckpointError, PolicyError, UnknownNameError, UsageError
+from calvin_eval.wrappers.loaders import LoadedPolicy, resolve
+from calvin_eval.wrappers.testing import check_policy, fake_request
+
+QUICK: dict[str, Any] = {
+    "protocol": "openpi",
+    "timeout": 0.5,
+    "first_timeout": 1.0,
+    "connect_timeout": 2.0,
+    "retries": 2,
+    "backoff": 0.02,
+}
+CHUNK = np.linspace(-1, 1, 70, dtype=np.float32).reshape(10, 7)
+
+
+def chunk(obs: dict[str, Any]) -> dict[str, Any]:
+    return {"actions": CHUNK, "state": obs.get("observation/state")}
+
+
+def connect(server: WireServer, **options: Any) -> LoadedPolicy:
+    return resolve(server.address, options={**QUICK, **options})
+
+
+def ask(loaded: LoadedPolicy, *sessions: int, position: int = 0, step: int = 0) -> Any:
+    requests = [
+        fake_request(loaded.policy.requirements, session, position, step)
+        for session in sessions or (0,)
+    ]
+    return loaded.policy.act(requests)
+
+
+def report(loaded: LoadedPolicy) -> dict[str, Any]:
+    found: dict[str, Any] = loaded.policy.report()  # type: ignore[attr-defined]
+    return found
+
+
+def test_what_a_libero_configuration_is_sent() -> None:
+    with OpenpiServer(chunk) as server:
+        loaded = connect(server)
+        request = fake_request(loaded.policy.requirements)
+        loaded.policy.act([request])
+    sent = server.requests[0]
+    assert set(sent) == {
+        "observation/image", "observation/wrist_image", "observation/state", "prompt"
+    }  # fmt: skip
+    assert sent["observation/image"].shape == sent["observation/wrist_image"].shape == (224, 224, 3)
+    assert sent["observation/image"].dtype == np.uint8
+    expected = np.r_[request.obs["robot_obs"][:7], request.obs["robot_obs"][14]]
+    np.testing.assert_array_equal(sent["observation/state"], expected.astype(np.float32))
+    assert sent["prompt"] == request.instruction
+
+
+def test_keys_sizes_and_state_are_configuration() -> None:
+    keys = {"static": "image", "gripper": None, "state": "state"}
+    with OpenpiServer(chunk) as server:
+        loaded = resolve(
+            server.address,
+            options={**QUICK, "keys": keys},
+            observe={"images": None, "proprioception": {"fields": "all"}},
+        )
+        ask(loaded)
+    assert loaded.policy.requirements.rgb == ("static",)
+    assert {k: np.shape(v) for k, v in server.requests[0].items()} == {
+        "image": (200, 200, 3), "state": (15,), "prompt": ()
+    }  # fmt: skip
+
+
+def test_a_state_that_no_stage_makes_is_asked_for() -> None:
+    with OpenpiServer(chunk) as server:
+        loaded = resolve(server.address, options=QUICK, observe={"proprioception": None})
+        with pytest.raises(PolicyError, match=r"policy\.options\.keys\.state=null"):
+            ask(loaded)
+    assert not server.requests
+
+
+def test_a_chunk_is_returned_whole_with_the_gripper_as_a_command() -> None:
+    with OpenpiServer(chunk) as server:
+        loaded = connect(server)
+        (actions,) = ask(loaded)
+        check_policy(loaded.policy)
+    np.testing.assert_array_equal(actions[:, :6], CHUNK[:, :6])
+    assert actions[:, 6].tolist() == [1.0 if value > 0 else -1.0 for value in CHUNK[:, 6]]
+
+
+def test_metadata_and_stages_are_stored_and_the_key_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POLICY_KEY", "s3cret")
+    metadata = {"reset_pose": np.array([0.5, 1]), "name": "pi0", "n": np.int64(3)}
+    with OpenpiServer(chunk, metadata) as server:
+        loaded = connect(server, token_env="POLICY_KEY")
+        ask(loaded)
+        assert {headers["Authorization"] for headers in server.headers} == {"Api-Key s3cret"}
+    stored = json.dumps(loaded.metadata, allow_nan=False)
+    assert loaded.metadata["server"] == {"reset_pose": [0.5, 1.0], "name": "pi0", "n": 3}
+    assert loaded.metadata["protocol"] == "openpi"
+    assert loaded.metadata["stages"]["observe"]["images"]["size"] == 224
+    assert "s3cret" not in stored + loaded.description
+
+
+def test_auto_recognises_the_one_who_speaks_first() -> None:
+    with OpenpiServer(chunk) as server:
+        loaded = connect(server, protocol="auto")
+        assert loaded.metadata["protocol"] == "openpi"
+        assert ask(loaded)[0].shape == (10, 7)
+
+
+def test_sessions_share_a_connection_and_requests_go_out_side_by_side() -> None:
+    together = threading.Barrier(3, timeout=5)
+
+    def infer(obs: dict[str, Any]) -> dict[str, Any]:
+        return {"actions": np.full((1, 7), len(obs["prompt"]), np.float32)}
+
+    with OpenpiServer(infer) as server:
+        loaded = connect(server)
+        before = len(server.connections)
+        for step in range(3):
+            assert len(ask(loaded, 0, 1, 2, 3, step=step)) == 4
+        assert len(server.connections) == before + 1
+
+    def converse(connection: Any) -> None:
+        connection.send(pack({}))
+        for _ in connection:
+            together.wait()  # until three requests are under way
+            connection.send(pack(chunk({})))
+
+    with WireServer(converse) as side_by_side:
+        loaded = connect(side_by_side, connections=3)
+        assert len(ask(loaded, 0, 1, 2)) == 3
+        assert report(loaded)["connections"] == 3
+
+
+def test_latency_is_reported() -> None:
+    def infer(obs: dict[str, Any]) -> dict[str, Any]:
+        time.sleep(0.02)
+        return chunk(obs)
+
+    with OpenpiServer(infer) as server:
+        loaded = connect(server)
+        for step in range(5):
+            ask(loaded, step=step)
+    found = report(loaded)
+    assert (found["calls"], found["connections"], found["reconnects"]) == (5, 1, 0)
+    assert 20 <= found["server_infer_ms"]["median"] <= found["round_trip_ms"]["median"]
+    assert found["round_trip_ms"]["p95"] <= found["round_trip_ms"]["max"]
+    json.dumps(found)
+
+
+def test_a_server_that_was_started_anew_is_found_again() -> None:
+    with OpenpiServer(chunk, {"name": "pi0"}) as first:
+        loaded = connect(first, retries=6)
+        ask(loaded)
+    with OpenpiServer(chunk, {"name": "pi0"}, first.port) as second:
+        assert ask(loaded, step=1)[0].shape == (10, 7)
+        assert len(second.requests) == 1
+    assert report(loaded)["reconnects"] == 1
+
+
+def test_a_server_that_is_started_late_is_waited_for() -> None:
+    port = free_port()
+    started: list[OpenpiServer] = []
+    timer = threading.Timer(0.2, lambda: started.append(OpenpiServer(chunk, port=port)))
+    timer.start()
+    try:
+        loaded = resolve(f"ws://127.0.0.1:{port}", options={**QUICK, "retries": 8})
+        assert ask(loaded)[0].shape == (10, 7)
+    finally:
+        timer.join()
+        started[0].stop()
+
+
+def test_another_policy_in_the_middle_of_a_run_is_refused() -> None:
+    with OpenpiServer(chunk, {"name": "pi0", "step": 1}) as first:
+        loaded = connect(first)
+        ask(loaded)
+    with (
+        OpenpiServer(chunk, {"name": "pi0", "step": 2}, first.port),
+        pytest.raises(PolicyError, match=r"another policy .* in step"),
+    ):
+        ask(loaded, step=1)
+
+
+def test_a_server_that_is_gone_is_an_error_after_the_retries() -> None:
+    with OpenpiServer(chunk) as server:
+        loaded = connect(server)
+        ask(loaded)
+    began = time.monotonic()
+    with pytest.raises(PolicyError, match=r"nobody answers|connection broke"):
+        ask(loaded, step=1)
+    assert time.monotonic() - began < 2
+    with pytest.raises(CheckpointError, match="nobody answers there"):
+        connect(server)
+
+
+def dies(when: str) -> Callable[[Any], None]:
+    """A conversation that breaks off once, on the first request of all."""
+    seen = threading.Event()
+
+    def converse(connection: Any) -> None:
+        connection.send(pack({}))
+        for message in connection:
+            if not seen.is_set():
+                seen.set()
+                if when == "in the middle of a reply":
+                    connection.socket.sendall(b"\x82\x7e\x10\x00abc")  # 3 bytes of 4096
+                elif when == "with a goodbye":
+                    connection.close(1012)
+                cut(connection)
+                return
+            connection.send(pack(chunk(unpack(message))))
+
+    return converse
+
+
+@pytest.mark.parametrize("when", ["before a reply", "in the middle of a reply", "with a goodbye"])
+def test_a_connection_that_breaks_is_renewed_and_the_request_repeated(when: str) -> None:
+    with WireServer(dies(when)) as server:
+        loaded = connect(server)
+        assert ask(loaded)[0].shape == (10, 7)
+    assert report(loaded)["reconnects"] == 1
+
+
+def test_a_traceback_is_evidence_and_is_not_asked_for_twice() -> None:
+    def infer(obs: dict[str, Any]) -> dict[str, Any]:
+        if len(server.requests) == 1:
+            raise ValueError("out of memory on the GPU")
+        return chunk(obs)
+
+    with OpenpiServer(infer) as server:
+        loaded = connect(server)
+        with pytest.raises(PolicyError, match="out of memory on the GPU"):
+            ask(loaded)
+        assert len(server.requests) == 1
+        assert ask(loaded, step=1)[0].shape == (10, 7)  # on a new connection
+    assert (report(loaded)["errors"], report(loaded)["reconnects"]) == (1, 1)
+
+
+def test_a_slow_server_is_an_error_and_its_late_reply_is_not_taken_for_another() -> None:
+    def infer(obs: dict[str, Any]) -> dict[str, Any]:
+        number = len(server.requests)
+        time.sleep({1: 0.6, 2: 0.4}.get(number, 0))
+        return {"actions": np.full((1, 7), number, np.float32)}
+
+    with OpenpiServer(infer) as server:
+        loaded = connect(server, timeout=0.2, first_timeout=0.9)
+        assert ask(loaded)[0][0, 0] == 1  # the first answer may take longer
+        with pytest.raises(PolicyError, match=r"no answer within 0\.2 s.*timeout"):
+            ask(loaded, step=1)
+        assert ask(loaded, step=2)[0][0, 0] == 3
+    assert report(loaded)["timeouts"] == 1
+
+
+@pytest.mark.parametrize(
+    ("reply", "message"),
+    [
+        (b"\xc1garbage", "msgpack"),
+        (pack([1, 2]), "a map"),
+        (pack({"action": CHUNK}), "found the keys action"),
+        (pack({}), r"found the keys \(none\)"),
+        (pack({"actions": np.full((2, 7), np.nan)}), "finite"),
+        (pack({"actions": np.full((1, 7), np.inf, np.float32)}), "finite"),
+        (pack({"actions": np.zeros((2, 3, 7))}), r"shape \(2, 3, 7\)"),
+        (pack({"actions": np.zeros((0, 7))}), r"shape \(0, 7\)"),
+        (pack({"actions": "left"}), "numbers"),
+        (pack({"actions": [[1, 2], [3]]}), "numbers"),
+        (pack({"actions": None}), "numbers"),
+        (pack({"actions": {b"__ndarray__": True, b"data": bytes(4), b"dtype": "<f4",
+                           b"shape": [7]}}), "found 4"),
+    ],
+)  # fmt: skip
+def test_what_is_no_answer_is_an_error(reply: bytes, message: str) -> None:
+    with OpenpiServer(lambda obs: reply) as server:
+        loaded = connect(server)
+        with pytest.raises(PolicyError, match=message):
+            ask(loaded)
+        assert len(server.requests) == 1
+
+
+def test_actions_of_another_width_meet_the_stages() -> None:
+    with OpenpiServer(lambda obs: {"actions": np.zeros((5, 32), np.float32)}) as server:
+        loaded = resolve(server.address, options=QUICK, actions={"columns": {"take": range(7)}})
+        assert ask(loaded)[0].shape == (5, 7)
+
+
+def test_a_message_beyond_the_limit_is_refused() -> None:
+    with OpenpiServer(lambda obs: {"actions": np.zeros((1000, 7))}) as server:
+        loaded = connect(server, max_size=10_000)
+        with pytest.raises(PolicyError, match=r"more than 10000 bytes.*max_size"):
+            ask(loaded)
+        assert len(server.requests) == 1
+
+
+def test_one_failing_session_leaves_the_others_their_answers() -> None:
+    def infer(obs: dict[str, Any]) -> dict[str, Any]:
+        # The instruction is the same for all, the state is not.
+        bad = np.isclose(obs["observation/state"][0], state[0], atol=1e-7)
+        return {"actions": np.full((1, 7), np.nan if bad else 0.5)}
+
+    with OpenpiServer(infer) as server:
+        loaded = connect(server)
+        state = fake_request(loaded.policy.requirements, 1).obs["robot_obs"].astype(np.float32)
+        with pytest.raises(PolicyError, match="finite"):
+            ask(loaded, 0, 1, 2)
+        assert ask(loaded, 0)[0][0, 0] == 0.5
+        with pytest.raises(PolicyError, match="finite"):
+            ask(loaded, 1)
+        assert ask(loaded, 2)[0][0, 0] == 0.5
+        assert len(server.requests) == 3  # nobody was asked twice
+        loaded.policy.reset(1, "again")
+        with pytest.raises(PolicyError, match="finite"):
+            ask(loaded, 1)
+        assert len(server.requests) == 4
+
+
+def test_who_speaks_another_protocol_is_not_taken_for_a_policy() -> None:
+    def silent(connection: Any) -> None:
+        connection.recv()
+
+    def chatty(connection: Any) -> None:
+        connection.send("hello there")
+
+    with WireServer(silent) as server, pytest.raises(CheckpointError, match="no answer within"):
+        connect(server)
+    with WireServer(chatty) as server, pytest.raises(CheckpointError, match="hello there"):
+        connect(server, protocol="auto")
+    with (
+        WireServer(lambda connection: connection.send(b"\x93\x01\x02\x03")) as server,
+        pytest.raises(CheckpointError, match=r"metadata.*a map"),
+    ):
+        connect(server)
+    with (
+        WireServer(lambda connection: connection.close()) as server,
+        pytest.raises(CheckpointError, match="before the server said anything"),
+    ):
+        connect(server)
+
+
+@pytest.mark.parametrize(
+    "address", ["ws://", "http://127.0.0.1:8000", "ws://host:port", "ftp://x", "ws://:8000"]
+)
+def test_an_address_that_is_none(address: str) -> None:
+    with pytest.raises(CheckpointError, match="expected ws://HOST:PORT"):
+        resolve(address)
+
+
+def test_an_address_with_a_password_is_refused_without_repeating_it() -> None:
+    with pytest.raises(CheckpointError, match="environment variable") as caught:
+        resolve("ws://me:s3cret@host:1")
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "message"),
+    [
+        ({"timeuot": 3}, UnknownNameError, "timeout"),
+        ({"timeout": 0}, UsageError, "timeout"),
+        ({"timeout": "fast"}, UsageError, "timeout"),
+        ({"retries": 1.5}, UsageError, "retries"),
+        ({"retries": True}, UsageError, "retries"),
+        ({"connections": 0}, UsageError, "connections"),
+        ({"token_env": 3}, UsageError, "token_env"),
+        ({"protocol": "openvla"}, UnknownNameError, "openpi, vla_eval, auto"),
+        ({"protocol": "openpi", "cameras": ["static"]}, UnknownNameError, "cameras"),
+    ],
+)
+def test_options_that_cannot_be_meant(options: Any, kind: Any, message: str) -> None:
+    with pytest.raises(kind, match=message):
+        resolve("ws://127.0.0.1:9", options=options)
+
+
+@pytest.mark.parametrize(
+    ("keys", "kind"),
+    [("image", UsageError), ({"statik": "x"}, UnknownNameError), ({"static": 3}, UsageError)],
+)
+def test_keys_that_cannot_be_meant(keys: Any, kind: Any) -> None:
+    with OpenpiServer(chunk) as server, pytest.raises(kind, match="keys"):
+        connect(server, keys=keys)

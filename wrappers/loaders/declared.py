@@ -1,0 +1,126 @@
+"""What is known about a checkpoint before its weights are loaded: its kind and its stages."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pkgutil import resolve_name
+from typing import Any
+
+from calvin_eval.wrappers.loaders.base import Source
+from calvin_eval.wrappers.loaders.builtin import PREFIX
+from calvin_eval.wrappers.loaders.detect import detect
+from calvin_eval.wrappers.loaders.python_class import is_class_spec
+from calvin_eval.wrappers.stages import (
+    ACTION_STAGES,
+    OBSERVATION_STAGES,
+    Overlay,
+    Settings,
+    build_stages,
+    overlay,
+)
+from calvin_eval.wrappers.stages.base import ActionStage, ObservationStage
+
+DECLARING = {
+    "lerobot": "calvin_eval.wrappers.loaders.lerobot:declare",
+    "pickle": "calvin_eval.wrappers.loaders.weights:declare",
+    "remote": "calvin_eval.wrappers.servers.loading:declare",
+    "robovlms": "calvin_eval.vla.loading:declare",
+    "safetensors": "calvin_eval.wrappers.loaders.weights:declare",
+}
+"""Kinds that declare stages of their own, and the function from a `Source` to the settings of
+observation and action stages. It reads configuration files alone, and returns None where they do
+not tell."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stages:
+    """Both sides of a pipeline, by label, in execution order.
+
+    Attributes:
+        observe: between the simulator and the network.
+        actions: between the network and the simulator.
+        names: of every stage, by side and label.
+    """
+
+    observe: Mapping[str, ObservationStage]
+    actions: Mapping[str, ActionStage]
+    names: Mapping[tuple[str, str], str]
+
+    def as_dict(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """All options of all stages, equal to what is read back from JSON."""
+        sides: Mapping[str, Mapping[str, Any]] = {"observe": self.observe, "actions": self.actions}
+        tree = {
+            side: {
+                label: {"use": self.names[side, label], **asdict(stage)}
+                for label, stage in stages.items()
+            }
+            for side, stages in sides.items()
+        }
+        values: dict[str, dict[str, dict[str, Any]]] = json.loads(json.dumps(tree))
+        return values
+
+
+def arrange(own: tuple[Settings, Settings], observe: Overlay, actions: Overlay) -> Stages:
+    """Build a checkpoint's own stages with the user's settings on top.
+
+    Args:
+        own: observation and action stages that the checkpoint declares.
+        observe: laid over the former, see `overlay`.
+        actions: laid over the latter.
+
+    Raises:
+        UnknownNameError: a stage or an option that does not exist.
+        UsageError: a value that a stage refuses.
+    """
+    seen, done = overlay(own[0], observe), overlay(own[1], actions)
+    return Stages(
+        observe=build_stages(seen, OBSERVATION_STAGES, "policy.observe"),
+        actions=build_stages(done, ACTION_STAGES, "policy.actions"),
+        names={
+            (side, label): str(options.get("use", label))
+            for side, settings in (("observe", seen), ("actions", done))
+            for label, options in settings.items()
+        },
+    )
+
+
+def kind_of(ckpt: str) -> str | None:
+    """What a checkpoint is, by its name and the content of its files; None if it is not there.
+
+    Returns:
+        "builtin", "remote" (a server's address), "class", or what `detect` returns.
+
+    Raises:
+        CheckpointError: there is a file or folder, and it is of no kind that is known.
+    """
+    if ckpt.startswith(PREFIX):
+        return "builtin"
+    if re.match(r"\w+://", ckpt):
+        return "remote"
+    source = Source(ckpt=ckpt, options={})
+    if ckpt and source.path.exists():
+        return detect(source.path)
+    return "class" if is_class_spec(ckpt) else None
+
+
+def declared(source: Source) -> tuple[Settings, Settings] | None:
+    """Observation and action stages that a checkpoint declares, read without its weights.
+
+    Returns:
+        The settings; none for kinds that never declare any; None where only a connection, or the
+        checkpoint that is not there, could tell.
+
+    Raises:
+        CheckpointError: its configuration cannot be read.
+        UsageError: an option that its kind does not have.
+    """
+    kind = kind_of(source.ckpt)
+    if kind is None:
+        return None
+    if kind not in DECLARING:
+        return {}, {}
+    found: tuple[Settings, Settings] | None = resolve_name(DECLARING[kind])(source)
+    return found

@@ -1,0 +1,85 @@
+"""Which protocol a server speaks, by its handshake."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from calvin_eval.errors import CheckpointError, PolicyError
+from calvin_eval.wrappers.servers import dialect
+from calvin_eval.wrappers.servers.connection import Connection, LostError, ServerError
+from calvin_eval.wrappers.servers.openpi import read_metadata
+from calvin_eval.wrappers.servers.options import LinkOptions
+from calvin_eval.wrappers.servers.traffic import Traffic
+from calvin_eval.wrappers.servers.vla_eval import Channel
+
+PROTOCOLS = ("openpi", "vla_eval")
+_SILENCE = 2.0  # seconds; openpi's server speaks as soon as the connection is open
+
+
+@dataclass(frozen=True)
+class Greeting:
+    """What a server said of itself.
+
+    Attributes:
+        protocol: "openpi", "vla_eval", or "calvin_eval" for a server of ours, which speaks
+            openpi's protocol and more.
+        metadata: openpi's metadata, or the payload of vla-eval's hello.
+    """
+
+    protocol: str
+    metadata: Mapping[str, Any]
+
+
+def recognise(address: str, options: LinkOptions, protocol: str) -> Greeting:
+    """Open a connection, learn who is there, and close it.
+
+    openpi's server speaks first; vla-eval's waits for a hello.
+
+    Args:
+        address: of the server.
+        options: patience, retries and limits; a server that is not up yet is waited for.
+        protocol: "openpi", "vla_eval", or "auto".
+
+    Raises:
+        CheckpointError: nobody is there, or somebody who speaks neither protocol.
+    """
+    try:
+        if protocol == "vla_eval":
+            return _hello(address, options)
+        metadata = _listen(address, options, patient=protocol == "openpi")
+        if metadata is None:
+            return _hello(address, options)
+    except PolicyError as error:
+        hint = "" if protocol != "auto" else f" ({' or '.join(PROTOCOLS)} was expected)"
+        raise CheckpointError(f"{error}{hint}") from error
+    ours = isinstance(metadata.get(dialect.MARK), dict)
+    return Greeting("calvin_eval" if ours else "openpi", metadata)
+
+
+def _listen(address: str, options: LinkOptions, *, patient: bool) -> Mapping[str, Any] | None:
+    """The metadata of openpi; None if the server is silent, unless it is known to be openpi's."""
+    connection = Connection(address, options, Traffic(address))
+    connection.retry(connection.open)
+    try:
+        return read_metadata(connection, options.first_timeout if patient else _SILENCE)
+    except ServerError as error:
+        if patient or not isinstance(error.__cause__, TimeoutError):
+            raise
+        return None
+    except LostError as error:
+        raise ServerError(f"{error}, before the server said anything") from error
+    finally:
+        connection.drop()
+
+
+def _hello(address: str, options: LinkOptions) -> Greeting:
+    # A reply to a hello needs no inference.
+    quick = replace(options, first_timeout=min(options.first_timeout, options.timeout))
+    channel = Channel(address, quick, Traffic(address))
+    try:
+        channel.connection.retry(channel.connection.open)
+        return Greeting("vla_eval", channel.server_info)
+    finally:
+        channel.connection.drop()
