@@ -6,10 +6,10 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
-from handmade import HEADER
 
 from calvin_eval.results.conclude import OfficialHashes, facts_from_header
 from calvin_eval.results.metrics import summarize
+from handmade import HEADER
 
 OFFICIAL = OfficialHashes(pack="a" * 64, chains="b" * 64, instructions="c" * 64)
 
