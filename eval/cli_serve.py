@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from calvin_eval.errors import UsageError
+from calvin_eval.wrappers.servers.loopback import is_loopback
 
 if TYPE_CHECKING:
     from calvin_eval.serving import PolicyServer
@@ -87,13 +87,3 @@ def _run(server: PolicyServer) -> None:
         click.echo("stopping", err=True)
     finally:
         server.close()
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can connect there."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,11 +28,17 @@ class Backbone(ABC):
 
     Attributes:
         model: the whole model, as transformers makes it.
+        text_at: where in the model its text model lies, without the output layer.
+        vision_at: where its vision tower lies.
+        head_at: where its output layer lies.
         clip_images: whether RoboVLMs feeds the family images with CLIP's mean and deviation;
             otherwise with those of the model's own image processor.
         tokenizer_in_processor: whether the processor adds tokens to the tokenizer of the folder.
     """
 
+    text_at: ClassVar[str]
+    vision_at: ClassVar[str]
+    head_at: ClassVar[str] = "lm_head"
     clip_images: ClassVar[bool] = True
     tokenizer_in_processor: ClassVar[bool] = False
 
@@ -61,19 +68,20 @@ class Backbone(ABC):
         return
 
     @property
-    @abstractmethod
     def text(self) -> Any:
         """The text model without its output layer: embeddings to normalised hidden states."""
+        return attrgetter(self.text_at)(self.model)
 
     @property
-    @abstractmethod
     def vision(self) -> nn.Module:
         """The vision tower."""
+        vision: nn.Module = attrgetter(self.vision_at)(self.model)
+        return vision
 
     @property
     def head(self) -> nn.Module:
         """The output layer, hidden states to logits."""
-        head: nn.Module = self.model.lm_head
+        head: nn.Module = attrgetter(self.head_at)(self.model)
         return head
 
     @property

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from calvin_eval.vla.backbones.base import Backbone
 
@@ -13,18 +11,9 @@ from calvin_eval.vla.backbones.base import Backbone
 class Idefics3(Backbone):
     """Idefics3 and SmolVLM, one whole image at a time, without cutting it into tiles."""
 
+    text_at = "model.text_model"
+    vision_at = "model.vision_model"
     clip_images = False
-
-    @property
-    def text(self) -> Any:
-        """The language model."""
-        return self.model.model.text_model
-
-    @property
-    def vision(self) -> nn.Module:
-        """SigLIP."""
-        vision: nn.Module = self.model.model.vision_model
-        return vision
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Every `scale_factor` squared patches become one token."""

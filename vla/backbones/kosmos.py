@@ -16,24 +16,10 @@ class Kosmos2(Backbone):
     from the padding index on.
     """
 
+    text_at = "text_model.model"
+    vision_at = "vision_model"
+    head_at = "text_model.lm_head"
     tokenizer_in_processor = True
-
-    @property
-    def text(self) -> Any:
-        """The text decoder."""
-        return self.model.text_model.model
-
-    @property
-    def vision(self) -> nn.Module:
-        """The CLIP-like vision tower."""
-        vision: nn.Module = self.model.vision_model
-        return vision
-
-    @property
-    def head(self) -> nn.Module:
-        """The output layer, tied to the words."""
-        head: nn.Module = self.model.text_model.lm_head
-        return head
 
     def encode_images(self, images: Tensor) -> Tensor:
         """All patches, normed and of unit length, gathered by the latent queries."""

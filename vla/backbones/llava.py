@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from calvin_eval.vla.backbones.base import Backbone
 
@@ -16,16 +14,8 @@ class Llava(Backbone):
     RoboVLMs' own LLaVA is LLaVA-MPT, code of the LLaVA repository, which transformers lacks.
     """
 
-    @property
-    def text(self) -> Any:
-        """The language model."""
-        return self.model.model.language_model
-
-    @property
-    def vision(self) -> nn.Module:
-        """The vision tower, CLIP as a rule."""
-        vision: nn.Module = self.model.model.vision_tower
-        return vision
+    text_at = "model.language_model"
+    vision_at = "model.vision_tower"
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Every patch becomes one token."""

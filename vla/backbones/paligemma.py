@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedConfig
 
 from calvin_eval.vla.backbones.base import Backbone
@@ -18,6 +18,8 @@ class PaliGemma(Backbone):
     the text model's scaling undoes.
     """
 
+    text_at = "model.language_model"
+    vision_at = "model.vision_tower"
     clip_images = False
     tokenizer_in_processor = True
 
@@ -26,17 +28,6 @@ class PaliGemma(Backbone):
         """Keep the text model causal: transformers 5 makes it look both ways unless told."""
         text: Any = config.get_text_config()
         text.use_bidirectional_attention = False
-
-    @property
-    def text(self) -> Any:
-        """Gemma."""
-        return self.model.model.language_model
-
-    @property
-    def vision(self) -> nn.Module:
-        """SigLIP."""
-        vision: nn.Module = self.model.model.vision_tower
-        return vision
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Every patch becomes one token."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from calvin_eval.errors import UsageError
 from calvin_eval.vla.backbones.base import Backbone
@@ -18,16 +18,8 @@ class Qwen2VL(Backbone):
     words, not a row and a column: what transformers does with embeddings whose words it cannot see.
     """
 
-    @property
-    def text(self) -> Any:
-        """The language model."""
-        return self.model.model.language_model
-
-    @property
-    def vision(self) -> nn.Module:
-        """The vision transformer with its merger."""
-        vision: nn.Module = self.model.model.visual
-        return vision
+    text_at = "model.language_model"
+    vision_at = "model.visual"
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Every `spatial_merge_size` squared patches become one token.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import ssl
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from websockets.exceptions import (
 from websockets.sync.client import ClientConnection, connect
 
 from calvin_eval.errors import PolicyError
+from calvin_eval.wrappers.servers.loopback import is_loopback
 from calvin_eval.wrappers.servers.options import LinkOptions
 from calvin_eval.wrappers.servers.traffic import Traffic
 
@@ -167,7 +167,7 @@ class Connection:
                 self.address,
                 compression=None,
                 additional_headers=options.headers(),
-                proxy=None if _is_loopback(self.address) else True,
+                proxy=None if is_loopback(urlsplit(self.address).hostname or "") else True,
                 open_timeout=options.connect_timeout,
                 close_timeout=_CLOSING_SECONDS,
                 # A server that infers in its event loop answers no pings meanwhile.
@@ -194,16 +194,6 @@ def _refusal(status: int, options: LinkOptions) -> str:
             f"variable {options.token_env}"
         )
     return f"expected a WebSocket server, found one that answers with HTTP status {status}"
-
-
-def _is_loopback(address: str) -> bool:
-    host = urlsplit(address).hostname or ""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _closing(error: Exception) -> str:
