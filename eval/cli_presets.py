@@ -23,13 +23,14 @@ def presets(as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for title in ("name", "steps", "executes", "actions", "source"):
         table.add_column(title, overflow="fold", no_wrap=title != "source")
     for preset in found:
         executed = "all" if preset.execute is None else str(preset.execute)
         repository = preset.source.partition(",")[0]
-        table.add_row(preset.name, preset.steps, executed, preset.commands, repository)
+        steps = preset.steps.replace("env_steps", "steps")
+        table.add_row(preset.name, steps, executed, preset.commands, repository)
     console = Console()
     console.print(table)
     console.print("calvin-eval --policy NAME --print-config shows all that a preset sets.")
