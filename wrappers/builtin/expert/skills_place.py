@@ -1,0 +1,169 @@
+"""Setting down, pushing and turning blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from calvin_eval.wrappers.builtin.expert.geometry import (
+    BUTTON_Y,
+    DRAWER_FLOOR,
+    PLANK_TOP,
+    TABLE_TOP,
+)
+from calvin_eval.wrappers.builtin.expert.motion import Arm, Motion
+from calvin_eval.wrappers.builtin.expert.skills_grasp import grasp
+from calvin_eval.wrappers.builtin.expert.skills_reach import (
+    FRONT,
+    TRAVEL_Y,
+    TRAVEL_Z,
+    place_of,
+    point,
+    pose,
+    retreat,
+    travel,
+)
+from calvin_eval.wrappers.builtin.expert.view import Array, Block, View
+
+
+def level_pitch(arm: Arm, name: str) -> float:
+    """The pitch at which the held block lies level."""
+    view = arm.view
+    block = view.blocks[name]
+    up = block.axes[:, block.up] * np.sign(block.axes[2, block.up])
+    forward = view.tool.copy()
+    forward[2] = 0
+    yaw = view.euler[2]
+    # The fingers' axis is level; a turn about it tilts the block's upward axis this way.
+    across = point(np.cos(yaw), np.sin(yaw), 0)
+    tilt = float(np.arctan2(up @ across, up[2]))
+    return float(np.clip(view.euler[1] - tilt, -0.85, 0.3))
+
+
+def lower(arm: Arm, name: str, floor: float, gap: float, euler: Array | None = None) -> Motion:
+    """Let the held block down until its underside is `gap` above `floor`, where the hand is."""
+    view = arm.view
+    for _ in range(2):
+        block = view.blocks[name]
+        bottom = block.position[2] - half_extent(block)
+        goal = view.tcp - point(0, 0, bottom - floor - gap)
+        yield from arm.move(goal, euler, speed=0.7, tolerance=0.003, limit=40)
+
+
+def half_extent(block: Block) -> float:
+    """Half of a block's vertical extent, tilted as it is."""
+    return float(np.abs(block.axes[2]) @ block.size / 2)
+
+
+def release(arm: Arm) -> Motion:
+    """Open the hand and leave."""
+    yield from arm.open(4)
+    yield from retreat(arm)
+
+
+def spot(
+    view: View, candidates: Sequence[tuple[float, float]], ignore: str, home: tuple[float, float]
+) -> tuple[float, float]:
+    """The candidate with the most room, the nearer to `home` the better."""
+    others = [b.position[:2] for b in view.blocks.values() if b.name != ignore]
+
+    def score(place: tuple[float, float]) -> float:
+        room = min((float(np.hypot(*(np.array(place) - o))) for o in others), default=1.0)
+        button = float(np.hypot(place[0] - view.table.button, place[1] - BUTTON_Y))
+        handle = 1.0
+        if place[1] > -0.08:
+            handle = abs(place[0] - view.handle) + 0.03
+        near = float(np.hypot(place[0] - home[0], place[1] - home[1]))
+        near += 1.5 * max(0.0, place[1] + 0.075)
+        return min(room, 0.13) + min(button, 0.10) + min(handle, 0.09) - 0.15 * near
+
+    return max(candidates, key=score)
+
+
+def place_in_cabinet(arm: Arm, name: str) -> Motion:
+    """Put the held block behind the door's edge, where there is room."""
+    view = arm.view
+    low, high = view.table.opening
+    left, right = view.door
+    spans = [(low, min(high, left)), (max(low, right), high)]
+    span = max(spans, key=lambda s: s[1] - s[0])
+    others = [b.position[0] for b in view.blocks.values()
+              if b.name != name and place_of(view, b) == "cabinet"]  # fmt: skip
+    xs = (
+        np.linspace(span[0] + 0.05, span[1] - 0.05, 25)
+        if span[1] - span[0] > 0.1
+        else [np.mean(span)]
+    )
+
+    def score(x: float) -> float:
+        room = min((abs(x - o) for o in others), default=1.0)
+        edge = min(x - span[0], span[1] - x)
+        return min(room, 0.13) + 0.8 * min(edge, 0.11)
+
+    x = float(max(xs, key=score))
+    pitch = level_pitch(arm, name)
+    pitch = float(np.clip(pitch, -0.8, -0.35))
+    euler = pose(FRONT, pitch)
+    yield from retreat(arm)
+    yield from arm.move(point(x, TRAVEL_Y, TRAVEL_Z), euler, tolerance=0.02)
+    yield from arm.move(point(x, 0.062, 0.575), euler, tolerance=0.012)
+    yield from lower(arm, name, PLANK_TOP, 0.002, euler)
+    yield from release(arm)
+
+
+def place_in_drawer(arm: Arm, name: str) -> Motion:
+    """Put the held block into the open drawer."""
+    view = arm.view
+    y = -0.1564 - view.drawer + 0.06
+    others = [b.position[0] for b in view.blocks.values()
+              if b.name != name and place_of(view, b) == "drawer"]  # fmt: skip
+    xs = np.linspace(view.table.drawer - 0.10, view.table.drawer + 0.10, 21)
+    x = float(
+        max(
+            xs,
+            key=lambda x: (
+                min([0.12, *(abs(x - o) for o in others)]) - 0.1 * abs(x - view.table.drawer + 0.03)
+            ),
+        )
+    )
+    euler = pose(FRONT, level_pitch(arm, name))
+    yield from travel(arm, point(x, y, 0.57), euler, tolerance=0.012)
+    yield from lower(arm, name, DRAWER_FLOOR, 0.003, euler)
+    yield from release(arm)
+
+
+def set_down(
+    arm: Arm, name: str, x: float, y: float, euler: Array, floor: float = TABLE_TOP
+) -> Motion:
+    """Carry the held block at the present height, let it down and let go."""
+    view = arm.view
+    yield from arm.move(point(x, y, view.tcp[2]), euler, tolerance=0.006, limit=60)
+    yield from lower(arm, name, floor, 0.004, euler)
+    yield from release(arm)
+
+
+def push(arm: Arm, name: str, side: int) -> Motion:
+    """Move a block by at least 0.1 to the left (-1) or right (1) and leave it there."""
+    view = arm.view
+    block = view.blocks[name]
+    x, y = block.position[:2]
+    xs = [x + side * d for d in np.linspace(0.112, 0.18, 8)]
+    ys = np.linspace(-0.145, -0.03, 12)
+    inside = [(float(a), float(b)) for a in xs for b in ys if abs(a) < 0.37]
+    goal = spot(view, inside or [(xs[0], float(y))], name, (xs[0], float(y)))
+    yield from grasp(arm, name)
+    yield from arm.move(view.tcp + point(0, 0, 0.025), speed=0.6, tolerance=0.008, limit=20)
+    yield from set_down(arm, name, *goal, pose(view.euler[2]))
+
+
+def rotate(arm: Arm, name: str, side: int) -> Motion:
+    """Turn a block by at least 60 degrees to the left (1) or right (-1)."""
+    view = arm.view
+    turn = side * 1.25
+    yield from grasp(arm, name, turn)
+    yield from arm.move(view.tcp + point(0, 0, 0.022), speed=0.6, tolerance=0.008, limit=20)
+    x, y, _ = view.tcp
+    euler = pose(view.euler[2] + turn)
+    yield from arm.move(view.tcp.copy(), euler, tolerance=0.006, limit=60)
+    yield from set_down(arm, name, x, y, euler)
