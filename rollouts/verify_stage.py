@@ -25,6 +25,7 @@ from calvin_eval.sim.chains import (
 )
 from calvin_eval.sim.initial_states import initial_robot_obs, initial_scene_obs
 from calvin_eval.sim.instructions import PACK, InstructionSet, load_instructions
+from calvin_eval.sim.layouts import fit_to_scene
 from calvin_eval.sim.packs import SCENES, AssetPack, load_pack
 from calvin_eval.sim.render import RenderInfo
 from calvin_eval.sim.selftest import quick_selftest
@@ -123,7 +124,7 @@ def set_stage(header: Mapping[str, Any], sources: Sources) -> Stage:
     planned = get(header, list, "chains", "planned")
     stage = Stage(planned=planned)
     pack = _find_pack(stage, header, sources)
-    _find_chains(stage, header, sources)
+    _find_chains(stage, header, sources, pack)
     if pack is not None:
         _find_instructions(stage, header, sources, pack)
         _find_simulator(stage, header, pack)
@@ -158,7 +159,9 @@ def _find_pack(stage: Stage, header: Mapping[str, Any], sources: Sources) -> Ass
     return pack
 
 
-def _find_chains(stage: Stage, header: Mapping[str, Any], sources: Sources) -> None:
+def _find_chains(
+    stage: Stage, header: Mapping[str, Any], sources: Sources, pack: AssetPack | None
+) -> None:
     name, wanted = get(header, str, "chains", "list"), get(header, str, "chains", "sha256")
     # A file may have any name and hold the official chains: what counts is the hash.
     known = {OFFICIAL_SHA256: "official", DEV_SHA256: "dev"}.get(wanted) or (
@@ -172,7 +175,7 @@ def _find_chains(stage: Stage, header: Mapping[str, Any], sources: Sources) -> N
         )
         return
     try:
-        chain_list = load_chains(source)
+        chain_list = _fitted(load_chains(source), header, pack)
     except UsageError as error:
         if sources.chains is not None:
             raise
@@ -189,6 +192,13 @@ def _find_chains(stage: Stage, header: Mapping[str, Any], sources: Sources) -> N
         )
     stage.chain_list = chain_list
     _check_planned(stage, header, chain_list)
+
+
+def _fitted(chains: ChainList, header: Mapping[str, Any], pack: AssetPack | None) -> ChainList:
+    """The list with the start states of the run's layout; older runs have upstream's."""
+    if get(header, dict, "config", "protocol").get("layout", "upstream") != "scene":
+        return chains
+    return fit_to_scene(chains, (pack or load_pack()).scene(get(header, str, "scene")))
 
 
 def _check_planned(stage: Stage, header: Mapping[str, Any], chain_list: ChainList) -> None:

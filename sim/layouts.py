@@ -18,6 +18,7 @@ import numpy as np
 
 from calvin_eval.sim.chains import Chain, ChainList
 from calvin_eval.sim.initial_states import FloatArray
+from calvin_eval.sim.packs import SceneSpec
 from calvin_eval.sim.symbolic import BLOCKS
 
 
@@ -44,25 +45,24 @@ LAYOUTS: Final[Mapping[str, Layout]] = {
 }
 
 
-def fit_to_scene(chains: ChainList, scene: str, blocks: Sequence[str]) -> ChainList:
+def fit_to_scene(chains: ChainList, scene: SceneSpec) -> ChainList:
     """The same chains with start states that mean in a scene what they mean in scene D.
 
     Args:
         chains: a list made for scene D.
-        scene: A, B, C or D.
-        blocks: the scene's blocks in the order of its `scene_obs`, for example `block_red`.
+        scene: A, B, C or D, as a pack has it.
 
     Returns:
-        The list itself where nothing changes (scene D).
+        The list itself where nothing changes (scene D), else one of that name and another hash.
     """
-    layout = LAYOUTS[scene]
-    order = [f"{name.removeprefix('block_')}_block" for name in blocks]
+    layout = LAYOUTS[scene.name]
+    order = [f"{name.removeprefix('block_')}_block" for name, _ in scene.blocks]
     if layout == LAYOUTS["D"] and order == list(BLOCKS):
         return chains
     fitted: list[Chain] = [
         replace(chain, scene_obs=_fit(chain.scene_obs, layout, order)) for chain in chains
     ]
-    return ChainList(name=f"{chains.name} in {scene}", chains=tuple(fitted))
+    return ChainList(name=chains.name, chains=tuple(fitted))
 
 
 def _fit(scene_obs: FloatArray, layout: Layout, order: Sequence[str]) -> FloatArray:

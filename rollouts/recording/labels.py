@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 import yaml
 
-from calvin_eval.rollouts.recording.episode import Episode, labelled
+from calvin_eval.rollouts.recording.episode import Episode
 from calvin_eval.sim.symbolic import BLOCKS, TASK_NAMES
 
 ANNOTATIONS: Final = "lang_annotations/auto_lang_ann.npy"
@@ -46,9 +46,6 @@ def write_labels(
     folder: Path,
     episodes: Sequence[Episode],
     sentences: Mapping[str, Sequence[str]],
-    *,
-    longest: int,
-    shortest: int,
     seed: Sequence[int],
 ) -> int:
     """Write a split's annotations; returns how many there are.
@@ -57,19 +54,19 @@ def write_labels(
         folder: of the split.
         episodes: in order; their frames are numbered one after the other.
         sentences: by task; which one a demonstration gets is drawn.
-        longest: frames of a span at most.
-        shortest: frames of a span at least.
         seed: of the draw, together with the episode's number.
     """
     texts, tasks, spans = [], [], []
     start = 0
     for episode in episodes:
         rng = np.random.default_rng((*seed, episode.number))
-        for span in labelled(episode, longest, shortest):
-            choice = sentences[span.task]
-            texts.append(choice[int(rng.integers(len(choice)))])
-            tasks.append(span.task)
-            spans.append((start + span.first, start + span.last))
+        for subtask in episode.subtasks:
+            choice = sentences[subtask.task]
+            text = choice[int(rng.integers(len(choice)))]
+            if subtask.label is not None:
+                texts.append(text)
+                tasks.append(subtask.task)
+                spans.append((start + subtask.label, start + subtask.end))
         start += episode.frames
     # Embeddings are left to the model that uses them: their array has a width of zero.
     content = {
@@ -88,8 +85,8 @@ def save_plain(path: Path, content: Mapping[str, Any]) -> None:
     np.lib.format.write_array_header_1_0(
         data, {"descr": "|O", "fortran_order": False, "shape": ()}
     )
-    # In protocol 2 names end with a newline, and NumPy 1 knows this one by its old name only.
-    pickled = pickle.dumps(box, protocol=2)
+    # In protocol 3 names end with a newline, and NumPy 1 knows this one by its old name only.
+    pickled = pickle.dumps(box, protocol=3)
     data.write(pickled.replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n"))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")

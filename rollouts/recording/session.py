@@ -12,7 +12,7 @@ from calvin_eval.errors import UsageError
 from calvin_eval.rollouts.batching import BatchRules
 from calvin_eval.rollouts.hosts import PolicyHost
 from calvin_eval.rollouts.recording import metadata
-from calvin_eval.rollouts.recording.episode import Episode
+from calvin_eval.rollouts.recording.episode import Episode, LabelRules
 from calvin_eval.rollouts.recording.labels import paraphrases, write_labels
 from calvin_eval.rollouts.recording.noise import Disturbance
 from calvin_eval.rollouts.recording.plan import SPLITS, EpisodePlan, Split, plan_split
@@ -48,8 +48,7 @@ class RecordSpec:
         length: tasks of a chain.
         steps: budget of a task.
         noise: disturbances of the demonstrator in the training split.
-        longest: frames of a labelled span at most.
-        shortest: frames of a labelled span at least.
+        labels: which frames get a sentence.
         seed: of everything that is drawn.
     """
 
@@ -66,16 +65,10 @@ class RecordSpec:
     length: int = 5
     steps: int = 360
     noise: Disturbance = Disturbance()
-    longest: int = 64
-    shortest: int = 16
+    labels: LabelRules = LabelRules()
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 1 <= self.shortest <= self.longest:
-            raise UsageError(
-                "expected labelled spans of at least 1 frame and of no fewer at most than at "
-                f"least; found {self.shortest} to {self.longest}"
-            )
         if self.depth and self.render == "none":
             raise UsageError("expected a renderer for depth images, found render none")
 
@@ -156,7 +149,7 @@ def _config(spec: RecordSpec, pack: AssetPack, render: RenderInfo) -> dict[str, 
         "length": spec.length,
         "steps": spec.steps,
         "noise": asdict(spec.noise),
-        "spans": [spec.shortest, spec.longest],
+        "labels": asdict(spec.labels),
         "seed": spec.seed,
     }
 
@@ -202,6 +195,7 @@ def _studio(
             rgb=drawn,
             depth=drawn if spec.depth else (),
             noise=spec.noise,
+            labels=spec.labels,
             seed=spec.seed,
         )
     finally:
@@ -225,9 +219,7 @@ def _complete(
         store.folder,
         episodes,
         paraphrases() if training else {k: v[:1] for k, v in pack.instructions.items()},
-        longest=spec.longest,
-        shortest=spec.shortest,
-        seed=(spec.seed, SPLITS.index(split)),
+        (spec.seed, SPLITS.index(split)),
     )
     store.close(episodes)
     subtasks = [subtask for episode in episodes for subtask in episode.subtasks]

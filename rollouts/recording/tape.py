@@ -1,8 +1,8 @@
 """A simulator that keeps what happens in it: one file per frame, in CALVIN's format.
 
-Facts of the format: CALVIN, dataset README and calvin_env's data renderer. A frame holds the
-observation, and the action that was taken in it: `actions` is the tcp pose of the next frame with
-the gripper command, `rel_actions` the relative action.
+Facts of the format: CALVIN, dataset README. A frame holds the observation, and the action that was
+taken in it: `rel_actions` is the relative action, and `actions` the desired tcp pose that it amounts
+to, both with the gripper command.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ class Tape:
 
     Attributes:
         frames: how many there are so far.
+        watched: by subtask, what its task was judged by: at its start and after each of its steps.
     """
 
     def __init__(
@@ -54,7 +55,9 @@ class Tape:
         self._rgb, self._depth = tuple(rgb), tuple(depth)
         self._target = np.zeros(6)
         self._gripper = 1.0
+        self._judged = -1
         self.frames = 0
+        self.watched: list[list[Mapping[str, Any]]] = []
 
     def start(self, robot_obs: Any = None, scene_obs: Any = None) -> None:
         """Build a fresh world in the given state."""
@@ -72,11 +75,11 @@ class Tape:
         self._env.advance(relative)
         self._target += relative[:6] * REL_UNITS
         self._gripper = float(relative[6])
-        after = self._env.get_state_obs()["robot_obs"]
+        pose = np.append(self._target[:3], wrap(self._target[3:]))
         np.savez_compressed(
             self._folder / f"{self.frames:06d}.npz",
             **{
-                "actions": np.append(after[:6], relative[6]),
+                "actions": np.append(pose, relative[6]),
                 "rel_actions": relative,
                 "robot_obs": seen["robot_obs"],
                 "scene_obs": seen["scene_obs"],
@@ -126,8 +129,14 @@ class Tape:
         return self._env.get_state_obs()
 
     def get_info(self, needs: Needs | None = None) -> dict[str, Any]:
-        """The info that tasks are judged by."""
-        return self._env.get_info(needs)
+        """The info that tasks are judged by; asked twice of one state, a new subtask begins."""
+        info = self._env.get_info(needs)
+        if needs is not None:
+            if self._judged in (-1, self.frames):
+                self.watched.append([])
+            self.watched[-1].append(info)
+            self._judged = self.frames
+        return info
 
     def close(self) -> None:
         """The simulator is its owner's."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from calvin_eval.errors import CalvinEvalError
 from calvin_eval.rollouts.chain import ChainRunner, Rules, Simulator
-from calvin_eval.rollouts.recording.episode import Episode, summarize
+from calvin_eval.rollouts.recording.episode import Episode, LabelRules, summarize
 from calvin_eval.rollouts.recording.noise import Disturbance, DisturbedPolicy
 from calvin_eval.rollouts.recording.plan import SPLITS, EpisodePlan
 from calvin_eval.rollouts.recording.store import SplitStore
@@ -33,6 +33,9 @@ class Studio:
         steps: budget of a subtask.
         rgb: cameras whose colour images are kept.
         depth: cameras whose depth images are kept.
+        noise: disturbances in the training split.
+        labels: which frames get a sentence.
+        seed: of the disturbances.
     """
 
     out: Path
@@ -43,6 +46,7 @@ class Studio:
     rgb: tuple[str, ...]
     depth: tuple[str, ...]
     noise: Disturbance
+    labels: LabelRules
     seed: int
 
 
@@ -79,7 +83,9 @@ class Recorder:
         )
         outcome = runner.run(plan.chain)
         tape.hold()
-        episode = summarize(outcome.record, plan, tape.frames, policy.bursts)
+        episode = summarize(
+            outcome.record, plan, tape, policy.bursts, self._oracle, studio.labels
+        )
         store.finish(episode)
         return episode
 

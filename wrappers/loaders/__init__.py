@@ -47,6 +47,7 @@ def resolve(
     *,
     trust: bool = False,
     seed: int = 0,
+    scene: str = "D",
     options: Mapping[str, Any] | None = None,
     observe: Overlay | None = None,
     actions: Overlay | None = None,
@@ -61,6 +62,7 @@ def resolve(
         trust: whether a file may run code of its own while it is loaded (pickled models and
             torch.export archives need it).
         seed: of the run, an integer >= 0; `builtin:random` draws from it.
+        scene: that the run is in: A, B, C or D; `builtin:expert` knows them apart.
         options: of the policy: `hold` (random), `file` and `chunk` (replay), `device`,
             `inputs`, `gripper` and `max_batch` (torch files), or a class's own keyword arguments.
         observe: observation stages by label, laid over those that the checkpoint declares.
@@ -70,7 +72,7 @@ def resolve(
         CheckpointError: it cannot be recognised, loaded or trusted.
         UsageError: a name or an option that does not exist.
     """
-    source = Source(ckpt=ckpt, options=dict(options or {}), trust=trust, seed=seed)
+    source = Source(ckpt=ckpt, options=dict(options or {}), trust=trust, seed=seed, scene=scene)
     return _piped(_load(source), observe or {}, actions or {})
 
 

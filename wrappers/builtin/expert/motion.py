@@ -11,6 +11,8 @@ from calvin_eval.wrappers.builtin.expert.view import Array, View
 OPEN, CLOSE = 1.0, -1.0
 POSITION_STEP, ANGLE_STEP = 0.02, 0.05  # one unit of a relative action: metres, radians
 
+YAW_MIDDLE = 1.83  # of the yaws that the wrist can reach with the fingers down
+
 Motion = Iterator[Array]
 
 _BIAS_LIMIT = 0.02
@@ -22,6 +24,18 @@ def wrap(angle: Array) -> Array:
     """Into (-pi, pi]."""
     wrapped: Array = np.pi - (np.pi - angle) % (2 * np.pi)
     return wrapped
+
+
+def way_round(goal: Array, current: Array) -> Array:
+    """(3,) the rotation from one pose of the hand to another that the wrist can make.
+
+    Pitch and roll turn the shorter way; the yaw stays out of the range that the wrist's limits
+    forbid, which is about 1.5 radians wide.
+    """
+    turn = wrap(goal - current)
+    low = YAW_MIDDLE - np.pi
+    turn[2] = (goal[2] - low) % (2 * np.pi) - (current[2] - low) % (2 * np.pi)
+    return turn
 
 
 class Arm:
@@ -55,12 +69,12 @@ class Arm:
             self.grip = OPEN
             yield from self.wait(steps)
 
-    def close(self, limit: int = 12) -> Motion:
-        """Close the hand until the fingers stand still."""
+    def close(self, limit: int = 12, press: float = 0.0) -> Motion:
+        """Close the hand until the fingers stand still, going down by `press` metres a step."""
         self.grip = CLOSE
         before = -1.0
         for step in range(limit):
-            yield from self.wait(1)
+            yield from self.creep(np.array([0.0, 0.0, -press]))
             if step >= 3 and abs(self.view.width - before) < 5e-4:
                 return
             before = self.view.width
@@ -88,9 +102,8 @@ class Arm:
         best, stalled = np.inf, 0
         for _ in range(limit):
             error = goal - self.view.tcp
-            left = float(np.linalg.norm(error)) + 0.1 * float(
-                np.abs(wrap(turn - self._euler)).max()
-            )
+            rotation = way_round(turn, self._euler)
+            left = float(np.linalg.norm(error)) + 0.1 * float(np.abs(rotation).max())
             best, stalled = (left, 0) if left < best - 5e-4 else (best, stalled + 1)
             if stalled > _PATIENCE:
                 return
@@ -102,13 +115,12 @@ class Arm:
                 bias *= min(1.0, _BIAS_LIMIT / max(float(np.linalg.norm(bias)), 1e-9))
             step = goal + bias - self._position
             step *= min(1.0, speed * POSITION_STEP / max(float(np.abs(step).max()), 1e-9))
-            rotation = wrap(turn - self._euler)
             rotation *= min(1.0, ANGLE_STEP / max(float(np.abs(rotation).max()), 1e-9))
             yield self._action(step, rotation)
 
-    def creep(self, step: Array) -> Motion:
-        """Shift the target by a step of at most 2 cm."""
-        yield self._action(np.asarray(step, float), np.zeros(3))
+    def creep(self, step: Array, pitch: float = 0.0) -> Motion:
+        """Shift the target by a step of at most 2 cm, and its pitch by at most 0.05."""
+        yield self._action(np.asarray(step, float), np.array([0.0, pitch, 0.0]))
 
     def _action(self, step: Array, rotation: Array) -> Array:
         self._position = self._position + step

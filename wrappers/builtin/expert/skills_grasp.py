@@ -51,8 +51,15 @@ def clear_door(arm: Arm, x: float, margin: float = 0.085) -> Motion:
     yield from slide(arm, min(ends, key=lambda s: abs(s - view.slide)))
 
 
-def grasp(arm: Arm, name: str, turn: float = 0.0) -> Motion:
-    """Close the hand around a block where it lies; tries again until it holds."""
+def grasp(arm: Arm, name: str, turn: float = 0.0, yaw: float | None = None) -> Motion:
+    """Close the hand around a block where it lies; tries again until it holds.
+
+    Args:
+        arm: the arm.
+        name: the block.
+        turn: radians by which the hand will be turned with it.
+        yaw: of the hand; the best if None.
+    """
     view = arm.view
     for _ in range(4):
         block = view.blocks[name]
@@ -61,16 +68,16 @@ def grasp(arm: Arm, name: str, turn: float = 0.0) -> Motion:
             yield from clear_door(arm, block.position[0])
             yield from _grasp_in_cabinet(arm, name)
         else:
-            yield from _grasp_from_above(arm, name, place, turn)
+            yield from _grasp_from_above(arm, name, place, turn, yaw)
         if view.blocks[name].touched and view.width > 0.01:
             return
         yield from arm.open()
 
 
-def _grasp_from_above(arm: Arm, name: str, place: str, turn: float) -> Motion:
+def _grasp_from_above(arm: Arm, name: str, place: str, turn: float, yaw: float | None) -> Motion:
     view = arm.view
     block = view.blocks[name]
-    euler = pose(grip_yaw(block, view.euler[2], turn))
+    euler = pose(grip_yaw(block, view.euler[2], turn) if yaw is None else yaw)
     x, y, z = block.position
     arm.grip = 1.0
     yield from travel(arm, point(x, y, max(TRAVEL_Z - 0.03, z + 0.06)), euler, tolerance=0.012)
@@ -80,9 +87,15 @@ def _grasp_from_above(arm: Arm, name: str, place: str, turn: float) -> Motion:
     yield from arm.move(point(x, y, top + 0.03), euler, tolerance=0.01)
     yield from arm.open()
     offset = 0.004 if place == "drawer" else -0.002
+    stacked = any(b.position[2] < z - 0.02 for b in view.neighbours(block))
+    if stacked:
+        offset = 0.002  # the fingertips must not touch the block below
     grip = max(z + offset, top - 0.03)
     yield from arm.move(point(x, y, grip), euler, speed=0.7, tolerance=0.004, limit=40)
-    yield from arm.close()
+    if stacked:
+        yield from arm.move(point(x, y, grip - 0.0005), euler, tolerance=0.001, limit=12)
+        yield from arm.wait(2)
+    yield from arm.close(press=0.0001 if stacked else 0.0)
 
 
 def _grasp_in_cabinet(arm: Arm, name: str) -> Motion:

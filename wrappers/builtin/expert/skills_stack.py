@@ -51,35 +51,3 @@ def _aligned(held: Block, base: Block, yaw: float) -> float:
         return 0.3 * abs(c - yaw) + 4.0 * abs(np.cos(c) if near else np.sin(c))
 
     return float(min(fit or candidates, key=cost))
-
-
-def unstack(arm: Arm) -> Motion:
-    """Slide the upper block off the lower one and set it down beside it."""
-    view = arm.view
-    top = max(view.blocks.values(), key=lambda b: (bool(view.neighbours(b)), b.position[2]))
-    bottom = min(view.neighbours(top) or [top], key=lambda b: b.position[2])
-    yield from grasp(arm, top.name)
-    top, bottom = view.blocks[top.name], view.blocks[bottom.name]
-    away = _free_direction(view, top, bottom)
-    reach = (top.length + bottom.length) / 2
-    yield from arm.move(view.tcp + point(*(away * reach), 0.0), speed=0.5, limit=60)
-    yield from arm.move(view.tcp - point(0, 0, 0.04), speed=0.5, limit=30)
-    yield from arm.move(view.tcp + point(*(away * 0.06), 0.0), speed=0.5, limit=30)
-    yield from release(arm)
-
-
-def _free_direction(view: View, top: Block, bottom: Block) -> Array:
-    """A level direction beside the fingers with room for the upper block."""
-    yaw = view.euler[2]
-    best, most = np.array([1.0, 0.0]), -np.inf
-    for sign in (1, -1):
-        way = sign * np.array([np.cos(yaw), np.sin(yaw)])
-        end = bottom.position[:2] + 0.1 * way
-        others = [float(np.hypot(*(end - b.position[:2]))) for b in view.blocks.values()
-                  if b.name not in (top.name, bottom.name)]  # fmt: skip
-        room = min([0.12, *others]) - 2 * max(0.0, end[1] + 0.04) - 2 * max(0.0, -0.15 - end[1])
-        room -= max(0.0, abs(end[0]) - 0.36)
-        room -= max(0.0, 0.09 - np.hypot(end[0] - view.table.button, end[1] - BUTTON_Y))
-        if room > most:
-            best, most = way, room
-    return best

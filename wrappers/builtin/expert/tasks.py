@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from calvin_eval.errors import UnknownNameError
+
 from calvin_eval.wrappers.builtin.expert import (
     skills_grasp,
     skills_place,
     skills_reach,
     skills_stack,
     skills_table,
+    skills_unstack,
 )
 from calvin_eval.wrappers.builtin.expert.motion import Arm, Motion
 
@@ -32,7 +35,7 @@ def program(task: str) -> Program:
         )
     if words[0] == "lift":
         return lambda arm: _lift(arm, block)
-    raise KeyError(task)
+    raise UnknownNameError("task", task, TASK_NAMES)
 
 
 def _free(arm: Arm, skill: Motion) -> Motion:
@@ -81,6 +84,6 @@ FIXED: dict[str, Program] = {
     "place_in_slider": lambda arm: _with_held(arm, skills_place.place_in_cabinet),
     "place_in_drawer": lambda arm: _with_held(arm, skills_place.place_in_drawer),
     "stack_block": lambda arm: _with_held(arm, skills_stack.stack),
-    "unstack_block": lambda arm: _free(arm, skills_stack.unstack(arm)),
+    "unstack_block": lambda arm: _free(arm, skills_unstack.unstack(arm)),
     "push_into_drawer": _push_into_drawer,
 }
