@@ -56,12 +56,15 @@ class Tape:
         self._target = np.zeros(6)
         self._gripper = 1.0
         self._judged = -1
+        self._reset_to: dict[str, NDArray[np.float64]] = {}
         self.frames = 0
         self.watched: list[list[Mapping[str, Any]]] = []
 
     def start(self, robot_obs: Any = None, scene_obs: Any = None) -> None:
         """Build a fresh world in the given state."""
         self._env.start(robot_obs, scene_obs)
+        given = {"robot_obs": robot_obs, "scene_obs": scene_obs}
+        self._reset_to = {k: np.array(v, float) for k, v in given.items() if v is not None}
         self._target = np.array(self._env.get_state_obs()["robot_obs"][:6])
 
     def advance(self, action: Any) -> None:
@@ -83,10 +86,12 @@ class Tape:
                 "rel_actions": relative,
                 "robot_obs": seen["robot_obs"],
                 "scene_obs": seen["scene_obs"],
+                **self._reset_to,
                 **seen["rgb_obs"],
                 **seen["depth_obs"],
             },
         )
+        self._reset_to = {}
         self.frames += 1
 
     def hold(self) -> None:

@@ -108,7 +108,7 @@ def _grasp_in_cabinet(arm: Arm, name: str) -> Motion:
     yaw = FRONT + float(np.clip(yaw - FRONT, -0.6, 0.6))
     euler = pose(yaw, CABINET_PITCH)
     tool = tool_axis(euler)
-    goal = point(x, y + 0.006, z - 0.003)
+    goal = point(x, y, z - 0.003)
     arm.grip = 1.0
     yield from retreat(arm)
     yield from arm.move(point(x, -0.08, 0.585), euler, tolerance=0.02)
@@ -119,4 +119,7 @@ def _grasp_in_cabinet(arm: Arm, name: str) -> Motion:
 
 def lift(arm: Arm, height: float = 0.12) -> Motion:
     """Straight up with what is held."""
-    yield from arm.move(arm.view.tcp + point(0, 0, height), speed=0.6, tolerance=0.01, limit=40)
+    # Out of the cabinet forwards, too: a hand that touches its front spoils the next task's start.
+    out = -0.6 * height if arm.view.tcp[1] > 0.03 else 0.0
+    goal = arm.view.tcp + point(0, out, height)
+    yield from arm.move(goal, speed=0.6, tolerance=0.01, limit=40)

@@ -18,6 +18,7 @@ from calvin_eval.wrappers.builtin.expert.skills_reach import (
     FRONT,
     TRAVEL_Y,
     TRAVEL_Z,
+    floor_below,
     place_of,
     point,
     pose,
@@ -25,6 +26,37 @@ from calvin_eval.wrappers.builtin.expert.skills_reach import (
     travel,
 )
 from calvin_eval.wrappers.builtin.expert.view import Array, Block, View
+
+
+def begin(arm: Arm) -> Motion:
+    """Let go of what an earlier subtask left in the hand, and know where the target is."""
+    view = arm.view
+    held = view.held
+    if held is not None and place_of(view, held) == "table":
+        yield from arm.sync()
+        yield from _put_aside(arm, held.name)
+    elif held is not None and not held.surfaces:
+        yield from arm.sync()
+        yield from lower(arm, held.name, floor_below(view, held), 0.004)
+    arm.grip = 1.0
+    yield from arm.sync(4 if view.width < 0.075 else 2)
+
+
+def _put_aside(arm: Arm, name: str) -> Motion:
+    """Put the held block down level, away from one that it would fall onto or lean on."""
+    view = arm.view
+    held = view.blocks[name]
+    near = min((b for b in view.blocks.values() if b.name != name),
+               key=lambda b: float(np.hypot(*(b.position - held.position)[:2])))  # fmt: skip
+    apart = (held.position - near.position)[:2]
+    distance = float(np.hypot(*apart))
+    shift = np.zeros(3)
+    if distance < 0.1:
+        shift[:2] = apart * (0.1 / max(distance, 1e-6) - 1)
+    goal = view.tcp + shift + point(0, 0, 0.02)
+    goal[:2] = np.clip(goal[:2], (-0.36, -0.15), (0.36, -0.07))
+    yield from arm.move(goal, pose(view.euler[2]), speed=0.6, tolerance=0.008, limit=40)
+    yield from lower(arm, name, floor_below(view, view.blocks[name]), 0.004)
 
 
 def level_pitch(arm: Arm, name: str) -> float:
@@ -149,7 +181,7 @@ def push(arm: Arm, name: str, side: int) -> Motion:
     block = view.blocks[name]
     x, y = block.position[:2]
     xs = [x + side * d for d in np.linspace(0.112, 0.18, 8)]
-    ys = np.linspace(-0.145, -0.03, 12)
+    ys = np.linspace(-0.145, -0.075, 8)  # the door's handle passes behind
     inside = [(float(a), float(b)) for a in xs for b in ys if abs(a) < 0.37]
     goal = spot(view, inside or [(xs[0], float(y))], name, (xs[0], float(y)))
     yield from grasp(arm, name)
@@ -161,7 +193,9 @@ def rotate(arm: Arm, name: str, side: int) -> Motion:
     """Turn a block by at least 60 degrees to the left (1) or right (-1)."""
     view = arm.view
     turn = side * 1.25
-    yield from grasp(arm, name, turn)
+    held = view.held
+    if held is None or held.name != name:
+        yield from grasp(arm, name, turn)
     yield from arm.move(view.tcp + point(0, 0, 0.022), speed=0.6, tolerance=0.008, limit=20)
     x, y, _ = view.tcp
     euler = pose(view.euler[2] + turn)

@@ -57,18 +57,6 @@ def travel(arm: Arm, goal: Array, euler: Array, tolerance: float = 0.02) -> Moti
     yield from arm.move(goal, euler, tolerance=tolerance)
 
 
-def begin(arm: Arm) -> Motion:
-    """Let go of what an earlier subtask left in the hand, and know where the target is."""
-    view = arm.view
-    block = view.held
-    if block is not None and len(block.surfaces) == 0:
-        drop = block.position[2] - block.height / 2 - floor_below(view, block) - 0.004
-        yield from arm.sync()
-        yield from arm.move(view.tcp - point(0, 0, drop), speed=0.5, tolerance=0.004, limit=30)
-    arm.grip = 1.0
-    yield from arm.sync(4 if view.width < 0.075 else 2)
-
-
 def floor_below(view: View, block: Block) -> float:
     """Height of what is under a block."""
     x, y, z = block.position

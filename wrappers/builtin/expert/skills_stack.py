@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from calvin_eval.wrappers.builtin.expert.geometry import BUTTON_Y
 from calvin_eval.wrappers.builtin.expert.motion import Arm, Motion
-from calvin_eval.wrappers.builtin.expert.skills_grasp import YAW_RANGE, grasp
-from calvin_eval.wrappers.builtin.expert.skills_place import level_pitch, lower, release
+from calvin_eval.wrappers.builtin.expert.skills_grasp import YAW_RANGE
+from calvin_eval.wrappers.builtin.expert.skills_place import level_pitch, lower
 from calvin_eval.wrappers.builtin.expert.skills_reach import (
     TRAVEL_Z,
     place_of,
@@ -16,7 +15,7 @@ from calvin_eval.wrappers.builtin.expert.skills_reach import (
     retreat,
     travel,
 )
-from calvin_eval.wrappers.builtin.expert.view import Array, Block, View
+from calvin_eval.wrappers.builtin.expert.view import Block
 
 
 def stack(arm: Arm, name: str) -> Motion:
@@ -27,8 +26,8 @@ def stack(arm: Arm, name: str) -> Motion:
     order = {"table": 0, "drawer": 1, "cabinet": 2}
     base = min(bases, key=lambda b: (order[place_of(view, b)], bool(view.neighbours(b)), b.name))
     x, y = base.position[:2]
-    yaw = _aligned(held, base, view.euler[2])
-    euler = pose(yaw, level_pitch(arm, name))
+    pitch = level_pitch(arm, name)
+    euler = pose(_aligned(held, base, view.euler[2], pitch), pitch)
     yield from travel(arm, point(x, y, TRAVEL_Z), euler, tolerance=0.008)
     shift = view.blocks[name].position[:2] - view.tcp[:2]
     yield from arm.move(point(x - shift[0], y - shift[1], 0.56), euler, tolerance=0.005, limit=40)
@@ -38,15 +37,16 @@ def stack(arm: Arm, name: str) -> Motion:
     yield from retreat(arm)
 
 
-def _aligned(held: Block, base: Block, yaw: float) -> float:
+def _aligned(held: Block, base: Block, yaw: float, pitch: float) -> float:
     """The hand's yaw at which the faces of both blocks are parallel."""
     low, high = YAW_RANGE
     candidates = [yaw + base.yaw - held.yaw + k * np.pi / 2 for k in range(-8, 9)]
     fit = [c for c in candidates if low <= c <= high]
-    near = base.position[1] > -0.09
+    near = base.position[1] > -0.09 or abs(pitch) > 0.3
 
     def cost(c: float) -> float:
-        # Near the cabinet the wide hand must not point at it; elsewhere a hand across the table
+        # Near the cabinet the wide hand must not point at it, and a tilted hand reaches everywhere
+        # only when it leans towards the robot; elsewhere a hand across the table
         # leaves room to slide the block off sideways later.
         return 0.3 * abs(c - yaw) + 4.0 * abs(np.cos(c) if near else np.sin(c))
 

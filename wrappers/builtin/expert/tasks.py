@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from calvin_eval.errors import UnknownNameError
-
 from calvin_eval.wrappers.builtin.expert import (
     skills_grasp,
     skills_place,
-    skills_reach,
     skills_stack,
     skills_table,
     skills_unstack,
@@ -26,25 +23,32 @@ def program(task: str) -> Program:
         return FIXED[task]
     block = f"block_{words[1]}"
     if words[0] == "rotate":
-        return lambda arm: _free(
-            arm, skills_place.rotate(arm, block, 1 if words[-1] == "left" else -1)
-        )
+        return lambda arm: _rotate(arm, block, 1 if words[-1] == "left" else -1)
     if words[0] == "push":
         return lambda arm: _free(
             arm, skills_place.push(arm, block, -1 if words[-1] == "left" else 1)
         )
     if words[0] == "lift":
         return lambda arm: _lift(arm, block)
-    raise UnknownNameError("task", task, TASK_NAMES)
+    raise KeyError(task)
 
 
 def _free(arm: Arm, skill: Motion) -> Motion:
-    yield from skills_reach.begin(arm)
+    yield from skills_place.begin(arm)
     yield from skill
 
 
+def _rotate(arm: Arm, block: str, side: int) -> Motion:
+    held = arm.view.held
+    if held is None or held.name != block:
+        yield from skills_place.begin(arm)
+    else:  # as it is held, perhaps tilted: the tilt must stay
+        yield from arm.sync()
+    yield from skills_place.rotate(arm, block, side)
+
+
 def _lift(arm: Arm, block: str) -> Motion:
-    yield from skills_reach.begin(arm)
+    yield from skills_place.begin(arm)
     yield from skills_grasp.grasp(arm, block)
     yield from skills_grasp.lift(arm)
     yield from arm.wait(4)
@@ -62,7 +66,7 @@ def _with_held(arm: Arm, skill: Callable[[Arm, str], Motion]) -> Motion:
 
 
 def _push_into_drawer(arm: Arm) -> Motion:
-    yield from skills_reach.begin(arm)
+    yield from skills_place.begin(arm)
     view = arm.view
     base = view.surface["base_link"]
     ready = [b for b in view.blocks.values() if b.surfaces == {base}]
