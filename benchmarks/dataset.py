@@ -3,8 +3,8 @@
     python benchmarks/dataset.py [--frames 390] [--render tiny] [--json bench.json]
 
 The frames are the simulator's own pictures with depth, compressed as CALVIN's are, and lie in the
-page cache. Both sides make the same samples: W + n = 18 frames of both images, state and actions,
-images left at their recorded size. Windows are drawn at random, as in training.
+page cache. Both sides make the same samples: W + n = 8 + 10 frames of both images, state and
+actions, images left at their recorded size. Windows are drawn at random, as in training.
 """
 
 from __future__ import annotations
@@ -22,19 +22,18 @@ from typing import Any
 import numpy as np
 import torch
 from common import best_assets, seconds
+from numpy.typing import NDArray
+from PIL import Image
 from policies import Wander
 from torch.utils.data import DataLoader
 
 from calvin_eval.sim import make_env
 from calvin_eval.vla.data.annotations import Segment
 from calvin_eval.vla.data.collate import CalvinCollator
-from calvin_eval.vla.data.dataset import CalvinDataset, ReadOptions
+from calvin_eval.vla.data.dataset import CalvinDataset, ReadOptions, raw_images
 from calvin_eval.wrappers.policy import Request
 
-ROUNDS, SPAN, BATCHED = 3, 65, 160
-# Of a large data set drawn at random a process never meets a remembered frame again.
-WITH_IMAGES = ReadOptions(remember=18)
-STATE_ONLY = ReadOptions(cameras=(), remember=18)
+ROUNDS, SPAN = 3, 65
 
 
 def write_frames(folder: Path, count: int, render: str) -> None:
@@ -57,12 +56,19 @@ def write_frames(folder: Path, count: int, render: str) -> None:
     env.close()
 
 
-def plain_loop(dataset: CalvinDataset, names: Sequence[str], order: Sequence[int]) -> None:
+def plain_loop(dataset: CalvinDataset, order: Sequence[int]) -> None:
     """What the original does per sample, with nothing but NumPy."""
     for index in order:
-        frames = [np.load(dataset.frames.path(number)) for number in dataset.windows[index].frames]
-        for name in names:
+        numbers = dataset.windows[index].frames
+        frames = [np.load(dataset.frames.path(number)) for number in numbers]
+        for name in (*dataset.options.cameras, *dataset.options.arrays):
             np.stack([frame[name] for frame in frames])
+
+
+def resized(images: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
+    """A network's images: bicubic, 224 x 224, float32."""
+    made = [Image.fromarray(image).resize((224, 224), Image.Resampling.BICUBIC) for image in images]
+    return raw_images([np.asarray(image) for image in made]) / 255
 
 
 def no_text(sentences: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -94,10 +100,10 @@ def main() -> None:
         "kilobytes_per_frame": statistics.mean(sizes) / 1e3,
         "samples_per_second": rows,
     }
-    per_sample = (WITH_IMAGES.window + WITH_IMAGES.chunk) * 2
     print(f"{result['machine']}; {result['kilobytes_per_frame']:.0f} kB per frame")
     for label, rate in rows.items():
-        images = "" if "state" in label else f"{rate * per_sample:9.0f} images/s"
+        frames = 8 if "future" in label or "batches" in label else 18
+        images = "" if "state" in label else f"{rate * 2 * frames:9.0f} images/s"
         print(f"{label:42} {rate:8.1f} samples/s {images}")
     if options.json:
         options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
@@ -106,30 +112,34 @@ def main() -> None:
 def measure(folder: Path, count: int) -> dict[str, float]:
     """Samples per second of every case, the cases in turn and the median of the rounds."""
     segments = [Segment(first, first + SPAN - 1, "") for first in range(0, count - SPAN, SPAN)]
-    full = CalvinDataset(folder, WITH_IMAGES, segments=segments)
-    state = CalvinDataset(folder, STATE_ONLY, segments=segments)
+
+    def reader(**options: Any) -> CalvinDataset:
+        # Of a large data set drawn at random a process never meets a remembered frame again.
+        return CalvinDataset(folder, ReadOptions(**{"remember": 18, **options}), segments=segments)
+
+    full, ordered, state = reader(), reader(remember=64), reader(cameras=())
+    present = reader(future_images=False)
+    training = CalvinDataset(folder, present.options, segments=segments, images=resized)
     order = np.random.default_rng(0).permutation(len(full)).tolist()
-    images, states = order[:64], order[:128]
-    collate = CalvinCollator(window=8, chunk=10, text=no_text, image_chunks=False)
+    images, states, batched = order[:64], order[:128], order[:96]
+    collate = CalvinCollator(window=8, chunk=10, text=no_text)
 
     def loaded(workers: int) -> Callable[[], None]:
-        loader = DataLoader(
-            torch.utils.data.Subset(full, order[:BATCHED]),
-            8,
-            num_workers=workers,
-            collate_fn=collate,
-        )
+        drawn = torch.utils.data.Subset(training, batched)
+        loader = DataLoader(drawn, 4, num_workers=workers, collate_fn=collate)
         return lambda: drain(loader)
 
     cases: dict[str, tuple[Callable[[], Any], int]] = {
-        "numpy.load, images": (lambda: plain_loop(full, WITH_IMAGES.names, images), len(images)),
+        "numpy.load, images": (lambda: plain_loop(full, images), len(images)),
         "reader, images": (lambda: [full[i] for i in images], len(images)),
-        "reader, images, in order": (lambda: [full[i] for i in range(len(full))], len(full)),
-        "numpy.load, state": (lambda: plain_loop(state, STATE_ONLY.names, states), len(states)),
+        "reader, images in order": (lambda: [ordered[i] for i in range(len(full))], len(full)),
+        "reader, no future images": (lambda: [present[i] for i in images], len(images)),
+        "numpy.load, state": (lambda: plain_loop(state, states), len(states)),
         "reader, state": (lambda: [state[i] for i in states], len(states)),
-        "batches, no worker": (loaded(0), BATCHED),
-        "batches, 1 worker": (loaded(1), BATCHED),
-        "batches, 2 workers": (loaded(2), BATCHED),
+        **{
+            f"batches of 4 at 224 pixels, {workers} workers": (loaded(workers), len(batched))
+            for workers in (0, 1, 2)
+        },
     }
     times = [{label: seconds(work) for label, (work, _) in cases.items()} for _ in range(ROUNDS)]
     return {

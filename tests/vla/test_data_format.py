@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from calvin_eval.vla.data.annotations import (
     read_play,
     read_scenes,
 )
-from calvin_eval.vla.data.format import FrameCache, find_frames
+from calvin_eval.vla.data.format import FrameCache, Frames, find_frames
 from calvin_eval.vla.data.npz import read_npz
 
 SHORT = ((7, 9),)
@@ -135,15 +136,27 @@ def test_damage_is_named(tmp_path: Path) -> None:
         frames.read(8, ["rel_actions"])
 
 
-def test_the_cache_keeps_the_last_frames(tmp_path: Path) -> None:
-    folder = write_split(tmp_path / "training", spans=((1, 4),))
-    cache = FrameCache(find_frames(folder), ["robot_obs"], 2)
-    first = [cache.read(number) for number in (1, 2, 3)]
-    assert cache.read(2) is first[1]
-    assert cache.read(1) is not first[0]
-    copy = pickle.loads(pickle.dumps(cache))
-    assert copy.read(2) is not cache.read(2)
-    assert np.array_equal(copy.read(2)["robot_obs"], frame(2)["robot_obs"])
+def test_the_cache_keeps_the_last_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = find_frames(write_split(tmp_path / "training", spans=((1, 4),)))
+    reads: list[tuple[int, tuple[str, ...]]] = []
+    read = Frames.read
+
+    def counted(self: Frames, index: int, names: Sequence[str]) -> Any:
+        reads.append((index, tuple(names)))
+        return read(self, index, names)
+
+    monkeypatch.setattr(Frames, "read", counted)
+    cache = FrameCache(frames, 2)
+    for number in (1, 2, 3, 2, 1):
+        assert np.array_equal(
+            cache.read(number, ["robot_obs"])["robot_obs"], frame(number)["robot_obs"]
+        )
+    assert [index for index, _ in reads] == [1, 2, 3, 1]
+    both = cache.read(2, ["robot_obs", "actions"])
+    assert np.array_equal(both["actions"], frame(2)["actions"])
+    assert reads[-1] == (2, ("actions",))
+    pickle.loads(pickle.dumps(cache)).read(2, ["robot_obs"])
+    assert reads[-1] == (2, ("robot_obs",))
 
 
 def test_annotations_and_play(tmp_path: Path) -> None:

@@ -261,6 +261,29 @@ def test_only_what_is_wanted_is_read(split: Path, monkeypatch: pytest.MonkeyPatc
     assert reads == [*range(156, 165), 155]
 
 
+def test_images_to_come_can_be_left_out(split: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = CalvinDataset(split, ReadOptions(window=3, chunk=2))
+    short = CalvinDataset(split, ReadOptions(window=3, chunk=2, future_images=False))
+    collate = CalvinCollator(window=3, chunk=2, text=text)
+    numbers = [0, 40, 61]
+    expected = collate([full[i] for i in numbers])
+    seen: list[tuple[int, bool]] = []
+    read = type(short.frames).read
+
+    def counted(self: Any, index: int, wanted: Sequence[str]) -> Any:
+        seen.append((index, "rgb_static" in wanted))
+        return read(self, index, wanted)
+
+    monkeypatch.setattr(type(short.frames), "read", counted)
+    found = collate([short[i] for i in numbers])
+    assert seen[:5] == [(100, True), (101, True), (102, True), (103, False), (104, False)]
+    for key, value in expected.items():
+        if key in ("fwd_rgb_chunck", "fwd_hand_rgb_chunck"):
+            assert found[key] is None
+        else:
+            assert torch.equal(value, found[key]) if torch.is_tensor(value) else value == found[key]
+
+
 def test_pickled_frames_and_play_give_samples(tmp_path: Path) -> None:
     folder = write_split(tmp_path / "validation", suffix=".pkl", spans=((3, 9),))
     dataset = CalvinDataset(folder, ReadOptions(window=3, chunk=2), segments=read_play(folder))

@@ -56,9 +56,6 @@ class CalvinCollator:
         writer: of discrete labels, or None.
         tcp_labels: whether discrete labels are of the actions in the TCP frame. RoboVLMs takes
             those in the world frame even if `actions.tcp` turns what the head learns.
-        image_chunks: whether the images to come are part of the batch. Only a model that predicts
-            images reads them; as a view they cost nothing, pinned or moved they are n times the
-            images.
         data_source: name of the task, with "action" in it.
     """
 
@@ -68,21 +65,21 @@ class CalvinCollator:
     actions: ActionTransform = field(default_factory=ActionTransform)
     writer: Writer | None = None
     tcp_labels: bool = False
-    image_chunks: bool = True
     data_source: str = "calvin_action"
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
         """A batch.
 
         Args:
-            samples: of W + n frames each, see `CalvinDataset`.
+            samples: of W + n frames each, see `CalvinDataset`; of images W will do.
 
         Returns:
             rgb, hand_rgb: (B, W, 3, S, S).
             action: (B, W + n - 1, 7) float32, gripper 1 (open) or 0.
             action_chunck: (B, W, n, 7), of which [:, w, c] is the action of frame w + c.
             chunck_mask: (B, W, n) int64, 0 where it is padded.
-            fwd_rgb_chunck, fwd_hand_rgb_chunck: (B, W, n, 3, S, S), frames w + 1 + c.
+            fwd_rgb_chunck, fwd_hand_rgb_chunck: (B, W, n, 3, S, S), frames w + 1 + c: views of
+                the images, n times as large once they are moved. None if only W were read.
             fwd_mask: (B, W, n) int64 of those.
             text, text_mask: (B, L).
             instr_and_action_ids, _labels, _mask: (B, W, L) if discrete, else None.
@@ -125,8 +122,9 @@ class CalvinCollator:
         if name not in samples[0]:
             return None, None
         images = torch.stack([sample[name] for sample in samples])
-        later = self._chunks(images, after=True) if self.image_chunks else None
-        return images[:, : self.window], later
+        if images.shape[1] == self.window:
+            return images, None
+        return images[:, : self.window], self._chunks(images, after=True)
 
     def _labels(self, samples: Sequence[Sample], actions: Sequence[Any]) -> Rows | None:
         if self.writer is None:

@@ -35,6 +35,8 @@ class ReadOptions:
         chunk: n, actions that it predicts.
         skip: every how manieth window of a segment is a sample.
         cameras: images to read.
+        future_images: whether the images of the n frames to come are read. Only a model that
+            predicts images looks at them.
         actions: "rel_actions", or "actions" for absolute poses.
         extra: further arrays to read, such as `scene_obs` or `depth_static`.
         remember: frames that each process keeps, see `FrameCache`. Shuffled windows need no more
@@ -46,13 +48,14 @@ class ReadOptions:
     chunk: int = 10
     skip: int = 1
     cameras: tuple[str, ...] = ("rgb_static", "rgb_gripper")
+    future_images: bool = True
     actions: str = "rel_actions"
     extra: tuple[str, ...] = ()
     remember: int = 64
     seed: int = 0
 
     def __post_init__(self) -> None:
-        names = self.names
+        names = (*self.cameras, *self.arrays)
         # A sample's `actions` are the chosen ones, so the other kind has no name there.
         if len(set(names)) < len(names) or {"actions", "rel_actions"} & set(self.extra):
             raise UsageError(
@@ -60,9 +63,9 @@ class ReadOptions:
             )
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Arrays that are read of every frame."""
-        return (*self.cameras, self.actions, "robot_obs", *self.extra)
+    def arrays(self) -> tuple[str, ...]:
+        """What is read of every frame; images are read of those that are shown."""
+        return (self.actions, "robot_obs", *self.extra)
 
 
 class CalvinDataset(Dataset[dict[str, Any]]):
@@ -108,7 +111,7 @@ class CalvinDataset(Dataset[dict[str, Any]]):
                 f"none among {len(self.segments)}"
             )
         self.frames = find_frames(folder)
-        self._cache = FrameCache(self.frames, self.options.names, self.options.remember)
+        self._cache = FrameCache(self.frames, self.options.remember)
         self._images, self._shifts = images, dict(shifts or {})
         # In shared memory, since workers that live on would not see a plain number change.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
@@ -124,7 +127,8 @@ class CalvinDataset(Dataset[dict[str, Any]]):
         """A sample of T = W + n frames.
 
         Returns:
-            rgb_static, rgb_gripper, ... as cameras: (T, 3, S, S) of the image function's type.
+            rgb_static, rgb_gripper, ... as cameras: (T, 3, S, S) of the image function's type, or
+                (W, 3, S, S) without future images.
             actions: (T, 7) float32. robot_obs: (T, 15) float32.
             mask: (T,) bool, False where the segment is over.
             text, task: of the segment.
@@ -136,15 +140,22 @@ class CalvinDataset(Dataset[dict[str, Any]]):
         """
         options = self.options
         segment, numbers, mask = self.windows[index]
+        # Distinct numbers keep their order: a window only ever repeats its last frame.
         distinct, places = np.unique(numbers, return_inverse=True)
-        frames = [self._cache.read(int(number)) for number in distinct]
+        shown = places if options.future_images else places[: options.window]
+        count, names = int(shown[-1]) + 1, options.arrays
+        frames = [
+            self._cache.read(int(number), names if i >= count else (*options.cameras, *names))
+            for i, number in enumerate(distinct)
+        ]
         sample: dict[str, Any] = {}
         rng = np.random.default_rng([options.seed, int(self._epoch), index % len(self)])
         for camera in options.cameras:
-            made = self._images([frame[camera] for frame in frames])[torch.from_numpy(places)]
+            made = self._images([frame[camera] for frame in frames[:count]])
             shift = self._shifts.get(camera)
+            made = made[torch.from_numpy(shown)]
             sample[camera] = made if shift is None else shift(made, rng)
-        for name in (options.actions, "robot_obs", *options.extra):
+        for name in names:
             sample[name] = torch.from_numpy(np.stack([frames[place][name] for place in places]))
         sample["actions"] = sample.pop(options.actions).float()
         sample["robot_obs"] = sample["robot_obs"].float()

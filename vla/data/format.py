@@ -99,25 +99,22 @@ class FrameCache:
 
     Args:
         frames: the files.
-        names: arrays to read of each.
         size: frames kept, 0 for none; a frame with both images takes 0.14 MB.
     """
 
-    def __init__(self, frames: Frames, names: Sequence[str], size: int) -> None:
-        self._frames = frames
-        self._names, self._size = tuple(names), size
+    def __init__(self, frames: Frames, size: int) -> None:
+        self._frames, self._size = frames, size
         self._kept: OrderedDict[int, dict[str, Array]] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_kept": OrderedDict()}
 
-    def read(self, index: int) -> dict[str, Array]:
-        """The arrays of a frame, not to be changed; errors as in `Frames.read`."""
-        found = self._kept.get(index)
-        if found is not None:
-            self._kept.move_to_end(index)
-            return found
-        found = self._frames.read(index, self._names)
+    def read(self, index: int, names: Sequence[str]) -> dict[str, Array]:
+        """At least these arrays of a frame, not to be changed; errors as in `Frames.read`."""
+        found = self._kept.pop(index, {})
+        missing = [name for name in names if name not in found]
+        if missing:
+            found.update(self._frames.read(index, missing))
         self._kept[index] = found
         if len(self._kept) > self._size:
             self._kept.popitem(last=False)

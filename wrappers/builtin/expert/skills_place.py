@@ -196,8 +196,14 @@ def rotate(arm: Arm, name: str, side: int) -> Motion:
     held = view.held
     if held is None or held.name != name:
         yield from grasp(arm, name, turn)
-    yield from arm.move(view.tcp + point(0, 0, 0.022), speed=0.6, tolerance=0.008, limit=20)
-    x, y, _ = view.tcp
-    euler = pose(view.euler[2] + turn)
-    yield from arm.move(view.tcp.copy(), euler, tolerance=0.006, limit=60)
-    yield from set_down(arm, name, x, y, euler)
+        yield from arm.move(view.tcp + point(0, 0, 0.022), speed=0.6, tolerance=0.008, limit=20)
+        x, y, _ = view.tcp
+        euler = pose(view.euler[2] + turn)
+        yield from arm.move(view.tcp.copy(), euler, tolerance=0.006, limit=60)
+        yield from set_down(arm, name, x, y, euler)
+    else:  # as it is held: a tilted block keeps its tilt, since only the turn may differ
+        euler = pose(view.euler[2] + turn, view.euler[1])
+        yield from arm.move(view.tcp + point(0, 0, 0.015), speed=0.6, tolerance=0.005, limit=20)
+        yield from arm.move(view.tcp.copy(), euler, tolerance=0.006, limit=60)
+        yield from lower(arm, name, floor_below(view, view.blocks[name]), -0.002, euler)
+        yield from arm.wait(3)

@@ -42,12 +42,12 @@ def _aligned(held: Block, base: Block, yaw: float, pitch: float) -> float:
     low, high = YAW_RANGE
     candidates = [yaw + base.yaw - held.yaw + k * np.pi / 2 for k in range(-8, 9)]
     fit = [c for c in candidates if low <= c <= high]
-    near = base.position[1] > -0.09 or abs(pitch) > 0.3
+    near = base.position[1] > -0.09
 
     def cost(c: float) -> float:
-        # Near the cabinet the wide hand must not point at it, and a tilted hand reaches everywhere
-        # only when it leans towards the robot; elsewhere a hand across the table
-        # leaves room to slide the block off sideways later.
-        return 0.3 * abs(c - yaw) + 4.0 * abs(np.cos(c) if near else np.sin(c))
+        # Near the cabinet the wide hand must not point at it; elsewhere a hand across the table
+        # leaves room to slide the block off sideways later. A tilted one leans to the robot.
+        far = 8.0 * max(0.0, c - 1.6) if pitch < -0.3 else 0.0
+        return 0.3 * abs(c - yaw) + 4.0 * abs(np.cos(c) if near else np.sin(c)) + far
 
     return float(min(fit or candidates, key=cost))

@@ -42,7 +42,7 @@ def _rotate(arm: Arm, block: str, side: int) -> Motion:
     held = arm.view.held
     if held is None or held.name != block:
         yield from skills_place.begin(arm)
-    else:  # as it is held, perhaps tilted: the tilt must stay
+    else:
         yield from arm.sync()
     yield from skills_place.rotate(arm, block, side)
 
