@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import default_collate
 
 from calvin_eval.errors import UsageError
 from calvin_eval.vla.data.actions import ActionTransform, open_is_one
@@ -121,7 +122,8 @@ class CalvinCollator:
     def _images(self, samples: Sequence[Sample], name: str) -> tuple[Tensor | None, Tensor | None]:
         if name not in samples[0]:
             return None, None
-        images = torch.stack([sample[name] for sample in samples])
+        # In a worker it stacks straight into the memory that the other process reads.
+        images = default_collate([sample[name] for sample in samples])
         if images.shape[1] == self.window:
             return images, None
         return images[:, : self.window], self._chunks(images, after=True)

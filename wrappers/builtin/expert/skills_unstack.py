@@ -80,43 +80,88 @@ def _reach(block: Block, way: Array) -> float:
     return float(np.abs(way @ block.axes) @ block.size / 2)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Lean:
+    """How the upper block lies on the edge of the lower one.
+
+    Attributes:
+        normal: (3,) of its face that lies on the edge, outwards.
+        angle: by which the face slopes down, in radians.
+        down: (3,) down the slope.
+        edge: (3,) a point of the edge, in metres.
+        beyond: metres by which the face's middle is beyond the edge.
+        gap: metres between the blocks, negative where they press; None if they have parted.
+        upset: whether the lower block is tipping.
+    """
+
+    normal: Array
+    angle: float
+    down: Array
+    edge: Array
+    beyond: float
+    gap: float | None
+    upset: bool
+
+
+def _look(view: View, block: Block, base: Block, face: tuple[int, float], away: Array) -> _Lean:
+    under, sign = face
+    normal = sign * block.axes[:, under]
+    angle = float(np.arctan2(-normal @ away, -normal[2]))
+    down = away * np.cos(angle) - UP * np.sin(angle)
+    edge = base.position + _reach(base, away) * away + 0.02 * UP
+    middle = block.position + normal * block.size[under] / 2
+    return _Lean(
+        normal=normal,
+        angle=angle,
+        down=down,
+        edge=edge,
+        beyond=float((middle - edge) @ down),
+        gap=block.gaps.get(view.uid[base.name]),
+        upset=bool(np.abs(base.axes[2]).max() < 0.996),
+    )
+
+
 def _tip(arm: Arm, top: str, bottom: str, way: _Way) -> Motion:
     """Move the upper block over the edge of the lower one and down to the table."""
     view = arm.view
     block = view.blocks[top]
     under = int(np.argmax(np.abs(block.axes[2])))
-    sign = -float(np.sign(block.axes[2, under]))
-    along = int(np.argmax(np.abs(way.away @ block.axes)))
-    length = float(block.size[along])
+    face = (under, -float(np.sign(block.axes[2, under])))
+    length = float(block.size[np.argmax(np.abs(way.away @ block.axes))])
     steep = min(STEEPEST, float(np.arcsin(min(1.0, 0.042 / (length - 0.006)))))
-    calm, before = 0, 0.0
+    before = 0.0
     for _ in range(250):
-        block, base = view.blocks[top], view.blocks[bottom]
-        normal = sign * block.axes[:, under]  # of the face that lies on the edge, outwards
-        angle = float(np.arctan2(-normal @ way.away, -normal[2]))
-        down = way.away * np.cos(angle) - UP * np.sin(angle)
-        edge = base.position + _reach(base, way.away) * way.away + 0.02 * UP
-        face = block.position + normal * block.size[under] / 2
-        beyond = float((face - edge) @ down)
-        gap = block.gaps.get(view.uid[bottom])
-        if gap is None or view.on(block, "base_link"):
+        block = view.blocks[top]
+        lean = _look(view, block, view.blocks[bottom], face, way.away)
+        if lean.gap is None or view.on(block, "base_link"):
             return
-        if beyond > length / 2 - 0.003:
+        if lean.beyond > length / 2 - 0.003:
             # The rest in one action: the blocks are looked at only after it.
             yield from arm.creep(-0.018 * UP)
             return
-        over = beyond > -0.001
-        ahead = gap + 2.0 * (gap - before)
-        before = gap
-        upset = abs(base.axes[2]).max() < 0.996  # the lower block tips
-        wanted = 0.0 if upset else -0.0006 if over else -0.00015
-        firm = -0.0001 if over else 0.0
-        calm = calm + 1 if wanted - 0.0003 < gap and ahead < firm and not upset else 0
-        far = abs(view.euler[1]) > 1.15
-        turn = float(np.clip(0.3 * (steep - angle), 0.0, 0.016)) if over and calm > 1 else 0.0
-        turn *= not far
-        ready = not over or far or steep - angle < 0.03
-        forward = 0.0007 if ready and calm > 1 else 0.0
-        push = float(np.clip(0.3 * (ahead - wanted), -0.0003, 0.0006))
-        swing = turn * np.cross(np.cross(-way.away, UP), view.tcp - edge)
-        yield from arm.creep(forward * down + push * normal + swing, pitch=way.tip * turn)
+        ahead = lean.gap + 2.0 * (lean.gap - before)
+        before = lean.gap
+        more = 0.0 if abs(view.euler[1]) > 1.15 else steep - lean.angle
+        yield from _creep(arm, lean, way, ahead, more)
+
+
+def _creep(arm: Arm, lean: _Lean, way: _Way, ahead: float, more: float) -> Motion:
+    """One small step along the face or about the edge, as fast as the blocks' touch allows.
+
+    Args:
+        arm: the arm.
+        lean: how the block lies.
+        way: where to.
+        ahead: the gap that is to be expected, in metres.
+        more: radians by which it is still to be tipped.
+    """
+    over = lean.beyond > -0.001
+    wanted = 0.0 if lean.upset else -0.0006 if over else -0.00015
+    pressed = ahead < wanted - (0.0006 if over else 0.0003)
+    firm = 0.0 if lean.upset or pressed else float(np.clip(-ahead / 0.0002, 0.0, 1.0))
+    turn = firm * float(np.clip(0.3 * more, 0.0, 0.016)) if over else 0.0
+    forward = 0.0007 * firm if not over or more < 0.03 else 0.0
+    gain, most = (0.6, 0.001) if over else (0.3, 0.0006)
+    push = float(np.clip(gain * (ahead - wanted), -0.0003, most))
+    swing = turn * np.cross(np.cross(-way.away, UP), arm.view.tcp - lean.edge)
+    yield from arm.creep(forward * lean.down + push * lean.normal + swing, pitch=way.tip * turn)
