@@ -89,10 +89,10 @@ class ToyTokenizer:
     pad_token_id = 1
 
     def __init__(self, *, ends: bool = True, appends: bool = True) -> None:
-        self.bos_token, self.eos_token = ("<s>", "</s>") if ends else (None, None)
-        self.bos_token_id, self.eos_token_id = (2, 3) if ends else (None, None)
+        self.bos_token = "<s>" if ends else None
+        self.eos_token = "</s>" if ends else None
+        self.eos_token_id = 3 if ends else None
         self.special_tokens_map = {"bos_token": "<s>", "eos_token": "</s>"} if ends else {}
-        self.special_tokens_map_extended = self.special_tokens_map
         self._appends = appends and ends
 
     def __call__(self, text: str, add_special_tokens: bool = True) -> SimpleNamespace:

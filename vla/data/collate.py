@@ -49,6 +49,19 @@ def spelled(batch: Mapping[str, Any]) -> Batch:
 class CalvinCollator:
     """Batches of `CalvinDataset`'s samples.
 
+    A batch holds:
+
+    - rgb, hand_rgb: (B, W, 3, S, S).
+    - action: (B, W + n - 1, 7) float32, gripper 1 (open) or 0.
+    - action_chunck: (B, W, n, 7), of which [:, w, c] is the action of frame w + c.
+    - chunck_mask: (B, W, n) int64, 0 where it is padded.
+    - fwd_rgb_chunck, fwd_hand_rgb_chunck: (B, W, n, 3, S, S), frames w + 1 + c: views of the
+      images, n times as large once they are moved. None if only W images were read.
+    - fwd_mask: (B, W, n) int64 of those.
+    - text, text_mask: (B, L).
+    - instr_and_action_ids, _labels, _mask: (B, W, L) if discrete, else None.
+    - raw_text: a list of B sentences; data_source: a name.
+
     Attributes:
         window: W.
         chunk: n.
@@ -69,23 +82,7 @@ class CalvinCollator:
     data_source: str = "calvin_action"
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
-        """A batch.
-
-        Args:
-            samples: of W + n frames each, see `CalvinDataset`; of images W will do.
-
-        Returns:
-            rgb, hand_rgb: (B, W, 3, S, S).
-            action: (B, W + n - 1, 7) float32, gripper 1 (open) or 0.
-            action_chunck: (B, W, n, 7), of which [:, w, c] is the action of frame w + c.
-            chunck_mask: (B, W, n) int64, 0 where it is padded.
-            fwd_rgb_chunck, fwd_hand_rgb_chunck: (B, W, n, 3, S, S), frames w + 1 + c: views of
-                the images, n times as large once they are moved. None if only W were read.
-            fwd_mask: (B, W, n) int64 of those.
-            text, text_mask: (B, L).
-            instr_and_action_ids, _labels, _mask: (B, W, L) if discrete, else None.
-            raw_text: list of B sentences; data_source: a name.
-        """
+        """A batch of samples with W + n frames each, see `CalvinDataset`; of images W will do."""
         scaled = [self.actions.scaled(_array(sample, "actions")) for sample in samples]
         turned = [
             self.actions.turned(rows, _array(sample, "robot_obs")) if self.actions.tcp else rows

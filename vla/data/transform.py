@@ -69,6 +69,16 @@ class Layout:
 class ActionPredictionTransform:
     """Makes a sample of an instruction, actions and images.
 
+    Its inputs:
+
+    - instruction: the sentence.
+    - actions: (W + n, 7), of which training leaves the last one out; (T - 1, 7) at inference.
+      Gripper: 1 is open.
+    - mask: (W + n,) which frames are real; (T,) at inference.
+    - images: (W + n, H, W, 3) of the static camera; (T, ...) at inference, T >= W.
+    - gripper_images: the same of the gripper's camera, or None.
+    - rng: for the shifts.
+
     Attributes:
         layout: how it is organised.
         writer: of ids.
@@ -93,19 +103,10 @@ class ActionPredictionTransform:
         gripper_images: NDArray[np.uint8] | None = None,
         rng: np.random.Generator | None = None,
     ) -> dict[str, Tensor | None]:
-        """The twelve entries.
-
-        Args:
-            instruction: the sentence.
-            actions: (W + n, 7), of which training leaves the last one out; (W - 1, 7) at
-                inference. Gripper: 1 is open.
-            mask: (W + n,) which frames are real; (W,) at inference.
-            images: (W + n, H, W, 3) of the static camera; (W, ...) at inference.
-            gripper_images: the same of the gripper's camera, or None.
-            rng: for the shifts.
+        """The twelve entries, from the inputs that the class names.
 
         Raises:
-            UsageError: other lengths.
+            UsageError: inputs of other lengths, or shifts without a generator.
         """
         self._check(len(actions), len(mask), len(images))
         mask = np.asarray(mask, bool)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -59,6 +59,9 @@ class Windows:
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
+
+    def __iter__(self) -> Iterator[Window]:
+        return (self[index] for index in range(len(self)))
 
     def __getitem__(self, index: int) -> Window:
         if not -len(self) <= index < len(self):
