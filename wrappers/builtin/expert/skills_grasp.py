@@ -101,7 +101,6 @@ def _grasp_from_above(arm: Arm, name: str, place: str, turn: float, yaw: float |
 def _grasp_in_cabinet(arm: Arm, name: str) -> Motion:
     view = arm.view
     block = view.blocks[name]
-    low, high = view.table.opening
     x, y, z = block.position
     yaw = min((block.yaw + k * (np.pi / 2 if block.square else np.pi) for k in range(-4, 5)),
               key=lambda a: abs(a - FRONT))  # fmt: skip

@@ -1,19 +1,14 @@
-"""Setting down, pushing and turning blocks."""
+"""Putting down what is held."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 
 from calvin_eval.wrappers.builtin.expert.geometry import (
-    BUTTON_Y,
     DRAWER_FLOOR,
     PLANK_TOP,
-    TABLE_TOP,
 )
 from calvin_eval.wrappers.builtin.expert.motion import Arm, Motion
-from calvin_eval.wrappers.builtin.expert.skills_grasp import grasp
 from calvin_eval.wrappers.builtin.expert.skills_reach import (
     FRONT,
     TRAVEL_Y,
@@ -25,7 +20,7 @@ from calvin_eval.wrappers.builtin.expert.skills_reach import (
     retreat,
     travel,
 )
-from calvin_eval.wrappers.builtin.expert.view import Array, Block, View
+from calvin_eval.wrappers.builtin.expert.view import Array, Block
 
 
 def begin(arm: Arm) -> Motion:
@@ -94,25 +89,6 @@ def release(arm: Arm) -> Motion:
     yield from retreat(arm)
 
 
-def spot(
-    view: View, candidates: Sequence[tuple[float, float]], ignore: str, home: tuple[float, float]
-) -> tuple[float, float]:
-    """The candidate with the most room, the nearer to `home` the better."""
-    others = [b.position[:2] for b in view.blocks.values() if b.name != ignore]
-
-    def score(place: tuple[float, float]) -> float:
-        room = min((float(np.hypot(*(np.array(place) - o))) for o in others), default=1.0)
-        button = float(np.hypot(place[0] - view.table.button, place[1] - BUTTON_Y))
-        handle = 1.0
-        if place[1] > -0.08:
-            handle = abs(place[0] - view.handle) + 0.03
-        near = float(np.hypot(place[0] - home[0], place[1] - home[1]))
-        near += 1.5 * max(0.0, place[1] + 0.075)
-        return min(room, 0.13) + min(button, 0.10) + min(handle, 0.09) - 0.15 * near
-
-    return max(candidates, key=score)
-
-
 def place_in_cabinet(arm: Arm, name: str) -> Motion:
     """Put the held block behind the door's edge, where there is room."""
     view = arm.view
@@ -163,47 +139,3 @@ def place_in_drawer(arm: Arm, name: str) -> Motion:
     yield from travel(arm, point(x, y, 0.57), euler, tolerance=0.012)
     yield from lower(arm, name, DRAWER_FLOOR, 0.003, euler)
     yield from release(arm)
-
-
-def set_down(
-    arm: Arm, name: str, x: float, y: float, euler: Array, floor: float = TABLE_TOP
-) -> Motion:
-    """Carry the held block at the present height, let it down and let go."""
-    view = arm.view
-    yield from arm.move(point(x, y, view.tcp[2]), euler, tolerance=0.006, limit=60)
-    yield from lower(arm, name, floor, 0.004, euler)
-    yield from release(arm)
-
-
-def push(arm: Arm, name: str, side: int) -> Motion:
-    """Move a block by at least 0.1 to the left (-1) or right (1) and leave it there."""
-    view = arm.view
-    block = view.blocks[name]
-    x, y = block.position[:2]
-    xs = [x + side * d for d in np.linspace(0.112, 0.18, 8)]
-    ys = np.linspace(-0.145, -0.075, 8)  # the door's handle passes behind
-    inside = [(float(a), float(b)) for a in xs for b in ys if abs(a) < 0.37]
-    goal = spot(view, inside or [(xs[0], float(y))], name, (xs[0], float(y)))
-    yield from grasp(arm, name)
-    yield from arm.move(view.tcp + point(0, 0, 0.025), speed=0.6, tolerance=0.008, limit=20)
-    yield from set_down(arm, name, *goal, pose(view.euler[2]))
-
-
-def rotate(arm: Arm, name: str, side: int) -> Motion:
-    """Turn a block by at least 60 degrees to the left (1) or right (-1)."""
-    view = arm.view
-    turn = side * 1.25
-    held = view.held
-    if held is None or held.name != name:
-        yield from grasp(arm, name, turn)
-        yield from arm.move(view.tcp + point(0, 0, 0.022), speed=0.6, tolerance=0.008, limit=20)
-        x, y, _ = view.tcp
-        euler = pose(view.euler[2] + turn)
-        yield from arm.move(view.tcp.copy(), euler, tolerance=0.006, limit=60)
-        yield from set_down(arm, name, x, y, euler)
-    else:  # as it is held: a tilted block keeps its tilt, since only the turn may differ
-        euler = pose(view.euler[2] + turn, view.euler[1])
-        yield from arm.move(view.tcp + point(0, 0, 0.015), speed=0.6, tolerance=0.005, limit=20)
-        yield from arm.move(view.tcp.copy(), euler, tolerance=0.006, limit=60)
-        yield from lower(arm, name, floor_below(view, view.blocks[name]), -0.002, euler)
-        yield from arm.wait(3)
