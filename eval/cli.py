@@ -18,9 +18,11 @@ from calvin_eval.cli_assets import assets
 from calvin_eval.cli_bundle import bundle, export
 from calvin_eval.cli_card import card
 from calvin_eval.cli_compare import compare
+from calvin_eval.cli_dataset import dataset
 from calvin_eval.cli_doctor import doctor
 from calvin_eval.cli_gate import gate
 from calvin_eval.cli_merge import merge
+from calvin_eval.cli_record import record
 from calvin_eval.cli_report import report
 from calvin_eval.cli_track import track
 from calvin_eval.cli_verify import verify
@@ -156,7 +158,8 @@ def run_command(
 
 
 for command in (
-    assets, bundle, card, compare, doctor, export, gate, merge, report, track, verify, video,
+    assets, bundle, card, compare, dataset, doctor, export, gate, merge, record, report, track,
+    verify, video,
 ):  # fmt: skip
     cli.add_command(command)
 
