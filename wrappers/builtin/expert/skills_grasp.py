@@ -37,7 +37,7 @@ def grip_yaw(block: Block, current: float, turn: float = 0.0) -> float:
     return min(fit or candidates, key=cost)
 
 
-def clear_door(arm: Arm, x: float, margin: float = 0.085) -> Motion:
+def clear_door(arm: Arm, x: float, margin: float = 0.115) -> Motion:
     """Slide the door away from a place in the cabinet if it is in the way."""
     view = arm.view
     left, right = view.door
@@ -48,7 +48,9 @@ def clear_door(arm: Arm, x: float, margin: float = 0.085) -> Motion:
             if not table.door - s - margin < x < table.door - s + 0.28 + margin]  # fmt: skip
     if not ends:
         ends = [max((0.0, table.door_range), key=lambda s: abs(table.door - s + 0.14 - x))]
-    yield from slide(arm, min(ends, key=lambda s: abs(s - view.slide)))
+    end = min(ends, key=lambda s: abs(s - view.slide))
+    if abs(end - view.slide) > 0.02:
+        yield from slide(arm, end)
 
 
 def grasp(arm: Arm, name: str, turn: float = 0.0, yaw: float | None = None) -> Motion:

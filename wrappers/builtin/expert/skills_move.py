@@ -24,7 +24,7 @@ def spot(
         room = min((float(np.hypot(*(np.array(place) - o))) for o in others), default=1.0)
         button = float(np.hypot(place[0] - view.table.button, place[1] - BUTTON_Y))
         near = float(np.hypot(place[0] - home[0], place[1] - home[1]))
-        return min(room, 0.13) + min(button, 0.10) - 0.15 * near
+        return min(room, 0.13) + 3.0 * min(button, 0.095) - 0.15 * near
 
     return max(candidates, key=score)
 
@@ -44,12 +44,12 @@ def push(arm: Arm, name: str, side: int) -> Motion:
     view = arm.view
     block = view.blocks[name]
     x, y = block.position[:2]
-    xs = [x + side * d for d in np.linspace(0.112, 0.18, 8)]
+    xs = [x + side * d for d in np.linspace(0.112, 0.30, 14)]
     ys = np.linspace(-0.145, -0.075, 8)  # the door's handle passes behind
     inside = [(float(a), float(b)) for a in xs for b in ys if abs(a) < 0.37]
     goal = spot(view, inside or [(xs[0], float(y))], name, (xs[0], float(y)))
     yield from grasp(arm, name)
-    yield from arm.move(view.tcp + point(0, 0, 0.025), speed=0.6, tolerance=0.008, limit=20)
+    yield from arm.move(view.tcp + point(0, 0, 0.05), speed=0.8, tolerance=0.01, limit=20)
     yield from set_down(arm, name, *goal, pose(view.euler[2]))
 
 

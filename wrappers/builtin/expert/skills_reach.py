@@ -63,9 +63,8 @@ def floor_below(view: View, block: Block) -> float:
     under = [b.position[2] + b.height / 2 for b in view.blocks.values()
              if b.name != block.name and np.hypot(*(b.position[:2] - [x, y])) < 0.05
              and b.position[2] < z]  # fmt: skip
-    if y < TABLE_FRONT:
-        return max([DRAWER_FLOOR, *under])
-    return max([PLANK_TOP if y > 0.03 else TABLE_TOP, *under])
+    floor = DRAWER_FLOOR if y < TABLE_FRONT else PLANK_TOP if y > 0.03 else TABLE_TOP
+    return max([floor, *map(float, under)])
 
 
 def place_of(view: View, block: Block) -> str:

@@ -48,6 +48,6 @@ def _aligned(held: Block, base: Block, yaw: float, pitch: float) -> float:
         # Near the cabinet the wide hand must not point at it; elsewhere a hand across the table
         # leaves room to slide the block off sideways later. A tilted one leans to the robot.
         far = 20.0 * max(0.0, c - 1.6, -0.1 - c) if pitch < -0.3 else 0.0
-        return 0.3 * abs(c - yaw) + 4.0 * abs(np.cos(c) if near else np.sin(c)) + far
+        return 0.3 * abs(c - yaw) + 4.0 * float(abs(np.cos(c) if near else np.sin(c))) + far
 
     return float(min(fit or candidates, key=cost))

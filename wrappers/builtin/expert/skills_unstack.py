@@ -67,12 +67,12 @@ def _room(view: View, top: Block, bottom: Block, away: Array) -> float:
     """How good it is to put a block down there, in metres."""
     end = bottom.position + (_reach(bottom, away) + 0.04) * away
     others = [b for b in view.blocks.values() if b.name not in (top.name, bottom.name)]
-    room = min([0.12, *(float(np.hypot(*(end - b.position)[:2])) for b in others)])
+    room: float = min([0.12, *(float(np.hypot(*(end - b.position)[:2])) for b in others)])
     room = min(room, float(np.hypot(end[0] - view.table.button, end[1] - BUTTON_Y)))
     room -= 2 * max(0.0, end[1] + 0.05) + 4 * max(0.0, -0.165 - end[1])
     room -= 2 * max(0.0, abs(end[0]) - 0.34) + 0.1 * max(0.0, away[1])
     # The hand leans to where the block goes; far from the robot it cannot lean back.
-    return room - max(0.0, away[0]) * 2 * max(0.0, bottom.position[0] - 0.08)
+    return float(room - 2 * max(0.0, away[0]) * max(0.0, bottom.position[0] - 0.08))
 
 
 def _reach(block: Block, way: Array) -> float:
