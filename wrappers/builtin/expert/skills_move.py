@@ -24,7 +24,8 @@ def spot(
         room = min((float(np.hypot(*(np.array(place) - o))) for o in others), default=1.0)
         button = float(np.hypot(place[0] - view.table.button, place[1] - BUTTON_Y))
         near = float(np.hypot(place[0] - home[0], place[1] - home[1]))
-        return min(room, 0.13) + 3.0 * min(button, 0.095) - 0.15 * near
+        far = max(0.0, abs(place[0]) - 0.28)  # the arm is not at its best there
+        return min(room, 0.13) + 3.0 * min(button, 0.095) - 0.15 * near - far
 
     return max(candidates, key=score)
 
