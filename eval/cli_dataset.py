@@ -82,9 +82,7 @@ def show_command(folder: Path, out: Path, task: str | None, rows: int, videos: i
 @click.option("--repo-id", default="local/calvin", show_default=True, metavar="NAME")
 @click.option("--split", metavar="NAME", help="training or validation.  [both]")
 @click.option("--videos", is_flag=True, help="Smaller, and images not the same to the bit.")
-def export_command(
-    folder: Path, out: Path, repo_id: str, split: str | None, videos: bool
-) -> None:
+def export_command(folder: Path, out: Path, repo_id: str, split: str | None, videos: bool) -> None:
     """Write the demonstrations in FOLDER as a LeRobot data set: an episode for each sentence."""
     from calvin_eval.rollouts.datasets.folder import open_splits
     from calvin_eval.rollouts.datasets.lerobot import export_lerobot

@@ -30,6 +30,7 @@ IMAGES: Final[Mapping[str, tuple[str, tuple[int, ...]]]] = {
 LONGEST: Final = 64  # frames of a span in CALVIN's own data
 
 _SHOWN = 5
+_ENOUGH = 500  # frames of a sample whose means say something about all
 _SMALL = 0.5  # of the median file size, below which a file is looked into in any case
 
 
@@ -158,11 +159,13 @@ def _check_annotations(split: SplitFolder, facts: SplitFacts, faults: _Faults) -
         faults.add("error", "annotations", str(error))
         return
     if annotations is None:
-        faults.add("warning", "annotations", "there are none: nothing to train a language policy on")
+        faults.add(
+            "warning", "annotations", "there are none: nothing to train a language policy on"
+        )
         return
     facts.annotations = len(annotations)
     facts.tasks = len({a.task for a in annotations})
-    ranges = split.ranges if facts.episodes else np.zeros((0, 2), np.int64)
+    ranges = split.ranges if facts.episodes else np.array([[0, np.inf]])
     long = 0
     for a in annotations:
         if not ((ranges[:, 0] <= a.first) & (a.first <= a.last) & (a.last <= ranges[:, 1])).any():
@@ -261,7 +264,9 @@ def _check_statistics(
             "min": values.min(0).tolist(), "mean": values.mean(0).tolist(),
             "max": values.max(0).tolist(), "std": values.std(0).tolist(),
         }  # fmt: skip
-    if np.abs(np.array(columns["rel_actions"])[:, :6]).max() < 0.1 and facts.read > 1:
+    if facts.read < min(facts.frames, _ENOUGH):
+        return
+    if np.abs(np.array(columns["rel_actions"])[:, :6]).max() < 0.1:
         faults.add(
             "warning", "action statistics",
             "rel_actions are all below 0.1: expected them scaled by 50 (metres) and 20 (radians)",

@@ -115,10 +115,7 @@ def _compare(pack: AssetPack, scene: str, frames: Mapping[int, Mapping[str, Any]
         return made
     # The still camera sees the table as a whole: the right one is clearly ahead.
     fit = {
-        other: max(
-            _draw(pack, other, info, frames).get("static", 0.0)
-            for info in renderers()
-        )
+        other: max(_draw(pack, other, info, frames).get("static", 0.0) for info in renderers())
         for other in SCENES
     }
     best = max(fit, key=lambda name: fit[name])

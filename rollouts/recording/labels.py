@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -64,8 +65,9 @@ def write_labels(
             choice = sentences[subtask.task]
             text = choice[int(rng.integers(len(choice)))]
             if subtask.label is not None:
-                texts.append(text)
-                tasks.append(subtask.task)
+                # Equal texts as one object: a pickle shows which are the same.
+                texts.append(sys.intern(text))
+                tasks.append(sys.intern(subtask.task))
                 spans.append((start + subtask.label, start + subtask.end))
         start += episode.frames
     # Embeddings are left to the model that uses them: their array has a width of zero.
@@ -82,9 +84,7 @@ def save_plain(path: Path, content: Mapping[str, Any]) -> None:
     box = np.empty((), dtype=object)
     box[()] = dict(content)
     data = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        data, {"descr": "|O", "fortran_order": False, "shape": ()}
-    )
+    np.lib.format.write_array_header_1_0(data, {"descr": "|O", "fortran_order": False, "shape": ()})
     # In protocol 3 names end with a newline, and NumPy 1 knows this one by its old name only.
     pickled = pickle.dumps(box, protocol=3)
     data.write(pickled.replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n"))

@@ -54,9 +54,7 @@ def write_statistics(folder: Path, count: int) -> None:
     for name in names[:2]:
         mean, deviation = np.mean(columns[name], axis=0), np.std(columns[name], axis=0)
         deviation = np.where(deviation < _STILL, 1.0, deviation)
-        content[name] = [
-            {"_target_": _NORMALIZE, "mean": mean.tolist(), "std": deviation.tolist()}
-        ]
+        content[name] = [{"_target_": _NORMALIZE, "mean": mean.tolist(), "std": deviation.tolist()}]
     content["act_min_bound"] = np.min(columns["actions"], axis=0).tolist()
     content["act_max_bound"] = np.max(columns["actions"], axis=0).tolist()
     write_atomically(folder / STATISTICS, yaml.safe_dump(content, sort_keys=False))

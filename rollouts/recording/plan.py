@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias
 
@@ -29,6 +29,8 @@ SPLITS: Final[tuple[Split, ...]] = ("training", "validation")
 # metres along x and y: on the table and in the cabinet's slots, where a hand must fit beside it.
 _TABLE_SPREAD: Final = (0.02, 0.015)
 _SLOT_SPREAD: Final = (0.01, 0.0)
+
+_TRIES = 100  # walks that may end too early; long chains may not exist from a state
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +73,7 @@ def plan_split(
         pack: the assets, for the scenes' blocks.
         scenes: recorded one after the other, each its share of the episodes.
         episodes: how many.
-        length: tasks of a chain, 1 or more.
+        length: tasks of a chain, 1 or more; fewer where the rules allow no more.
         seed: any integer >= 0.
 
     Raises:
@@ -99,13 +101,10 @@ def _draw(
     """A chain for scene D, with poses for this salt."""
     start = initial_states()[int(rng.integers(len(initial_states())))]
     tasks: list[str] = []
-    state: SymbolicState = start
-    while len(tasks) < length and (allowed := _allowed(state, tasks)):
-        weights = np.array([1 / (1 + counts[task]) ** 2 for task in allowed])
-        task = allowed[int(rng.choice(len(allowed), p=weights / weights.sum()))]
-        counts[task] += 1
-        tasks.append(task)
-        state = outcomes(state, task)[0]
+    for _ in range(_TRIES):
+        if len(tasks) < length:
+            tasks = max(tasks, _walk(start, length, counts, rng), key=len)
+    counts.update(tasks)
     scene_obs = np.array(draw_scene_obs(start, salt, np.random.RandomState(0)))
     for pose in scene_obs[6:].reshape(3, 6):
         spread = _SLOT_SPREAD if pose[1] > 0 else _TABLE_SPREAD
@@ -117,6 +116,18 @@ def _draw(
         robot_obs=initial_robot_obs(),
         scene_obs=scene_obs,
     )
+
+
+def _walk(
+    state: SymbolicState, length: int, counts: Mapping[str, int], rng: np.random.Generator
+) -> list[str]:
+    """Tasks one after the other, until there are enough or none is allowed."""
+    tasks: list[str] = []
+    while len(tasks) < length and (allowed := _allowed(state, tasks)):
+        weights = np.array([1 / (1 + counts.get(task, 0)) ** 2 for task in allowed])
+        tasks.append(allowed[int(rng.choice(len(allowed), p=weights / weights.sum()))])
+        state = outcomes(state, tasks[-1])[0]
+    return tasks
 
 
 def _allowed(state: SymbolicState, tasks: Sequence[str]) -> list[str]:

@@ -107,9 +107,7 @@ def record(
     for split in SPLITS:
         store = SplitStore(spec.out / split)
         complete = store.episodes()
-        found[split] = (
-            store.finished() if complete is None else {e.number: e for e in complete}
-        )
+        found[split] = store.finished() if complete is None else {e.number: e for e in complete}
         for plan in plans[split]:
             if plan.number in found[split]:
                 watch(plan, found[split][plan.number])

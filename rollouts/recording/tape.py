@@ -123,9 +123,7 @@ class Tape:
         )
         return units / REL_UNITS
 
-    def observe(
-        self, *, rgb: Collection[str] = (), depth: Collection[str] = ()
-    ) -> dict[str, Any]:
+    def observe(self, *, rgb: Collection[str] = (), depth: Collection[str] = ()) -> dict[str, Any]:
         """The observation with the named images."""
         return self._env.observe(rgb=tuple(rgb), depth=tuple(depth))
 

@@ -83,9 +83,7 @@ class Recorder:
         )
         outcome = runner.run(plan.chain)
         tape.hold()
-        episode = summarize(
-            outcome.record, plan, tape, policy.bursts, self._oracle, studio.labels
-        )
+        episode = summarize(outcome.record, plan, tape, policy.bursts, self._oracle, studio.labels)
         store.finish(episode)
         return episode
 
