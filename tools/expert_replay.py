@@ -1,4 +1,4 @@
-"""Write the golden replay: the expert's actions on few chains that hold every task, with end states.
+"""Write the golden replay: the expert's actions on chains that hold every task, with end states.
 
     python -m tools.expert_replay            write tests/golden/expert/builtin_D.npz
 
@@ -72,7 +72,8 @@ def main() -> None:
     """Cover the tasks greedily and write the file."""
     chains = list(load_chains("official").chains[:POOL])
     env, oracle, policy = make_env("D", render="none"), TaskOracle(), ExpertPolicy()
-    missing, arrays, index = set(TASK_NAMES), {}, []
+    missing, index = set(TASK_NAMES), list[tuple[int, int, str, int]]()
+    arrays: Arrays = {}
     while missing:
         chain = max(chains, key=lambda c: (len(missing & set(c.tasks)), -c.id))
         chains.remove(chain)
@@ -83,7 +84,7 @@ def main() -> None:
         missing -= set(chain.tasks)
         for position, task in enumerate(chain.tasks):
             steps = len(found[f"chain{chain.id:04d}_sub{position}_actions"])
-            index.append([chain.id, position, task, steps])
+            index.append((chain.id, position, task, steps))
     TARGET.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(TARGET, index=np.array(json.dumps(index)), **arrays)
     chosen = sorted({entry[0] for entry in index})

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -137,7 +138,7 @@ def test_a_led_that_was_lit_at_reset_takes_two_presses_under_pinned(revision, pr
     record = runner(env, ExpertPolicy(), on_step=look).run(replace(chain, tasks=chain.tasks[:1]))
     env.close()
     assert record.record.subtasks[0].success
-    assert sum(b and not a for a, b in zip(pressed, pressed[1:], strict=False)) == presses
+    assert sum(b and not a for a, b in pairwise(pressed)) == presses
 
 
 @pytest.mark.parametrize("task", ["open_window", "lift_green_block_table", "push_red_block_up", ""])
