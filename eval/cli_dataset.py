@@ -29,7 +29,7 @@ def dataset() -> None:
 @dataset.command("check")
 @click.argument("folder", type=_FOLDER)
 @click.option("--assets", metavar="PACK", default="builtin", show_default=True,
-              help="That the images are compared with; official for CALVIN's own data.")  # fmt: skip
+              help="Drawn for comparison; official for CALVIN's own data.")  # fmt: skip
 @click.option("--scene", metavar="A-D", help="What the frames show, if the folder does not say.")
 @click.option("--frames", type=click.IntRange(1), default=5000, show_default=True, metavar="N",
               help="To look into, per split.")  # fmt: skip

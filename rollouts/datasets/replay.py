@@ -82,9 +82,10 @@ class _Player:
     def judge(self, number: int, task: str) -> None:
         """Whether the label's task has been done by now."""
         start = self._starts.get(number)
-        if start is not None and task in self._oracle.tasks and number not in self.done:
-            if self._oracle.achieved(start, self.env.get_info(), (task,)):
-                self.done.add(number)
+        if start is None or number in self.done or task not in self._oracle.tasks:
+            return
+        if self._oracle.achieved(start, self.env.get_info(), (task,)):
+            self.done.add(number)
 
     def act(self, frame: dict[str, NDArray[Any]]) -> None:
         """Take a frame's action."""

@@ -64,8 +64,8 @@ class RecordSpec:
     episodes: Mapping[Split, int]
     length: int = 5
     steps: int = 360
-    noise: Disturbance = Disturbance()
-    labels: LabelRules = LabelRules()
+    noise: Disturbance = field(default_factory=Disturbance)
+    labels: LabelRules = field(default_factory=LabelRules)
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -1,7 +1,7 @@
 """A simulator that keeps what happens in it: one file per frame, in CALVIN's format.
 
 Facts of the format: CALVIN, dataset README. A frame holds the observation, and the action that was
-taken in it: `rel_actions` is the relative action, and `actions` the desired tcp pose that it amounts
+taken in it: `rel_actions` is the relative action, and `actions` the desired tcp pose that it leads
 to, both with the gripper command.
 """
 
@@ -104,10 +104,8 @@ class Tape:
                 f"expected relative actions or absolute poses to record, found {action.kind}"
             )
         pose = np.array(action.position, float), np.array(action.orientation, float)
-        if action.kind == "cartesian_rel":
-            units = np.concatenate(pose)
-        else:
-            units = self._towards(*pose)
+        relative = action.kind == "cartesian_rel"
+        units = np.concatenate(pose) if relative else self._towards(*pose)
         return np.append(np.clip(units, -1, 1), action.gripper)
 
     def _towards(
@@ -118,10 +116,9 @@ class Tape:
             from scipy.spatial.transform import Rotation
 
             orientation = Rotation.from_quat(orientation).as_euler("xyz")
-        units: NDArray[np.float64] = np.concatenate(
-            [position - self._target[:3], wrap(orientation - self._target[3:])]
-        )
-        return units / REL_UNITS
+        way = [position - self._target[:3], wrap(orientation - self._target[3:])]
+        units: NDArray[np.float64] = np.concatenate(way) / REL_UNITS
+        return units
 
     def observe(self, *, rgb: Collection[str] = (), depth: Collection[str] = ()) -> dict[str, Any]:
         """The observation with the named images."""
