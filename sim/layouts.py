@@ -10,14 +10,13 @@ side; in B a table slot lies on the button's ring.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
 from calvin_eval.sim.chains import Chain, ChainList
-from calvin_eval.sim.initial_states import FloatArray
 from calvin_eval.sim.packs import SceneSpec
 from calvin_eval.sim.symbolic import BLOCKS
 
@@ -55,25 +54,33 @@ def fit_to_scene(chains: ChainList, scene: SceneSpec) -> ChainList:
     Returns:
         The list itself where nothing changes (scene D), else one of that name and another hash.
     """
-    layout = LAYOUTS[scene.name]
-    order = [f"{name.removeprefix('block_')}_block" for name, _ in scene.blocks]
-    if layout == LAYOUTS["D"] and order == list(BLOCKS):
+    if _is_like_d(scene):
         return chains
-    fitted: list[Chain] = [
-        replace(chain, scene_obs=_fit(chain.scene_obs, layout, order)) for chain in chains
-    ]
-    return ChainList(name=chains.name, chains=tuple(fitted))
+    return ChainList(name=chains.name, chains=tuple(fit_chain(chain, scene) for chain in chains))
 
 
-def _fit(scene_obs: FloatArray, layout: Layout, order: Sequence[str]) -> FloatArray:
-    fitted = np.array(scene_obs)
+def fit_chain(chain: Chain, scene: SceneSpec) -> Chain:
+    """One chain of `fit_to_scene`."""
+    if _is_like_d(scene):
+        return chain
+    layout = LAYOUTS[scene.name]
+    fitted = np.array(chain.scene_obs)
     if fitted[0] > 0:
         fitted[0] = layout.door
-    poses = dict(zip(BLOCKS, scene_obs[6:].reshape(3, 6).copy(), strict=True))
+    poses = dict(zip(BLOCKS, fitted[6:].reshape(3, 6).copy(), strict=True))
     for pose in poses.values():
         if pose[1] > 0:
             pose[0] += layout.slots
         elif pose[0] > 0.14:
             pose[0] = layout.right
-    fitted[6:] = np.concatenate([poses[name] for name in order])
-    return fitted
+    fitted[6:] = np.concatenate([poses[name] for name in _order(scene)])
+    return replace(chain, scene_obs=fitted)
+
+
+def _is_like_d(scene: SceneSpec) -> bool:
+    return LAYOUTS[scene.name] == LAYOUTS["D"] and _order(scene) == list(BLOCKS)
+
+
+def _order(scene: SceneSpec) -> list[str]:
+    """The scene's blocks as the symbolic states name them, in the order of `scene_obs`."""
+    return [f"{name.removeprefix('block_')}_block" for name, _ in scene.blocks]
