@@ -266,7 +266,7 @@ def _check_statistics(
         }  # fmt: skip
     if facts.read < min(facts.frames, _ENOUGH):
         return
-    if np.abs(np.array(columns["rel_actions"])[:, :6]).max() < 0.1:
+    if 0 < np.abs(np.array(columns["rel_actions"])[:, :6]).max() < 0.1:
         faults.add(
             "warning", "action statistics",
             "rel_actions are all below 0.1: expected them scaled by 50 (metres) and 20 (radians)",

@@ -48,8 +48,6 @@ def write_statistics(folder: Path, count: int) -> None:
         with np.load(folder / frame_name(index)) as frame:
             for name in names:
                 columns[name].append(frame[name])
-    if count == 0:
-        return
     content: dict[str, Any] = {}
     for name in names[:2]:
         mean, deviation = np.mean(columns[name], axis=0), np.std(columns[name], axis=0)

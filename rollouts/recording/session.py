@@ -204,28 +204,35 @@ def _studio(
 def _complete(
     spec: RecordSpec, pack: AssetPack, split: Split, found: Mapping[int, Episode]
 ) -> SplitSummary:
-    """Number the frames of a split and write what lies beside them."""
+    """Finish a split; one without episodes gets its environment only, which evaluations read."""
     store = SplitStore(spec.out / split)
     episodes = [found[number] for number in sorted(found)]
-    store.number_frames(episodes)
-    frames = sum(episode.frames for episode in episodes)
-    metadata.write_ranges(store.folder, episodes)
-    metadata.write_statistics(store.folder, frames)
     metadata.write_environment(store.folder, pack, spec.scenes[split][0])
-    training = split == "training"
-    labels = write_labels(
-        store.folder,
-        episodes,
-        paraphrases() if training else {k: v[:1] for k, v in pack.instructions.items()},
-        (spec.seed, SPLITS.index(split)),
-    )
-    store.close(episodes)
+    labels = _number(spec, pack, split, store, episodes) if episodes else 0
     subtasks = [subtask for episode in episodes for subtask in episode.subtasks]
     return SplitSummary(
         split=split,
         episodes=len(episodes),
-        frames=frames,
+        frames=sum(episode.frames for episode in episodes),
         labels=labels,
         subtasks=len(subtasks),
         solved=sum(subtask.success for subtask in subtasks),
     )
+
+
+def _number(
+    spec: RecordSpec, pack: AssetPack, split: Split, store: SplitStore, episodes: list[Episode]
+) -> int:
+    """Number a split's frames and write what lies beside them; returns the number of labels."""
+    store.number_frames(episodes)
+    metadata.write_ranges(store.folder, episodes)
+    metadata.write_statistics(store.folder, sum(episode.frames for episode in episodes))
+    own = {task: sentences[:1] for task, sentences in pack.instructions.items()}
+    labels = write_labels(
+        store.folder,
+        episodes,
+        paraphrases() if split == "training" else own,
+        (spec.seed, SPLITS.index(split)),
+    )
+    store.close(episodes)
+    return labels

@@ -268,6 +268,19 @@ def test_annotations_can_be_read_as_upstream_does(recorded: Path) -> None:
         assert sentence in paraphrases()[task]
 
 
+def test_our_other_readers_read_it(recorded: Path) -> None:
+    from calvin_eval.vla.data.annotations import read_language, read_scenes
+    from calvin_eval.wrappers.check.calvin_folder import read_folder
+
+    (first,) = read_folder(recorded / "training", 1)
+    annotation = (SplitFolder(recorded / "training").annotations or ())[0]
+    assert first.instruction == annotation.text
+    assert len(first.actions) == annotation.last - annotation.first + 1
+    language = read_language(recorded / "training")
+    assert len(language) == len(SplitFolder(recorded / "training").annotations or ())
+    assert len(read_scenes(recorded / "training")) == 2
+
+
 def test_validation_has_the_evaluations_sentences(recorded: Path) -> None:
     for annotation in SplitFolder(recorded / "validation").annotations or ():
         assert annotation.text == PACK.instructions[annotation.task][0]
@@ -388,6 +401,7 @@ def test_numbering_that_was_broken_off_is_done_again(tmp_path: Path) -> None:
     record(spec)
     whole = tmp_path / "whole"
     record(small_spec(whole, episodes=spec.episodes, length=1))
+    assert [*content(whole / "validation")] == [".hydra/merged_config.yaml"], "no episodes"
     assert content(whole) == content(tmp_path / "data")
 
 
