@@ -10,7 +10,7 @@ PIP_FLAGS ?=
 .PHONY: help install run test lint format types check bench clean
 
 help:
-	@echo "make run     install into $(VENV) and run the benchmark on the built-in pack"
+	@echo "make run     install into $(VENV), run the scripted expert on the built-in pack"
 	@echo "make test    install and run all tests"
 	@echo "make lint    check style and formatting    make format  mend them"
 	@echo "make types   check types                   make check   test, lint and types"
@@ -27,7 +27,7 @@ $(BIN)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 run: install
-	$(BIN)/calvin-eval --ckpt builtin:random --split D --num-chains 20 $(ARGS)
+	$(BIN)/calvin-eval --ckpt builtin:expert --split D --num-chains 20 video.which=2 $(ARGS)
 
 # LeRobot needs other versions of some packages: they lie over the first environment in a second.
 $(LEROBOT)/.installed: $(BIN)/.installed $(wildcard tests/helpers/lerobot_env/*)

@@ -19,10 +19,12 @@ from calvin_eval.cli_bundle import bundle, export
 from calvin_eval.cli_card import card
 from calvin_eval.cli_check import check
 from calvin_eval.cli_compare import compare
+from calvin_eval.cli_dataset import dataset
 from calvin_eval.cli_doctor import doctor
 from calvin_eval.cli_gate import gate
 from calvin_eval.cli_merge import merge
 from calvin_eval.cli_presets import presets
+from calvin_eval.cli_record import record
 from calvin_eval.cli_report import report
 from calvin_eval.cli_serve import serve
 from calvin_eval.cli_track import track
@@ -171,8 +173,8 @@ def run_command(
 
 
 for command in (
-    assets, bundle, card, check, compare, doctor, export, gate, merge, presets, report, serve,
-    track, verify, video,
+    assets, bundle, card, check, compare, dataset, doctor, export, gate, merge, presets, record,
+    report, serve, track, verify, video,
 ):  # fmt: skip
     cli.add_command(command)
 

@@ -38,6 +38,7 @@ _CHOICES = {
     "sim.backend": ("calvin_eval", "calvin_env"),
     "sim.revision": ("pinned", "head"),
     "sim.render": ("auto", "egl", "tiny", "none"),
+    "protocol.layout": ("scene", "upstream"),
     "protocol.budget": ("env_steps", "decisions"),
     "protocol.policy_reset": ("subtask", "chain"),
     "protocol.world_reset": ("chain", "subtask"),

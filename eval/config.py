@@ -84,6 +84,7 @@ class ProtocolConfig:
     """How chains are run; the fields are explained in `conf/protocol/official.yaml`."""
 
     chains: str
+    layout: str
     num_chains: int | None
     select: str | None
     steps: int

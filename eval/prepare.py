@@ -25,6 +25,7 @@ from calvin_eval.rollouts.worker import Assignment, PolicyLink, SimulatorSpec
 from calvin_eval.sim.chains import OFFICIAL_SHA256, Chain, ChainList, load_chains, select
 from calvin_eval.sim.instructions import OFFICIAL_SHA256 as OFFICIAL_INSTRUCTIONS
 from calvin_eval.sim.instructions import InstructionSet, load_instructions
+from calvin_eval.sim.layouts import fit_to_scene
 from calvin_eval.sim.packs import AssetPack, CameraSpec, load_pack
 from calvin_eval.sim.render import RenderInfo, resolve_backend
 from calvin_eval.wrappers.policy import Requirements
@@ -167,6 +168,8 @@ def set_stage(config: EvalConfig) -> Stage:
     protocol = config.protocol
     pack = load_pack(config.sim.assets, verify=config.sim.verify)
     chain_list = load_chains(protocol.chains)
+    if protocol.layout == "scene":
+        chain_list = fit_to_scene(chain_list, pack.scene(config.scene))
     chains = tuple(select(chain_list, num_chains=protocol.num_chains, selection=protocol.select))
     if config.shard is not None:
         i, n = map(int, config.shard.split("/"))
@@ -187,6 +190,7 @@ def policy_spec(config: EvalConfig) -> PolicySpec:
         ckpt=config.ckpt,
         trust=config.policy.trust,
         seed=config.seed,
+        scene=config.scene,
         options=dict(config.policy.options),
         observe=dict(config.policy.observe),
         actions=dict(config.policy.actions),

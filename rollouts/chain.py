@@ -222,7 +222,7 @@ class ChainRunner:
             if self._queue.due:
                 if not by_steps and decisions == self._rules.steps:
                     return steps, False
-                self._decide(session, position, steps, instruction)
+                self._decide(session, position, steps, task, instruction)
                 decisions += 1
             self._advance(self._queue.next())
             steps += 1
@@ -245,7 +245,7 @@ class ChainRunner:
         with self._watch.measure("render"):
             return self._env.observe(rgb=requirements.rgb, depth=requirements.depth)
 
-    def _decide(self, session: int, position: int, step: int, instruction: str) -> None:
+    def _decide(self, session: int, position: int, step: int, task: str, instruction: str) -> None:
         """Ask the policy; its chunk goes into the queue."""
         privileged = self._policy.requirements.privileged
         request = Request(
@@ -255,6 +255,7 @@ class ChainRunner:
             step=step,
             obs=self._observe(),
             info=self._env.get_info() if privileged else None,
+            task=task if privileged else None,
             frames=tuple(self._frames),
         )
         self._frames.clear()

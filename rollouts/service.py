@@ -41,6 +41,7 @@ class PolicySpec:
     trust: bool
     seed: int
     options: Mapping[str, Any]
+    scene: str = "D"
     observe: Mapping[str, Any] = field(default_factory=dict)
     actions: Mapping[str, Any] = field(default_factory=dict)
     python: str | None = None
@@ -53,6 +54,7 @@ class PolicySpec:
             self.ckpt,
             trust=self.trust,
             seed=self.seed,
+            scene=self.scene,
             options=self.options,
             observe=self.observe,
             actions=self.actions,

@@ -13,6 +13,7 @@ from calvin_eval.results.store import HEADER
 from calvin_eval.results.verification import ChainCheck, Deviation
 from calvin_eval.rollouts.chain import Rules
 from calvin_eval.rollouts.replaying import ReplaySetup
+from calvin_eval.rollouts.verify_plan import check_planned
 from calvin_eval.rollouts.worker import SimulatorSpec
 from calvin_eval.sim.chains import (
     DEV_SHA256,
@@ -21,11 +22,11 @@ from calvin_eval.sim.chains import (
     Chain,
     ChainList,
     load_chains,
-    select,
 )
 from calvin_eval.sim.initial_states import initial_robot_obs, initial_scene_obs
 from calvin_eval.sim.instructions import PACK, InstructionSet, load_instructions
-from calvin_eval.sim.packs import SCENES, AssetPack, load_pack
+from calvin_eval.sim.layouts import fit_chain, fit_to_scene
+from calvin_eval.sim.packs import SCENES, AssetPack, SceneSpec, load_pack
 from calvin_eval.sim.render import RenderInfo
 from calvin_eval.sim.selftest import quick_selftest
 from calvin_eval.sim.world import REVISIONS
@@ -57,6 +58,7 @@ class Stage:
         planned: ids that the run was meant to have.
         setup: for the simulation; None if no chain of this run can be simulated here.
         obstacle: why not, and what would help.
+        layout: the scene that start states are fitted to, if they are.
         chain_list: the run's own list, if it is at hand.
         instructions: the run's own, if they are at hand.
         deviations: of the header from what it says that it was made of.
@@ -66,6 +68,7 @@ class Stage:
     planned: Sequence[int]
     setup: ReplaySetup | None = None
     obstacle: str = ""
+    layout: SceneSpec | None = None
     chain_list: ChainList | None = None
     instructions: InstructionSet | None = None
     deviations: list[Deviation] = field(default_factory=list)
@@ -93,13 +96,14 @@ class Stage:
                     f"expected chain ids up to {len(self.chain_list) - 1}, found {record.chain}"
                 )
             return self.chain_list[record.chain]
-        return Chain(
+        chain = Chain(
             id=record.chain,
             initial_state=record.initial_state,
             tasks=record.tasks,
             robot_obs=initial_robot_obs(),
             scene_obs=initial_scene_obs(record.initial_state),
         )
+        return chain if self.layout is None else fit_chain(chain, self.layout)
 
     def sentences(self, record: ChainRecord) -> list[str] | None:
         """What the policy was to be told, one sentence per recorded subtask; None if unknown.
@@ -123,6 +127,9 @@ def set_stage(header: Mapping[str, Any], sources: Sources) -> Stage:
     planned = get(header, list, "chains", "planned")
     stage = Stage(planned=planned)
     pack = _find_pack(stage, header, sources)
+    scene = get(header, str, "scene")
+    if get(header, dict, "config", "protocol").get("layout") == "scene" and scene in SCENES:
+        stage.layout = (pack or load_pack()).scene(scene)
     _find_chains(stage, header, sources)
     if pack is not None:
         _find_instructions(stage, header, sources, pack)
@@ -173,6 +180,8 @@ def _find_chains(stage: Stage, header: Mapping[str, Any], sources: Sources) -> N
         return
     try:
         chain_list = load_chains(source)
+        if stage.layout is not None:
+            chain_list = fit_to_scene(chain_list, stage.layout)
     except UsageError as error:
         if sources.chains is not None:
             raise
@@ -188,34 +197,9 @@ def _find_chains(stage: Stage, header: Mapping[str, Any], sources: Sources) -> N
             Deviation(what=f"chain list {name!r}", expected=chain_list.sha256, found=wanted)
         )
     stage.chain_list = chain_list
-    _check_planned(stage, header, chain_list)
-
-
-def _check_planned(stage: Stage, header: Mapping[str, Any], chain_list: ChainList) -> None:
-    """Nobody may leave out the chains that went badly."""
-    config = get(header, dict, "config")
-    protocol, shard = get(config, dict, "protocol"), config.get("shard")
-    try:
-        chains = select(
-            chain_list, num_chains=protocol.get("num_chains"), selection=protocol.get("select")
-        )
-        planned = [chain.id for chain in chains]
-        if shard is not None:
-            i, n = map(int, str(shard).split("/"))
-            planned = planned[i - 1 :: n]
-    except (UsageError, ValueError, TypeError) as error:
-        stage.deviations.append(
-            Deviation(what="planned chains", expected="a selection", found=str(error))
-        )
-        return
-    if planned != list(stage.planned):
-        stage.deviations.append(
-            Deviation(
-                what="planned chains",
-                expected=f"the {len(planned)} that the configuration selects",
-                found=f"{len(stage.planned)} others",
-            )
-        )
+    get(header, dict, "config", "protocol")
+    if deviation := check_planned(get(header, dict, "config"), stage.planned, chain_list):
+        stage.deviations.append(deviation)
 
 
 def _find_instructions(

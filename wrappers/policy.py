@@ -32,8 +32,8 @@ class Requirements:
         sizes: width and height in pixels of cameras that are to be drawn at another size than
             the benchmark's; a run of such a policy says so.
         every_step: whether the policy wants frames between its decisions (history policies).
-        privileged: whether requests carry the simulator's `info` (scripted experts only; a run
-            of such a policy says so).
+        privileged: whether requests carry the simulator's `info` and the task's name (scripted
+            experts only; a run of such a policy says so).
     """
 
     rgb: tuple[str, ...] = ()
@@ -60,6 +60,7 @@ class Request:
         obs: CALVIN's observation with `robot_obs` (15,) float64, `scene_obs` (24,) float64 and,
             as far as required, `rgb_obs` (H, W, 3) uint8 and `depth_obs` (H, W) float32 metres.
         info: the simulator's info, only for policies that require privileged state.
+        task: the subtask's name, for example `open_drawer`, only for the same policies.
         frames: observations between the last decision and this one, oldest first, only for
             policies that require every step; empty when a chunk has one action.
     """
@@ -70,6 +71,7 @@ class Request:
     step: int
     obs: Mapping[str, Any]
     info: Mapping[str, Any] | None = None
+    task: str | None = None
     frames: Sequence[Mapping[str, Any]] = ()
 
 

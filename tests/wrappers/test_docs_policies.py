@@ -96,5 +96,5 @@ def test_options_and_numbers_that_the_page_names_exist():
     assert named <= known
     assert {"device", "gripper", "hold", "file", "chunk"} <= named
     assert f"every {2 * RandomPolicy().hold} steps" in TEXT
-    assert set(re.findall(r"`builtin:(\w+)`", TEXT)) == {"random", "still", "replay"}
+    assert set(re.findall(r"`builtin:(\w+)`", TEXT)) == {"expert", "random", "still", "replay"}
     assert builtin.PREFIX == "builtin:"

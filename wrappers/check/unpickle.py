@@ -19,6 +19,11 @@ def _latin1(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
+def _from_buffer(buffer: bytes, dtype: np.dtype[Any], shape: Any, order: Any) -> Any:
+    """How pickle's protocol 5 rebuilds an array."""
+    return np.frombuffer(buffer, dtype).reshape(shape, order=order)
+
+
 def _allowed() -> Mapping[tuple[str, str], Callable[..., Any]]:
     """Names that NumPy writes for plain arrays and numbers, of old and new versions."""
     rebuild: Any = np.empty(0).__reduce__()[0]
@@ -31,13 +36,16 @@ def _allowed() -> Mapping[tuple[str, str], Callable[..., Any]]:
     for core in ("numpy.core.multiarray", "numpy._core.multiarray"):
         names[core, "_reconstruct"] = rebuild
         names[core, "scalar"] = scalar
+    for core in ("numpy.core.numeric", "numpy._core.numeric"):
+        names[core, "_frombuffer"] = _from_buffer
     return names
 
 
-class _PlainUnpickler(pickle.Unpickler):
+class PlainUnpickler(pickle.Unpickler):
     """Knows arrays, numbers, texts and the containers that pickles have by themselves."""
 
     def find_class(self, module: str, name: str) -> Any:
+        """What stands for a name in the pickle, if it is one of NumPy's own."""
         try:
             return _allowed()[module, name]
         except KeyError:
@@ -61,7 +69,7 @@ def load_plain(path: Path) -> Any:
                 raise UsageError(
                     f"{path}: expected a pickled dict, found an array {dtype} of shape {shape}"
                 )
-            loaded = _PlainUnpickler(file, encoding="latin1").load()
+            loaded = PlainUnpickler(file, encoding="latin1").load()
     except UsageError:
         raise
     except pickle.UnpicklingError as error:

@@ -49,11 +49,12 @@ SERVERS = "calvin_eval.wrappers.servers.loading:load"
 """The loader of servers' addresses."""
 
 
-def resolve(
+def resolve(  # noqa: PLR0913 (each is a setting of the user's)
     ckpt: str,
     *,
     trust: bool = False,
     seed: int = 0,
+    scene: str = "D",
     options: Mapping[str, Any] | None = None,
     observe: Overlay | None = None,
     actions: Overlay | None = None,
@@ -68,6 +69,7 @@ def resolve(
         trust: whether a file may run code of its own while it is loaded (pickled models and
             torch.export archives need it).
         seed: of the run, an integer >= 0; `builtin:random` draws from it.
+        scene: that the run is in: A, B, C or D; `builtin:expert` knows them apart.
         options: of the policy: `hold` (random), `file` and `chunk` (replay), `device`,
             `inputs`, `gripper` and `max_batch` (torch files), or a class's own keyword arguments.
         observe: observation stages by label, laid over those that the checkpoint declares.
@@ -77,7 +79,7 @@ def resolve(
         CheckpointError: it cannot be recognised, loaded or trusted.
         UsageError: a name or an option that does not exist.
     """
-    source = Source(ckpt=ckpt, options=dict(options or {}), trust=trust, seed=seed)
+    source = Source(ckpt=ckpt, options=dict(options or {}), trust=trust, seed=seed, scene=scene)
     own = declared(source)
     if own is not None:  # a misspelt stage must not cost the loading of a large model
         arrange(own, observe or {}, actions or {})

@@ -47,12 +47,14 @@ class Source:
         options: the policy's own options.
         trust: whether a file may run code of its own while it is loaded.
         seed: of the run, for policies that draw.
+        scene: that the run is in, for policies that know the tables.
     """
 
     ckpt: str
     options: Mapping[str, Any]
     trust: bool = False
     seed: int = 0
+    scene: str = "D"
 
     @property
     def path(self) -> Path:

@@ -13,7 +13,12 @@ PREFIX = "builtin:"
 
 def load_builtin(source: Source) -> LoadedPolicy:
     """Make the built-in policy that `builtin:NAME` names."""
-    makers = {"random": _load_random, "still": _load_still, "replay": _load_replay}
+    makers = {
+        "expert": _load_expert,
+        "random": _load_random,
+        "still": _load_still,
+        "replay": _load_replay,
+    }
     name = source.ckpt.removeprefix(PREFIX)
     if name not in makers:
         raise UnknownNameError("built-in policy", name, makers)
@@ -24,6 +29,22 @@ def load_recording(source: Source) -> LoadedPolicy:
     """Make a replay policy of the file that the source names."""
     source.check_options(("chunk",))
     return _replay(source, source.ckpt)
+
+
+def _load_expert(source: Source) -> LoadedPolicy:
+    from calvin_eval.wrappers.builtin.expert.policy import ExpertPolicy  # SciPy costs a second
+
+    source.check_options(())
+    policy = ExpertPolicy(source.scene)
+    return LoadedPolicy(
+        policy=policy,
+        kind="builtin",
+        description=(
+            f"built-in policy expert: scripted skills for scene {policy.scene}, reads the "
+            "simulator's own state, no camera -> 1 action"
+        ),
+        metadata=source.metadata("builtin", scene=policy.scene),
+    )
 
 
 def _load_random(source: Source) -> LoadedPolicy:

@@ -1,0 +1,146 @@
+"""`calvin-eval record`: demonstrations in the format of CALVIN's data set."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from calvin_eval.errors import UnknownNameError, UsageError
+
+if TYPE_CHECKING:
+    from calvin_eval.rollouts.recording.session import RecordSpec, SplitSummary
+
+_SCENES = ("A", "B", "C", "D")
+
+
+@click.command()
+@click.option(
+    "--out", metavar="FOLDER", type=click.Path(path_type=Path), required=True,
+    help="The data set; an unfinished one is completed.",
+)  # fmt: skip
+@click.option("--policy", metavar="POLICY", default="builtin:expert", show_default=True,
+              help="The demonstrator, as --ckpt of a run.")  # fmt: skip
+@click.option("--option", "options", metavar="KEY=VALUE", multiple=True, help="Of the policy.")
+@click.option("--trust", is_flag=True, help="Allow a checkpoint that can run code.")
+@click.option("--scenes", metavar="ABCD", default="D", show_default=True, help="For training.")
+@click.option("--validation-scenes", metavar="ABCD", default="D", show_default=True)
+@click.option("--episodes", type=click.IntRange(0), default=100, show_default=True, metavar="N",
+              help="Chains to play for training.")  # fmt: skip
+@click.option("--validation", type=click.IntRange(0), default=10, show_default=True, metavar="N",
+              help="Chains to play for validation.")  # fmt: skip
+@click.option("--length", type=click.IntRange(1, 10), default=5, show_default=True, metavar="N",
+              help="Tasks of a chain.")  # fmt: skip
+@click.option("--steps", type=click.IntRange(1), default=360, show_default=True, metavar="N",
+              help="Budget of a task.")  # fmt: skip
+@click.option("--noise", type=float, default=0.3, show_default=True, metavar="RATE",
+              help="Share of training tasks with a disturbance to recover from.")  # fmt: skip
+@click.option("--noise-strength", type=float, default=0.8, show_default=True, metavar="UNITS",
+              help="Largest component of a disturbance, 1 being the most.")  # fmt: skip
+@click.option("--max-span", type=click.IntRange(1), default=64, show_default=True, metavar="N",
+              help="Frames of a sentence, if the task can be seen in so few.")  # fmt: skip
+@click.option("--min-span", type=click.IntRange(1), default=16, show_default=True, metavar="N",
+              help="Shorter demonstrations get no sentence.")  # fmt: skip
+@click.option("--assets", metavar="PACK", default="builtin", show_default=True)
+@click.option("--revision", type=click.Choice(["pinned", "head"]), default="pinned",
+              show_default=True)  # fmt: skip
+@click.option("--render", type=click.Choice(["auto", "egl", "tiny", "none"]), default="auto",
+              show_default=True, help="Who draws; CALVIN's own data is drawn by egl.")  # fmt: skip
+@click.option("--no-images", is_flag=True, help="States and actions only, which is much faster.")
+@click.option("--depth", is_flag=True, help="Depth images too.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, metavar="N")
+@click.option("--workers", type=click.IntRange(0), metavar="N", help="Processes.  [one per core]")
+@click.option("--quiet", is_flag=True, help="No progress, only the result.")
+def record(**options: Any) -> None:
+    """Record demonstrations as a data set in CALVIN's on-disk format.
+
+    Chains of tasks are drawn from start states that the benchmark does not have, and played by a
+    demonstrator. The same options give the same files, with any number of processes; broken off,
+    the same command goes on where it was.
+    """
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    from calvin_eval.rollouts.recording.session import record as record_dataset
+
+    spec = _spec(options)
+    console = Console(file=sys.stderr)
+    shown = Progress(
+        *Progress.get_default_columns()[:2],
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=options["quiet"] or not console.is_terminal,
+    )
+    with shown:
+        bar = shown.add_task("recording", total=sum(spec.episodes.values()))
+        summaries = record_dataset(
+            spec,
+            workers=_workers(options["workers"]),
+            watch=lambda plan, episode: shown.advance(bar),
+        )
+    for summary in summaries:
+        click.echo(_told(summary))
+
+
+def _spec(options: dict[str, Any]) -> RecordSpec:
+    from calvin_eval.rollouts.recording.episode import LabelRules
+    from calvin_eval.rollouts.recording.noise import Disturbance
+    from calvin_eval.rollouts.recording.session import RecordSpec
+
+    return RecordSpec(
+        out=options["out"],
+        policy=options["policy"],
+        options=dict(map(_pair, options["options"])),
+        trust=options["trust"],
+        assets=options["assets"],
+        revision=options["revision"],
+        render="none" if options["no_images"] else options["render"],
+        depth=options["depth"],
+        scenes={
+            "training": _scenes(options["scenes"]),
+            "validation": _scenes(options["validation_scenes"]),
+        },
+        episodes={"training": options["episodes"], "validation": options["validation"]},
+        length=options["length"],
+        steps=options["steps"],
+        noise=Disturbance(rate=options["noise"], strength=options["noise_strength"]),
+        labels=LabelRules(longest=options["max_span"], shortest=options["min_span"]),
+        seed=options["seed"],
+    )
+
+
+def _scenes(text: str) -> tuple[str, ...]:
+    scenes = tuple(dict.fromkeys(text.replace(",", "").upper()))
+    for scene in scenes:
+        if scene not in _SCENES:
+            raise UnknownNameError("scene", scene, _SCENES)
+    if not scenes:
+        raise UsageError("expected at least one scene such as D or ABC, found none")
+    return scenes
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    import yaml
+
+    key, sign, value = text.partition("=")
+    if not key or not sign:
+        raise UsageError(f"--option: expected KEY=VALUE, found {text!r}")
+    return key, yaml.safe_load(value)
+
+
+def _workers(asked: int | None) -> int:
+    if asked is not None:
+        return asked
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _told(summary: SplitSummary) -> str:
+    return (
+        f"{summary.split}: {summary.episodes} episodes, {summary.frames} frames, "
+        f"{summary.labels} demonstrations with a sentence, "
+        f"{summary.solved} of {summary.subtasks} tasks solved"
+    )

@@ -1,0 +1,1 @@
+"""Data sets in CALVIN's format: read, checked, shown and exported."""

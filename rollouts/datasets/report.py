@@ -1,0 +1,117 @@
+"""All checks of a data set, and what their results mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from calvin_eval.errors import UnknownNameError
+from calvin_eval.rollouts.datasets.checks import Fault, SplitFacts, check_split
+from calvin_eval.rollouts.datasets.drawing import NAMES, Comparison, compare_images, renderers
+from calvin_eval.rollouts.datasets.folder import open_splits
+from calvin_eval.sim.packs import SCENES, AssetPack, load_pack
+from calvin_eval.sim.render import RenderInfo
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetReport:
+    """What was found.
+
+    Attributes:
+        splits: what they hold.
+        faults: what is wrong.
+        images: comparisons with the renderers here, with the split's name.
+        here: renderers that work here.
+    """
+
+    splits: Sequence[SplitFacts]
+    faults: Sequence[Fault]
+    images: Sequence[tuple[str, Comparison]]
+    here: Sequence[RenderInfo]
+
+    @property
+    def sound(self) -> bool:
+        """Whether there is no error."""
+        return not any(fault.level == "error" for fault in self.faults)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON form."""
+        return {
+            "sound": self.sound,
+            "splits": [asdict(facts) for facts in self.splits],
+            "faults": [asdict(fault) for fault in self.faults],
+            "images": [
+                {"split": split, **asdict(c), "renderer": c.renderer} for split, c in self.images
+            ],
+            "renderers": [info.as_dict() for info in self.here],
+        }
+
+
+def check_dataset(
+    path: Path,
+    *,
+    assets: str = "builtin",
+    scene: str | None = None,
+    frames: int = 5000,
+    images: int = 8,
+    watch: Callable[[int, int], None] = lambda done, total: None,
+) -> DatasetReport:
+    """Check a data set in CALVIN's format, or one split of it.
+
+    Args:
+        path: the folder.
+        assets: the pack that its images are compared with.
+        scene: what it shows, if the folder does not say so.
+        frames: to look into, per split.
+        images: frames to draw again, per scene; 0 for none.
+        watch: told how many frames of a split are done, and of how many.
+
+    Raises:
+        UsageError: there is no data set, or no such scene.
+    """
+    if scene is not None and scene not in SCENES:
+        raise UnknownNameError("scene", scene, SCENES)
+    pack = load_pack(assets)
+    facts, faults, comparisons = [], [], []
+    for split in open_splits(path):
+        found, wrong = check_split(split, frames, watch)
+        facts.append(found)
+        faults += wrong
+        if images:
+            made = compare_images(split, pack, images, scene)
+            comparisons += [(split.name, one) for one in made]
+            faults += [f for one in made for f in _judge(split.name, one, pack)]
+            if not made and "rgb_static" in found.arrays:
+                message = "nobody knows which scene the frames show: name it by --scene"
+                faults.append(_fault("warning", split.name, message))
+    return DatasetReport(splits=facts, faults=faults, images=comparisons, here=renderers())
+
+
+def _judge(split: str, one: Comparison, pack: AssetPack) -> list[Fault]:
+    if one.likely is not None:
+        message = f"the frames are said to show scene {one.scene}, and look like {one.likely}"
+        return [_fault("error", split, message)]
+    if one.renderer is None:
+        message = (
+            f"no renderer here draws the images of scene {one.scene} with the {pack.name} assets: "
+            "they were made with other assets, another version, or altered"
+        )
+        return [_fault("warning", split, message)]
+    return []
+
+
+def _fault(level: Any, split: str, message: str) -> Fault:
+    return Fault(level=level, check="images", split=split, message=message)
+
+
+def explain(one: Comparison) -> str:
+    """A comparison in a sentence."""
+    if one.renderer is None:
+        return "drawn by something else"
+    others = [NAMES[name] for name in NAMES if name != one.renderer]
+    return (
+        f"drawn with {NAMES[one.renderer]}: evaluate with --render {one.renderer}; images by "
+        f"{others[0]} differ visibly, and cost a policy trained on these much of its score"
+    )

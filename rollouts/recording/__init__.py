@@ -1,0 +1,1 @@
+"""Demonstrations in the format of CALVIN's data set."""

@@ -1,0 +1,238 @@
+"""A recording from its options to a complete data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from calvin_eval.errors import UsageError
+from calvin_eval.rollouts.batching import BatchRules
+from calvin_eval.rollouts.hosts import PolicyHost
+from calvin_eval.rollouts.recording import metadata
+from calvin_eval.rollouts.recording.episode import Episode, LabelRules
+from calvin_eval.rollouts.recording.labels import paraphrases, write_labels
+from calvin_eval.rollouts.recording.noise import Disturbance
+from calvin_eval.rollouts.recording.plan import SPLITS, EpisodePlan, Split, plan_split
+from calvin_eval.rollouts.recording.pool import record_all
+from calvin_eval.rollouts.recording.store import SplitStore, open_recording
+from calvin_eval.rollouts.recording.worker import Studio
+from calvin_eval.rollouts.service import PolicySpec
+from calvin_eval.rollouts.worker import PolicyLink, SimulatorSpec
+from calvin_eval.sim.instructions import PACK, load_instructions
+from calvin_eval.sim.packs import AssetPack, load_pack
+from calvin_eval.sim.render import RenderInfo, resolve_backend
+
+CAMERAS = ("static", "gripper")
+
+Watch = Callable[[EpisodePlan, Episode], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordSpec:
+    """What is to be recorded.
+
+    Attributes:
+        out: the data set's folder.
+        policy: the demonstrator, as `--ckpt` names it.
+        options: its own.
+        trust: whether its checkpoint may run code.
+        assets: an asset pack.
+        revision: of the simulator, `pinned` or `head`.
+        render: who draws; `none` for a data set without images.
+        depth: whether depth images are kept.
+        scenes: by split.
+        episodes: by split.
+        length: tasks of a chain.
+        steps: budget of a task.
+        noise: disturbances of the demonstrator in the training split.
+        labels: which frames get a sentence.
+        seed: of everything that is drawn.
+    """
+
+    out: Path
+    policy: str = "builtin:expert"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    trust: bool = False
+    assets: str = "builtin"
+    revision: str = "pinned"
+    render: str = "auto"
+    depth: bool = False
+    scenes: Mapping[Split, Sequence[str]]
+    episodes: Mapping[Split, int]
+    length: int = 5
+    steps: int = 360
+    noise: Disturbance = field(default_factory=Disturbance)
+    labels: LabelRules = field(default_factory=LabelRules)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.depth and self.render == "none":
+            raise UsageError("expected a renderer for depth images, found render none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitSummary:
+    """What a split came to."""
+
+    split: str
+    episodes: int
+    frames: int
+    labels: int
+    subtasks: int
+    solved: int
+
+
+def record(
+    spec: RecordSpec, *, workers: int = 0, watch: Watch = lambda plan, episode: None
+) -> list[SplitSummary]:
+    """Record a data set, or what is missing of one that was begun with the same options.
+
+    Args:
+        spec: what.
+        workers: processes; 0 records in this one. The files do not depend on it.
+        watch: told of every episode, those that were there already first.
+
+    Raises:
+        CalvinEvalError: options that cannot be meant, a folder with something else in it, or a
+            simulator or policy that cannot go on. What was finished stays and is not made again.
+    """
+    pack = load_pack(spec.assets)
+    render = resolve_backend(spec.render)
+    open_recording(spec.out, _config(spec, pack, render))
+    plans = {split: _plan(spec, pack, split) for split in SPLITS}
+    found: dict[Split, dict[int, Episode]] = {}
+    for split in SPLITS:
+        store = SplitStore(spec.out / split)
+        complete = store.episodes()
+        found[split] = store.finished() if complete is None else {e.number: e for e in complete}
+        for plan in plans[split]:
+            if plan.number in found[split]:
+                watch(plan, found[split][plan.number])
+    missing = [p for split in SPLITS for p in plans[split] if p.number not in found[split]]
+    if missing:
+        with _studio(spec, pack, render, missing) as studio:
+            for plan, episode in record_all(studio, missing, workers):
+                found[plan.split][plan.number] = episode
+                watch(plan, episode)
+    return [_complete(spec, pack, split, found[split]) for split in SPLITS]
+
+
+def _plan(spec: RecordSpec, pack: AssetPack, split: Split) -> list[EpisodePlan]:
+    return plan_split(
+        split,
+        pack,
+        spec.scenes[split],
+        episodes=spec.episodes[split],
+        length=spec.length,
+        seed=spec.seed,
+    )
+
+
+def _config(spec: RecordSpec, pack: AssetPack, render: RenderInfo) -> dict[str, Any]:
+    """What the frames depend on, as it is kept beside them."""
+    return {
+        "format": 1,
+        "policy": spec.policy,
+        "options": dict(spec.options),
+        "assets": pack.name,
+        "fingerprint": pack.fingerprint,
+        "revision": spec.revision,
+        "render": {k: v for k, v in render.as_dict().items() if k != "requested"},
+        "depth": spec.depth,
+        "scenes": {split: list(spec.scenes[split]) for split in SPLITS},
+        "episodes": {split: spec.episodes[split] for split in SPLITS},
+        "length": spec.length,
+        "steps": spec.steps,
+        "noise": asdict(spec.noise),
+        "labels": asdict(spec.labels),
+        "seed": spec.seed,
+    }
+
+
+@contextmanager
+def _studio(
+    spec: RecordSpec, pack: AssetPack, render: RenderInfo, plans: Sequence[EpisodePlan]
+) -> Iterator[Studio]:
+    """All that a process needs; a policy with a network of its own runs in one more process."""
+    from calvin_eval.wrappers.loaders import is_light
+
+    hosts: list[PolicyHost] = []
+    links: dict[str, PolicyLink] = {}
+    try:
+        for scene in dict.fromkeys(plan.scene for plan in plans):
+            policy = PolicySpec(
+                ckpt=spec.policy,
+                trust=spec.trust,
+                seed=spec.seed,
+                scene=scene,
+                options=dict(spec.options),
+            )
+            if is_light(spec.policy):
+                requirements = policy.load().policy.requirements
+                links[scene] = PolicyLink(requirements=requirements, inline=policy)
+            else:
+                hosts.append(PolicyHost(policy, None, BatchRules()))
+                links[scene] = hosts[-1].link
+        drawn = CAMERAS if render.backend != "none" else ()
+        yield Studio(
+            out=spec.out,
+            simulator=SimulatorSpec(
+                backend="calvin_eval",
+                assets=str(pack.root) if pack.name == "custom" else spec.assets,
+                scene="D",
+                revision=spec.revision,
+                render=render,
+                cameras=CAMERAS,
+            ),
+            policies=links,
+            instructions=load_instructions(PACK, pack.instructions),
+            steps=spec.steps,
+            rgb=drawn,
+            depth=drawn if spec.depth else (),
+            noise=spec.noise,
+            labels=spec.labels,
+            seed=spec.seed,
+        )
+    finally:
+        for host in hosts:
+            host.close()
+
+
+def _complete(
+    spec: RecordSpec, pack: AssetPack, split: Split, found: Mapping[int, Episode]
+) -> SplitSummary:
+    """Finish a split; one without episodes gets its environment only, which evaluations read."""
+    store = SplitStore(spec.out / split)
+    episodes = [found[number] for number in sorted(found)]
+    metadata.write_environment(store.folder, pack, spec.scenes[split][0])
+    labels = _number(spec, pack, split, store, episodes) if episodes else 0
+    subtasks = [subtask for episode in episodes for subtask in episode.subtasks]
+    return SplitSummary(
+        split=split,
+        episodes=len(episodes),
+        frames=sum(episode.frames for episode in episodes),
+        labels=labels,
+        subtasks=len(subtasks),
+        solved=sum(subtask.success for subtask in subtasks),
+    )
+
+
+def _number(
+    spec: RecordSpec, pack: AssetPack, split: Split, store: SplitStore, episodes: list[Episode]
+) -> int:
+    """Number a split's frames and write what lies beside them; returns the number of labels."""
+    store.number_frames(episodes)
+    metadata.write_ranges(store.folder, episodes)
+    metadata.write_statistics(store.folder, sum(episode.frames for episode in episodes))
+    own = {task: sentences[:1] for task, sentences in pack.instructions.items()}
+    labels = write_labels(
+        store.folder,
+        episodes,
+        paraphrases() if split == "training" else own,
+        (spec.seed, SPLITS.index(split)),
+    )
+    store.close(episodes)
+    return labels

@@ -1,0 +1,142 @@
+"""A simulator that keeps what happens in it: one file per frame, in CALVIN's format.
+
+Facts of the format: CALVIN, dataset README. A frame holds the observation, and the action that was
+taken in it: `rel_actions` is the relative action, and `actions` the desired tcp pose that it leads
+to, both with the gripper command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calvin_eval.errors import InvalidActionError
+from calvin_eval.rollouts.chain import Simulator
+from calvin_eval.sim.actions import ParsedAction, parse_action
+from calvin_eval.sim.world import Needs
+
+REL_UNITS: Final = np.array([0.02] * 3 + [0.05] * 3)
+"""What 1 means in `rel_actions`: metres and radians per step."""
+
+
+def wrap(angles: NDArray[Any]) -> NDArray[np.float64]:
+    """Angles in radians, brought into (-pi, pi]."""
+    wrapped: NDArray[np.float64] = np.pi - (np.pi - np.asarray(angles, float)) % (2 * np.pi)
+    return wrapped
+
+
+class Tape:
+    """A simulator around another one, which writes a frame before every action.
+
+    What is executed is what is written: a relative action clipped to [-1, 1] in float64, so that
+    the recorded numbers, played back from the recorded start, give the same states. An absolute
+    pose becomes the relative action that leads there as far as one step can.
+
+    Args:
+        env: the simulator.
+        folder: where frames go, as `000000.npz` and so on.
+        rgb: cameras whose colour images are kept.
+        depth: cameras whose depth images are kept.
+
+    Attributes:
+        frames: how many there are so far.
+        watched: by subtask, what its task was judged by: at its start and after each of its steps.
+    """
+
+    def __init__(
+        self, env: Simulator, folder: Path, *, rgb: Sequence[str] = (), depth: Sequence[str] = ()
+    ) -> None:
+        self._env = env
+        self._folder = folder
+        self._rgb, self._depth = tuple(rgb), tuple(depth)
+        self._target = np.zeros(6)
+        self._gripper = 1.0
+        self._judged = -1
+        self._reset_to: dict[str, NDArray[np.float64]] = {}
+        self.frames = 0
+        self.watched: list[list[Mapping[str, Any]]] = []
+
+    def start(self, robot_obs: Any = None, scene_obs: Any = None) -> None:
+        """Build a fresh world in the given state."""
+        self._env.start(robot_obs, scene_obs)
+        given = {"robot_obs": robot_obs, "scene_obs": scene_obs}
+        self._reset_to = {k: np.array(v, float) for k, v in given.items() if v is not None}
+        self._target = np.array(self._env.get_state_obs()["robot_obs"][:6])
+
+    def advance(self, action: Any) -> None:
+        """Apply one action and keep the frame.
+
+        Raises:
+            InvalidActionError: an action for joints, which the format cannot hold.
+        """
+        relative = self._relative(parse_action(action))
+        seen = self._env.observe(rgb=self._rgb, depth=self._depth)
+        self._env.advance(relative)
+        self._target += relative[:6] * REL_UNITS
+        self._gripper = float(relative[6])
+        pose = np.append(self._target[:3], wrap(self._target[3:]))
+        np.savez_compressed(
+            self._folder / f"{self.frames:06d}.npz",
+            **{
+                "actions": np.append(pose, relative[6]),
+                "rel_actions": relative,
+                "robot_obs": seen["robot_obs"],
+                "scene_obs": seen["scene_obs"],
+                **self._reset_to,
+                **seen["rgb_obs"],
+                **seen["depth_obs"],
+            },
+        )
+        self._reset_to = {}
+        self.frames += 1
+
+    def hold(self) -> None:
+        """One frame of standing still, which shows where the last action led."""
+        self.advance(np.array([0.0] * 6 + [self._gripper]))
+
+    def _relative(self, action: ParsedAction) -> NDArray[np.float64]:
+        if action.position is None or action.orientation is None:
+            raise InvalidActionError(
+                f"expected relative actions or absolute poses to record, found {action.kind}"
+            )
+        pose = np.array(action.position, float), np.array(action.orientation, float)
+        relative = action.kind == "cartesian_rel"
+        units = np.concatenate(pose) if relative else self._towards(*pose)
+        return np.append(np.clip(units, -1, 1), action.gripper)
+
+    def _towards(
+        self, position: NDArray[np.float64], orientation: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Relative units (6,) from the present target to a pose; quaternions are xyzw."""
+        if len(orientation) == 4:
+            from scipy.spatial.transform import Rotation
+
+            orientation = Rotation.from_quat(orientation).as_euler("xyz")
+        way = [position - self._target[:3], wrap(orientation - self._target[3:])]
+        units: NDArray[np.float64] = np.concatenate(way) / REL_UNITS
+        return units
+
+    def observe(self, *, rgb: Collection[str] = (), depth: Collection[str] = ()) -> dict[str, Any]:
+        """The observation with the named images."""
+        return self._env.observe(rgb=tuple(rgb), depth=tuple(depth))
+
+    def get_state_obs(self) -> Mapping[str, Any]:
+        """`robot_obs` and `scene_obs`."""
+        return self._env.get_state_obs()
+
+    def get_info(self, needs: Needs | None = None) -> dict[str, Any]:
+        """The info that tasks are judged by; asked twice of one state, a new subtask begins."""
+        info = self._env.get_info(needs)
+        if needs is not None:
+            if self._judged in (-1, self.frames):
+                self.watched.append([])
+            self.watched[-1].append(info)
+            self._judged = self.frames
+        return info
+
+    def close(self) -> None:
+        """The simulator is its owner's."""

@@ -1,0 +1,192 @@
+"""The play table as a Gymnasium environment: `gymnasium.make("calvin_eval/PlayTable-v0")`.
+
+Importing this module registers it; Gymnasium has no other way since its version 1. An episode is
+one of the 34 tasks from a start of the kind that the benchmark's chains have, with a sparse reward
+from the same oracle. Needs the extra `calvin-eval[gym]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from calvin_eval.errors import UnknownNameError, UsageError
+from calvin_eval.sim.env import make_env
+from calvin_eval.sim.initial_states import draw_scene_obs, initial_robot_obs
+from calvin_eval.sim.instructions import load_instructions
+from calvin_eval.sim.oracle import TaskOracle
+from calvin_eval.sim.packs import CameraSpec, load_pack
+from calvin_eval.sim.symbolic import TASK_NAMES, SymbolicState, initial_states, outcomes
+
+ID = "calvin_eval/PlayTable-v0"
+MAX_STEPS = 360
+"""Budget of one task, as in the benchmark."""
+
+_ANYWHERE = 100.0
+"""Metres from the table that no block reaches: it would have to be thrown."""
+
+Observation: TypeAlias = "dict[str, NDArray[Any]]"
+Action: TypeAlias = "NDArray[np.float32]"
+
+
+class PlayTable(gymnasium.Env[Observation, Action]):
+    """One task on the play table.
+
+    Actions are CALVIN's relative 7-vectors in [-1, 1] (1 is 0.02 m or 0.05 rad); the gripper opens
+    above zero and closes otherwise. Observations are a dict of `robot_obs` (15,) and `scene_obs`
+    (24,) float64 and, per camera, `rgb_NAME` (H, W, 3) uint8. The reward is 1 when the oracle
+    finds the task done, which ends the episode, and 0 otherwise.
+
+    `reset(options=…)` takes `task`, and `robot_obs` and `scene_obs` for a start of one's own.
+
+    Args:
+        scene: A, B, C or D.
+        task: one of the 34; drawn anew at every reset if None.
+        assets: `builtin`, `official`, or the path of a checkout.
+        revision: `pinned` or `head`.
+        cameras: cameras whose images are observed; none are drawn by default.
+        backend: who draws: `auto`, `egl` or `tiny`.
+        render_mode: None, or `rgb_array` for `render()`.
+
+    Raises:
+        UnknownNameError: no such scene, task or camera.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 30}  # noqa: RUF012
+
+    def __init__(  # noqa: PLR0913 (the arguments of gymnasium.make)
+        self,
+        scene: str = "D",
+        task: str | None = None,
+        *,
+        assets: str = "builtin",
+        revision: Any = "pinned",
+        cameras: Sequence[str] = (),
+        backend: str = "auto",
+        render_mode: str | None = None,
+    ) -> None:
+        if task is not None:
+            _startable(task)
+        if render_mode not in (None, "rgb_array"):
+            raise UnknownNameError("render mode", render_mode, ["rgb_array"])
+        pack = load_pack(assets)
+        self.render_mode = render_mode
+        self._task = task
+        self._instructions = load_instructions("pack", pack.instructions)
+        self._oracle = TaskOracle(pack)
+        drawn = tuple(cameras) or (("static",) if render_mode else ())
+        self._env = make_env(
+            scene,
+            assets=pack,
+            revision=revision,
+            render=backend if drawn else "none",
+            cameras=drawn,
+        )
+        self._cameras = tuple(cameras)
+        self.observation_space: Any = _observations([pack.cameras[name] for name in self._cameras])
+        self.action_space = spaces.Box(-1.0, 1.0, (7,), np.float32)
+        self._present = task or ""
+
+    def reset(
+        self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Build a fresh world in a start from which the task can be done.
+
+        Raises:
+            UsageError: a task that no chain starts with, without a start of one's own.
+        """
+        super().reset(seed=seed)
+        given = dict(options or {})
+        self._present = self._choose(given)
+        robot_obs, scene_obs = given.get("robot_obs"), given.get("scene_obs")
+        if scene_obs is None:
+            scene_obs = self._draw_start(self._present)
+        self._env.start(initial_robot_obs() if robot_obs is None else robot_obs, scene_obs)
+        self._needs = self._oracle.needs((self._present,))
+        self._start_info = self._env.get_info(self._needs)
+        return self._observe(), self._facts(success=False)
+
+    def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Apply one action; `terminated` says that the task is done."""
+        command = np.asarray(action, np.float64).copy()
+        command[6] = 1.0 if command[6] > 0 else -1.0
+        self._env.advance(command)
+        info = self._env.get_info(self._needs)
+        done = bool(self._oracle.achieved(self._start_info, info, (self._present,)))
+        return self._observe(), float(done), done, False, self._facts(success=done)
+
+    def render(self) -> Any:
+        """The static camera's image (200, 200, 3) uint8; None without a render mode."""
+        return self._env.render() if self.render_mode else None
+
+    def close(self) -> None:
+        """Free the physics server."""
+        self._env.close()
+
+    def _choose(self, given: Mapping[str, Any]) -> str:
+        task = given.get("task", self._task)
+        if task is None:
+            return str(self.np_random.choice(_startable_tasks()))
+        if given.get("scene_obs") is None:
+            _startable(task)
+        elif task not in TASK_NAMES:
+            raise UnknownNameError("task", task, TASK_NAMES)
+        return str(task)
+
+    def _draw_start(self, task: str) -> NDArray[np.float64]:
+        """A start in which the task can be done; no official chain has its block poses."""
+        starts = _starts(task)
+        state = starts[int(self.np_random.integers(len(starts)))]
+        salt = f"gym{int(self.np_random.integers(2**31))}:"
+        return draw_scene_obs(state, salt, np.random.RandomState(0))
+
+    def _observe(self) -> Observation:
+        seen = self._env.observe(rgb=self._cameras)
+        images = {name: seen["rgb_obs"][name] for name in seen.get("rgb_obs", {})}
+        return {"robot_obs": seen["robot_obs"], "scene_obs": seen["scene_obs"], **images}
+
+    def _facts(self, *, success: bool) -> dict[str, Any]:
+        text = self._instructions.text(self._present, 0, 0)
+        return {"task": self._present, "instruction": text, "success": success}
+
+
+def _observations(cameras: Sequence[CameraSpec]) -> spaces.Dict:
+    images = {
+        f"rgb_{camera.name}": spaces.Box(0, 255, (camera.height, camera.width, 3), np.uint8)
+        for camera in cameras
+    }
+    robot = _box([3.0] * 3 + [np.pi] * 3 + [0.2] + [2 * np.pi] * 7 + [1.0])
+    scene = _box([1.0] * 6 + [*[_ANYWHERE] * 3, *[np.pi] * 3] * 3)
+    return spaces.Dict({"robot_obs": robot, "scene_obs": scene, **images})
+
+
+def _box(limits: Sequence[float]) -> spaces.Box:
+    high = np.array(limits)
+    return spaces.Box(-high, high, dtype=np.float64)
+
+
+def _starts(task: str) -> list[SymbolicState]:
+    return [state for state in initial_states() if outcomes(state, task)]
+
+
+def _startable_tasks() -> list[str]:
+    return [task for task in TASK_NAMES if _starts(task)]
+
+
+def _startable(task: str) -> None:
+    if task not in TASK_NAMES:
+        raise UnknownNameError("task", task, TASK_NAMES)
+    if not _starts(task):
+        raise UsageError(
+            f"{task} cannot be the first task of a chain: expected one of "
+            f"{', '.join(_startable_tasks())}, or a start of your own as "
+            "reset(options={'task': …, 'robot_obs': …, 'scene_obs': …})"
+        )
+
+
+gymnasium.register(id=ID, entry_point="calvin_eval.sim.gym:PlayTable", max_episode_steps=MAX_STEPS)

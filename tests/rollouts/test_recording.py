@@ -1,0 +1,438 @@
+"""Recording: the plan, the disturbances, the files, and that played back they do the same."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from recording import content, small_spec
+
+from calvin_eval.errors import InvalidActionError, PolicyError, UsageError
+from calvin_eval.rollouts.datasets.folder import SplitFolder
+from calvin_eval.rollouts.datasets.replay import replay_episodes
+from calvin_eval.rollouts.recording.episode import LabelRules, Subtask
+from calvin_eval.rollouts.recording.labels import paraphrases
+from calvin_eval.rollouts.recording.noise import Disturbance, DisturbedPolicy
+from calvin_eval.rollouts.recording.plan import plan_split
+from calvin_eval.rollouts.recording.session import record
+from calvin_eval.rollouts.recording.store import SplitStore
+from calvin_eval.rollouts.recording.tape import REL_UNITS, Tape
+from calvin_eval.sim import TaskOracle, make_env
+from calvin_eval.sim.chains import load_chains
+from calvin_eval.sim.packs import load_pack
+from calvin_eval.sim.symbolic import TASK_NAMES, is_valid
+from calvin_eval.wrappers.policy import Request, Requirements
+
+PACK = load_pack()
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("recorded") / "data"
+    record(small_spec(out), workers=2)
+    return out
+
+
+# The plan
+
+
+def plan(split: Any = "training", **changes: Any) -> Any:
+    given = {"episodes": 30, "length": 5, "seed": 0, **changes}
+    return plan_split(split, PACK, given.pop("scenes", "D"), **given)
+
+
+def test_a_plan_depends_on_its_arguments_only() -> None:
+    again = [(p.scene, p.chain.tasks, p.chain.scene_obs.tolist()) for p in plan()]
+    assert again == [(p.scene, p.chain.tasks, p.chain.scene_obs.tolist()) for p in plan()]
+    assert again != [(p.scene, p.chain.tasks, p.chain.scene_obs.tolist()) for p in plan(seed=1)]
+
+
+def test_drawn_chains_are_such_as_the_benchmark_allows() -> None:
+    for one in plan(episodes=60):
+        state = one.chain.initial_state
+        assert is_valid(state, one.chain.tasks)
+        assert len(one.chain.tasks) == 5
+
+
+def test_every_task_is_drawn() -> None:
+    counts = Counter(task for one in plan(episodes=100) for task in one.chain.tasks)
+    assert set(counts) == set(TASK_NAMES)
+    assert min(counts.values()) >= 3
+
+
+@pytest.mark.parametrize("name", ["official", "dev"])
+def test_no_start_is_the_benchmarks_or_in_both_splits(name: str) -> None:
+    def starts(chains: Any) -> set[bytes]:
+        return {np.round(chain.scene_obs, 4).tobytes() for chain in chains}
+
+    training = starts(p.chain for p in plan(episodes=200))
+    validation = starts(p.chain for p in plan("validation", episodes=200))
+    known = starts(load_chains(name))
+    assert len(training) == len(validation) == 200
+    assert not training & known
+    assert not validation & known
+    assert not training & validation
+
+
+def test_scenes_share_the_episodes_in_order() -> None:
+    assert [p.scene for p in plan(scenes="ABC", episodes=7)] == [*"AAABBCC"]
+
+
+def test_an_impossible_plan_is_refused() -> None:
+    with pytest.raises(UsageError, match="at least 1 task"):
+        plan(length=0)
+
+
+# Disturbances
+
+
+class Counting:
+    requirements = Requirements()
+
+    def __init__(self) -> None:
+        self.resets = 0
+
+    def reset(self, session: int, instruction: str) -> None:
+        self.resets += 1
+
+    def act(self, requests: Any) -> Any:
+        return [np.array([[0.0] * 6 + [1.0]])]
+
+
+def play(rate: float, seed: int = 0, session: int = 3) -> tuple[DisturbedPolicy, Counting, Any]:
+    inner = Counting()
+    policy = DisturbedPolicy(inner, Disturbance(rate=rate, strength=0.5), (seed,))
+    policy.reset(session, "go")
+    actions: list[Any] = []
+    obs = {"robot_obs": np.array([0.0] * 14 + [-1.0])}
+    while len(actions) < 60:
+        step = len(actions)
+        request = Request(session=session, instruction="go", position=0, step=step, obs=obs)
+        actions.extend(policy.act([request])[0])
+    return policy, inner, np.array(actions)
+
+
+def test_a_disturbance_keeps_the_gripper_and_ends_with_a_fresh_start() -> None:
+    policy, inner, actions = play(rate=1.0)
+    first, end = policy.bursts[0]
+    burst = actions[first:end]
+    assert np.abs(actions[:first, :6]).max(initial=0) == 0 == np.abs(actions[end:, :6]).max()
+    assert 0.2 < np.abs(burst[:, :6]).max() <= 0.5
+    assert set(burst[:, 6]) == {-1.0}
+    assert (burst[-3:, :6] == 0).all()
+    assert inner.resets == 2
+
+
+def test_disturbances_are_a_function_of_seed_and_session() -> None:
+    assert (play(1.0)[2] == play(1.0)[2]).all()
+    assert (play(1.0)[2] != play(1.0, seed=1)[2]).any()
+    assert (play(1.0)[2] != play(1.0, session=4)[2]).any()
+    assert play(0.0)[0].bursts == {}
+
+
+def test_the_rate_is_that_of_subtasks() -> None:
+    hit = sum(bool(play(0.3, session=s)[0].bursts) for s in range(200))
+    assert 40 <= hit <= 80
+
+
+def test_an_impossible_rate_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"noise rate: expected a number from 0 to 1, found 1\.5"):
+        Disturbance(rate=1.5)
+
+
+# Frames
+
+
+def test_absolute_poses_become_relative_actions(tmp_path: Path) -> None:
+    with make_env() as env:
+        tape = Tape(env, tmp_path)
+        tape.start(None, load_chains("dev")[0].scene_obs)
+        pose = env.get_state_obs()["robot_obs"][:6]
+        goal = pose + np.array([0.01, 0, -0.5, 0, 0.02, 0])
+        tape.advance((goal[:3], goal[3:], -1))
+        tape.hold()
+    frame = np.load(tmp_path / "000000.npz")
+    wanted = [0.5, 0, -1, 0, 0.4, 0, -1]
+    np.testing.assert_allclose(frame["rel_actions"], wanted, atol=1e-9)
+    moved = frame["actions"][:6] - pose
+    np.testing.assert_allclose(moved[:3], np.array(wanted[:3]) * REL_UNITS[:3], atol=1e-9)
+    assert np.load(tmp_path / "000001.npz")["rel_actions"].tolist() == [0.0] * 6 + [-1.0]
+
+
+def test_relative_actions_are_executed_as_they_are_written(tmp_path: Path) -> None:
+    with make_env() as env, make_env() as other:
+        tape, scene = Tape(env, tmp_path), load_chains("dev")[0].scene_obs
+        tape.start(None, scene)
+        tape.advance(np.array([3, -2, 0.5, 0, 0, 0, 1], np.float32))
+        written = np.load(tmp_path / "000000.npz")["rel_actions"]
+        assert written.tolist() == [1, -1, 0.5, 0, 0, 0, 1]
+        other.start(None, scene)
+        other.advance(written)
+        assert (env.get_state_obs()["robot_obs"] == other.get_state_obs()["robot_obs"]).all()
+
+
+def test_joint_actions_cannot_be_recorded(tmp_path: Path) -> None:
+    with make_env() as env:
+        tape = Tape(env, tmp_path)
+        tape.start()
+        with pytest.raises(InvalidActionError, match="found joint_rel"):
+            tape.advance({"type": "joint_rel", "action": [0.0] * 7 + [1.0]})
+
+
+# Which frames get a sentence
+
+
+SOLVED = Subtask(task="open_drawer", success=True, first=100, end=200)
+
+
+def test_a_demonstration_is_the_last_frames() -> None:
+    assert LabelRules().first_frame(SOLVED, lambda frame: True) == 137
+
+
+def test_it_begins_earlier_where_the_task_cannot_be_seen() -> None:
+    assert LabelRules().first_frame(SOLVED, lambda frame: frame <= 120) == 120
+    assert LabelRules().first_frame(SOLVED, lambda frame: frame < 100) is None
+
+
+def test_it_begins_after_a_disturbance() -> None:
+    disturbed = Subtask(task="open_drawer", success=True, first=100, end=200, burst=(150, 160))
+    assert LabelRules().first_frame(disturbed, lambda frame: True) == 160
+    assert LabelRules(shortest=42).first_frame(disturbed, lambda frame: True) is None
+
+
+def test_impossible_lengths_are_refused() -> None:
+    with pytest.raises(UsageError, match="found 10 to 5"):
+        LabelRules(longest=5, shortest=10)
+
+
+# Sentences
+
+
+def test_every_task_has_several_sentences_of_our_own() -> None:
+    seen: Counter[str] = Counter()
+    for task, sentences in paraphrases().items():
+        assert len(set(sentences)) >= 5, task
+        assert not any(mark in text for text in sentences for mark in "{}"), task
+        assert not set(sentences) & set(PACK.instructions[task]), task
+        seen.update(sentences)
+    assert set(paraphrases()) == set(TASK_NAMES)
+    assert max(seen.values()) == 1, "a sentence stands for two tasks"
+
+
+def test_no_sentence_is_upstreams(official: str) -> None:
+    folder = Path(official) / "calvin_models/conf/annotations"
+    known = set()
+    for name in ("new_playtable.yaml", "new_playtable_validation.yaml"):
+        for sentences in yaml.safe_load((folder / name).read_text(encoding="utf-8")).values():
+            known |= {text.lower() for text in sentences}
+    assert not known & {text.lower() for texts in paraphrases().values() for text in texts}
+
+
+# The data set
+
+
+def test_the_folder_is_calvins(recorded: Path) -> None:
+    for name in ("training", "validation"):
+        split = SplitFolder(recorded / name)
+        assert [*split.frames] == [*range(len(split.frames))]
+        assert split.frames[0].name == "episode_0000000.npz"
+        assert split.ranges[0, 0] == 0
+        assert split.ranges[-1, 1] == len(split.frames) - 1
+        assert (split.ranges[1:, 0] == split.ranges[:-1, 1] + 1).all()
+        frame = split.read(0)
+        shapes = {key: value.shape for key, value in frame.items()}
+        assert shapes == {
+            "actions": (7,), "rel_actions": (7,), "robot_obs": (15,), "scene_obs": (24,)
+        }  # fmt: skip
+    training = SplitFolder(recorded / "training")
+    assert [training.scene(int(first)) for first in training.ranges[:, 0]] == [*"AADD"]
+
+
+def test_annotations_can_be_read_as_upstream_does(recorded: Path) -> None:
+    path = recorded / "training/lang_annotations/auto_lang_ann.npy"
+    assert b"numpy._core" not in path.read_bytes(), "NumPy 1 could not read it"
+    loaded = np.load(path, allow_pickle=True).item()
+    count = len(loaded["info"]["indx"])
+    assert count >= 6
+    assert len(loaded["language"]["ann"]) == len(loaded["language"]["task"]) == count
+    for sentence, task in zip(loaded["language"]["ann"], loaded["language"]["task"], strict=True):
+        assert sentence in paraphrases()[task]
+
+
+def test_our_other_readers_read_it(recorded: Path) -> None:
+    from calvin_eval.vla.data.annotations import read_language, read_scenes
+    from calvin_eval.wrappers.check.calvin_folder import read_folder
+
+    (first,) = read_folder(recorded / "training", 1)
+    annotation = (SplitFolder(recorded / "training").annotations or ())[0]
+    assert first.instruction == annotation.text
+    assert len(first.actions) == annotation.last - annotation.first + 1
+    language = read_language(recorded / "training")
+    assert len(language) == len(SplitFolder(recorded / "training").annotations or ())
+    assert len(read_scenes(recorded / "training")) == 2
+
+
+def test_validation_has_the_evaluations_sentences(recorded: Path) -> None:
+    for annotation in SplitFolder(recorded / "validation").annotations or ():
+        assert annotation.text == PACK.instructions[annotation.task][0]
+
+
+def test_statistics_are_those_of_the_frames(recorded: Path) -> None:
+    split = SplitFolder(recorded / "training")
+    content = yaml.safe_load((split.path / "statistics.yaml").read_text(encoding="utf-8"))
+    frames = [split.read(index) for index in split.frames]
+    np.testing.assert_allclose(
+        content["robot_obs"][0]["mean"], np.mean([f["robot_obs"] for f in frames], axis=0)
+    )
+    np.testing.assert_allclose(
+        content["act_max_bound"], np.max([f["actions"] for f in frames], axis=0)
+    )
+    assert content["scene_obs"][0]["_target_"].endswith("NormalizeVector")
+
+
+def test_the_environment_names_what_calvin_env_needs(recorded: Path) -> None:
+    from omegaconf import OmegaConf
+
+    config: Any = OmegaConf.load(recorded / "validation/.hydra/merged_config.yaml")
+    assert config.env.scene_cfg.objects.fixed_objects.table.file.startswith("calvin_table_D")
+    assert config.env.robot_cfg.base_position == [-0.34, -0.46, 0.24]
+    assert set(config.env.cameras) == {"static", "gripper"}
+    assert config.env.cameras.static.look_at[0] == PACK.cameras["static"].look_at[0]  # type: ignore[index]
+
+
+@pytest.fixture(scope="module")
+def replays(recorded: Path) -> Any:
+    envs = {scene: make_env(scene) for scene in "AD"}
+    made = {}
+    for form in ("rel_actions", "actions"):
+        for name in ("training", "validation"):
+            split = SplitFolder(recorded / name)
+            episodes = range(len(split.ranges))
+            made[form, name] = list(
+                replay_episodes(split, episodes, envs.__getitem__, TaskOracle(), form=form)  # type: ignore[arg-type]
+            )
+    for env in envs.values():
+        env.close()
+    return made
+
+
+def test_relative_actions_played_back_reach_the_same_outcome(replays: Any) -> None:
+    found = replays["rel_actions", "training"] + replays["rel_actions", "validation"]
+    assert sum(len(one.tasks) for one in found) >= 7
+    assert sum(one.same for one in found) >= 0.95 * len(found)
+    assert max(one.error for one in found) < 1e-5  # of the first frame, which a reset gives
+
+
+def test_absolute_actions_played_back_stay_close(replays: Any) -> None:
+    found = replays["actions", "training"] + replays["actions", "validation"]
+    assert np.median([one.error for one in found]) < 2e-3
+
+
+def test_any_number_of_processes_writes_the_same_files(recorded: Path, tmp_path: Path) -> None:
+    record(small_spec(tmp_path / "data"), workers=0)
+    assert content(tmp_path / "data") == content(recorded)
+
+
+def test_a_complete_recording_is_left_alone(recorded: Path) -> None:
+    before = content(recorded)
+    seen = []
+    summaries = record(small_spec(recorded), watch=lambda p, e: seen.append(p.number))
+    assert content(recorded) == before
+    assert seen == [0, 1, 2, 3, 0]
+    assert [s.episodes for s in summaries] == [4, 1]
+
+
+def test_other_options_do_not_go_on_with_a_recording(recorded: Path) -> None:
+    with pytest.raises(UsageError, match="seed: 0, now 1"):
+        record(small_spec(recorded, seed=1))
+
+
+def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(UsageError, match="found something else"):
+        record(small_spec(tmp_path))
+
+
+COMMAND = "import sys; from calvin_eval.cli import main; sys.exit(main(sys.argv[1:]))"
+OPTIONS = [
+    *("--scenes", "AD", "--episodes", "4", "--validation", "1", "--length", "2"),
+    *("--noise", "0.5", "--no-images", "--quiet"),
+]
+
+
+def test_a_killed_recording_is_completed(recorded: Path, tmp_path: Path) -> None:
+    out = tmp_path / "data"
+    command = [sys.executable, "-c", COMMAND, "record", "--out", str(out), *OPTIONS]
+    child = subprocess.Popen([*command, "--workers", "1"])
+    first = out / "training/.episodes/000000"
+    deadline = time.monotonic() + 60
+    while not first.exists() and time.monotonic() < deadline and child.poll() is None:
+        time.sleep(0.02)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    assert first.is_dir()
+    assert not (out / "training/episodes.jsonl").exists()
+    subprocess.run(command, check=True)
+    assert content(out) == content(recorded)
+
+
+def test_numbering_that_was_broken_off_is_done_again(tmp_path: Path) -> None:
+    spec = small_spec(tmp_path / "data", episodes={"training": 2, "validation": 0}, length=1)
+    seen: list[Any] = []
+
+    def stop(plan: Any, episode: Any) -> None:
+        seen.append(episode)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        record(spec, watch=stop)
+    store = SplitStore(tmp_path / "data/training")
+    store.number_frames(seen[:1])  # and then the power fails
+    record(spec)
+    whole = tmp_path / "whole"
+    record(small_spec(whole, episodes=spec.episodes, length=1))
+    assert [*content(whole / "validation")] == [".hydra/merged_config.yaml"], "no episodes"
+    assert content(whole) == content(tmp_path / "data")
+
+
+def test_a_policy_that_raises_ends_the_recording(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text(
+        "class Broken:\n"
+        "    requirements = {'rgb': []}\n"
+        "    def reset(self): pass\n"
+        "    def step(self, obs, goal): raise ValueError('out of ideas')\n"
+    )
+    spec = small_spec(tmp_path / "data", policy=f"{tmp_path / 'broken.py'}:Broken")
+    with pytest.raises(PolicyError, match="out of ideas"):
+        record(spec)
+
+
+@pytest.mark.slow
+def test_scenes_and_recoveries(tmp_path: Path) -> None:
+    """In every scene nearly all is solved, disturbed or not, and played back it is solved again."""
+    spec = small_spec(
+        tmp_path / "data",
+        scenes={"training": "ABCD", "validation": "D"},
+        episodes={"training": 24, "validation": 0},
+        length=5,
+    )
+    (training, _) = record(spec, workers=2)
+    assert training.solved >= 0.9 * training.subtasks
+    split = SplitFolder(tmp_path / "data/training")
+    envs = {scene: make_env(scene) for scene in "ABCD"}
+    made = list(replay_episodes(split, range(24), envs.__getitem__, TaskOracle()))
+    assert sum(one.same for one in made) >= 0.95 * len(made)
+    episodes = SplitStore(split.path).episodes() or []
+    disturbed = [s for e in episodes for s in e.subtasks if s.burst]
+    assert len(disturbed) >= 20
+    assert sum(s.success for s in disturbed) >= 0.85 * len(disturbed)

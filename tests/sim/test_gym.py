@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from calvin_eval.errors import UnknownNameError, UsageError
+from calvin_eval.sim.symbolic import TASK_NAMES
+
+gymnasium = pytest.importorskip("gymnasium", reason="needs calvin-eval[gym]")
+PlayTable = pytest.importorskip("calvin_eval.sim.gym").PlayTable
+ID = "calvin_eval/PlayTable-v0"
+
+
+@pytest.fixture
+def env() -> Iterator[Any]:
+    made = gymnasium.make(ID, task="open_drawer")
+    yield made
+    made.close()
+
+
+def test_gymnasium_finds_it_by_its_name(env: Any) -> None:
+    assert isinstance(env.unwrapped, PlayTable)
+    named_with_its_module = gymnasium.make(f"calvin_eval.sim.gym:{ID}")
+    assert named_with_its_module.spec.id == ID
+    named_with_its_module.close()
+    assert env.spec.max_episode_steps == 360
+    assert env.unwrapped.metadata["render_fps"] == 30
+
+
+@pytest.mark.filterwarnings("error:.*Box.*")
+def test_gymnasiums_own_checker_is_content(env: Any) -> None:
+    from gymnasium.utils.env_checker import check_env
+
+    check_env(env.unwrapped, skip_render_check=True)
+
+
+def test_images_are_observed_only_where_they_are_asked_for() -> None:
+    from gymnasium.utils.env_checker import check_env
+
+    made = gymnasium.make(
+        ID, cameras=("static", "gripper"), backend="tiny", render_mode="rgb_array"
+    )
+    check_env(made.unwrapped)
+    obs, _ = made.reset(seed=0)
+    assert obs["rgb_static"].shape == (200, 200, 3)
+    assert obs["rgb_gripper"].shape == (84, 84, 3)
+    assert made.render().shape == (200, 200, 3)
+    made.close()
+
+
+def test_a_seed_decides_the_start(env: Any) -> None:
+    first, _ = env.reset(seed=5)
+    again, _ = env.reset(seed=5)
+    other, _ = env.reset(seed=6)
+    assert np.array_equal(first["scene_obs"], again["scene_obs"])
+    assert not np.array_equal(first["scene_obs"], other["scene_obs"])
+
+
+def test_the_task_can_be_done_from_its_start(env: Any) -> None:
+    for seed in range(8):
+        obs, info = env.reset(seed=seed)
+        assert obs["scene_obs"][1] == pytest.approx(0, abs=1e-3)  # the drawer is closed
+        assert info["task"] == "open_drawer"
+        assert info["instruction"]
+
+
+def test_a_task_that_is_done_ends_the_episode_with_a_reward() -> None:
+    made = gymnasium.make(ID, task="turn_on_led")
+    obs, _ = made.reset(seed=1)
+    total, done = 0.0, False
+    for _ in range(150):  # move above the button, then press it
+        target = np.array([-0.12, -0.12, 0.56])
+        if np.linalg.norm((obs["robot_obs"][:3] - target)[:2]) < 0.01:
+            target[2] = 0.46
+        motion = np.clip((target - obs["robot_obs"][:3]) / 0.02, -1, 1)
+        obs, reward, done, truncated, info = made.step(np.array([*motion, 0, 0, 0, -1], np.float32))
+        total += reward
+        assert not truncated
+        if done:
+            break
+    assert done
+    assert info["success"]
+    assert total == 1.0
+    made.close()
+
+
+def test_an_episode_is_truncated_after_the_benchmarks_budget() -> None:
+    made = gymnasium.make(ID, task="close_drawer", max_episode_steps=3)
+    made.reset(seed=0)
+    outcomes = [made.step(np.zeros(7, np.float32))[2:4] for _ in range(3)]
+    assert outcomes == [(False, False), (False, False), (False, True)]
+    made.close()
+
+
+def test_the_gripper_is_a_sign(env: Any) -> None:
+    env.reset(seed=0)
+    for value, command in ((0.01, 1.0), (0.0, -1.0), (-0.7, -1.0)):
+        obs, *_ = env.step(np.array([0, 0, 0, 0, 0, 0, value], np.float32))
+        assert obs["robot_obs"][14] == command
+
+
+def test_every_reset_may_ask_for_another_task(env: Any) -> None:
+    _, info = env.reset(seed=0, options={"task": "close_drawer"})
+    assert info["task"] == "close_drawer"
+    made = gymnasium.make(ID)
+    assert len({made.reset(seed=s)[1]["task"] for s in range(12)}) > 4
+    made.close()
+
+
+def test_tasks_that_need_a_held_block_need_a_start_of_ones_own(env: Any) -> None:
+    with pytest.raises(UsageError, match="cannot be the first task"):
+        gymnasium.make(ID, task="stack_block")
+    obs, _ = env.reset(seed=0)
+    start = {"robot_obs": obs["robot_obs"], "scene_obs": obs["scene_obs"]}
+    _, info = env.reset(options={"task": "stack_block", **start})
+    assert info["task"] == "stack_block"
+    with pytest.raises(UnknownNameError, match="open_drawer"):
+        env.reset(options={"task": "open_drawr"})
+    assert set(TASK_NAMES) >= {"stack_block"}
+
+
+def test_gymnasiums_vector_environments() -> None:
+    for mode in ("sync", "async"):
+        vector = gymnasium.make_vec(ID, num_envs=2, vectorization_mode=mode, task="close_drawer")
+        obs, _ = vector.reset(seed=1)
+        assert obs["robot_obs"].shape == (2, 15)
+        obs, reward, terminated, truncated, _ = vector.step(vector.action_space.sample())
+        assert reward.shape == terminated.shape == truncated.shape == (2,)
+        vector.close()

@@ -1,0 +1,1 @@
+"""A scripted policy that solves the benchmark from privileged state."""
