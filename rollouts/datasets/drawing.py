@@ -70,9 +70,11 @@ class Comparison:
     def nearest(self) -> str | None:
         """Whose images are clearly the most like those of the data set, if not the same."""
         fit = {name: cameras.get("static", 0.0) for name, cameras in self.decibels.items()}
-        first, *others = sorted(fit, key=lambda name: -fit[name]) or [None]
-        ahead = first and all(fit[first] >= fit[other] + _AHEAD_DB for other in others)
-        return first if first and ahead and fit[first] >= NEAR_DB else None
+        for name, decibels in fit.items():
+            others = [value for other, value in fit.items() if other != name]
+            if decibels >= NEAR_DB and decibels >= max(others, default=0.0) + _AHEAD_DB:
+                return name
+        return None
 
 
 def renderers() -> list[RenderInfo]:
