@@ -30,6 +30,12 @@ SAME_DB: Final[Mapping[str, float]] = {"static": 33.0, "gripper": 23.5}
 """Median PSNR from which on a camera's images count as drawn by the same renderer."""
 
 
+NEAR_DB: Final = 23.0
+"""Of the static camera: from here on images show the same things, drawn in another way."""
+
+_AHEAD_DB = 4.0
+
+
 def psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
     """Peak signal-to-noise ratio in dB; 99 for equal images."""
     error = float(np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2))
@@ -57,6 +63,16 @@ class Comparison:
         """Who drew the data set: `egl` or `tiny`; None if neither gives such images here."""
         for name, cameras in self.decibels.items():
             if cameras and all(cameras[camera] >= SAME_DB[camera] for camera in cameras):
+                return name
+        return None
+
+    @property
+    def nearest(self) -> str | None:
+        """Whose images are clearly the most like those of the data set, if not the same."""
+        fit = {name: cameras.get("static", 0.0) for name, cameras in self.decibels.items()}
+        for name, decibels in fit.items():
+            others = [value for other, value in fit.items() if other != name]
+            if decibels >= NEAR_DB and decibels >= max(others, default=0.0) + _AHEAD_DB:
                 return name
         return None
 

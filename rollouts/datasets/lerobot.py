@@ -45,9 +45,8 @@ def export_lerobot(
     """Write a LeRobot data set with an episode for every annotation; returns how many.
 
     A frame has `observation.state` (robot_obs), `observation.environment_state` (scene_obs), the
-    two cameras, `action` (rel_actions: 7 numbers as the simulator takes them) and the sentence.
-    The last frame of a span shows the solution; its action belongs to what follows and is replaced
-    by standing still.
+    two cameras, `action` (rel_actions, as the simulator takes them) and the sentence. The last
+    frame shows the solution; its action belongs to what follows, and becomes standing still.
 
     Args:
         splits: where the demonstrations are.
@@ -57,8 +56,7 @@ def export_lerobot(
         watch: told how many episodes are done, and of how many.
 
     Raises:
-        UsageError: LeRobot is not installed, `out` exists, there are no annotations, or frames
-            cannot be read.
+        UsageError: no LeRobot, no annotations, broken frames, or `out` exists.
     """
     spans = [(split, a) for split in splits for a in split.annotations or ()]
     if not spans:

@@ -43,7 +43,8 @@ class DatasetReport:
             "splits": [asdict(facts) for facts in self.splits],
             "faults": [asdict(fault) for fault in self.faults],
             "images": [
-                {"split": split, **asdict(c), "renderer": c.renderer} for split, c in self.images
+                {"split": name, **asdict(c), "renderer": c.renderer, "nearest": c.nearest}
+                for name, c in self.images
             ],
             "renderers": [info.as_dict() for info in self.here],
         }
@@ -108,6 +109,11 @@ def _fault(level: Any, split: str, message: str) -> Fault:
 
 def explain(one: Comparison) -> str:
     """A comparison in a sentence."""
+    if one.renderer is None and one.nearest is not None:
+        return (
+            f"most like {NAMES[one.nearest]}, but not drawn as here: by another driver or version, "
+            f"or altered; --render {one.nearest} comes nearest"
+        )
     if one.renderer is None:
         return "drawn by something else"
     others = [NAMES[name] for name in NAMES if name != one.renderer]

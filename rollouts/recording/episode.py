@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from calvin_eval.errors import PolicyError, UsageError
-from calvin_eval.results.schema import ChainRecord
+from calvin_eval.results.schema import ChainRecord, SubtaskRecord
 from calvin_eval.rollouts.recording.plan import EpisodePlan
 from calvin_eval.rollouts.recording.tape import Tape
 from calvin_eval.sim.oracle import TaskOracle
@@ -144,14 +144,7 @@ def summarize(
     subtasks: list[Subtask] = []
     for position, done in enumerate(record.subtasks):
         first = subtasks[-1].end if subtasks else 0
-        burst = bursts.get(position)
-        subtask = Subtask(
-            task=done.task,
-            success=done.success,
-            first=first,
-            end=first + done.steps,
-            burst=burst and (first + burst[0], min(first + burst[1], first + done.steps)),
-        )
+        subtask = _subtask(done, first, bursts.get(position))
         if done.success:
             seen = _Seen(tape.watched[position], first, done.task, oracle)
             subtask = replace(subtask, label=rules.first_frame(subtask, seen.solved_from))
@@ -163,6 +156,14 @@ def summarize(
         initial_state=dict(plan.chain.initial_state),
         subtasks=tuple(subtasks),
     )
+
+
+def _subtask(done: SubtaskRecord, first: int, burst: tuple[int, int] | None) -> Subtask:
+    """A subtask that began at a frame; a burst counts from there, and may outlast it."""
+    end = first + done.steps
+    if burst is not None:
+        burst = first + burst[0], min(first + burst[1], end)
+    return Subtask(task=done.task, success=done.success, first=first, end=end, burst=burst)
 
 
 @dataclass(frozen=True)

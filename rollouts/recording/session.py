@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -156,13 +156,39 @@ def _config(spec: RecordSpec, pack: AssetPack, render: RenderInfo) -> dict[str, 
 def _studio(
     spec: RecordSpec, pack: AssetPack, render: RenderInfo, plans: Sequence[EpisodePlan]
 ) -> Iterator[Studio]:
-    """All that a process needs; a policy with a network of its own runs in one more process."""
+    """All that a process needs."""
+    drawn = CAMERAS if render.backend != "none" else ()
+    with _policies(spec, dict.fromkeys(plan.scene for plan in plans)) as policies:
+        yield Studio(
+            out=spec.out,
+            simulator=SimulatorSpec(
+                backend="calvin_eval",
+                assets=spec.assets,
+                scene="D",
+                revision=spec.revision,
+                render=render,
+                cameras=CAMERAS,
+            ),
+            policies=policies,
+            instructions=load_instructions(PACK, pack.instructions),
+            steps=spec.steps,
+            rgb=drawn,
+            depth=drawn if spec.depth else (),
+            noise=spec.noise,
+            labels=spec.labels,
+            seed=spec.seed,
+        )
+
+
+@contextmanager
+def _policies(spec: RecordSpec, scenes: Iterable[str]) -> Iterator[dict[str, PolicyLink]]:
+    """Where the demonstrator is, by scene; one with a network runs in a process of its own."""
     from calvin_eval.wrappers.loaders import is_light
 
     hosts: list[PolicyHost] = []
     links: dict[str, PolicyLink] = {}
     try:
-        for scene in dict.fromkeys(plan.scene for plan in plans):
+        for scene in scenes:
             policy = PolicySpec(
                 ckpt=spec.policy,
                 trust=spec.trust,
@@ -176,26 +202,7 @@ def _studio(
             else:
                 hosts.append(PolicyHost(policy, None, BatchRules()))
                 links[scene] = hosts[-1].link
-        drawn = CAMERAS if render.backend != "none" else ()
-        yield Studio(
-            out=spec.out,
-            simulator=SimulatorSpec(
-                backend="calvin_eval",
-                assets=str(pack.root) if pack.name == "custom" else spec.assets,
-                scene="D",
-                revision=spec.revision,
-                render=render,
-                cameras=CAMERAS,
-            ),
-            policies=links,
-            instructions=load_instructions(PACK, pack.instructions),
-            steps=spec.steps,
-            rgb=drawn,
-            depth=drawn if spec.depth else (),
-            noise=spec.noise,
-            labels=spec.labels,
-            seed=spec.seed,
-        )
+        yield links
     finally:
         for host in hosts:
             host.close()

@@ -274,7 +274,22 @@ def test_altered_images_match_nobody(split: Path) -> None:
         change(split, int(path.stem[-7:]), rgb_static=lambda a: a[:, ::-1])
     report = check(split, images=2)
     assert [(f.level, f.check) for f in report.faults] == [("warning", "images")]
-    assert report.images[0][1].renderer is None
+    one = report.images[0][1]
+    assert (one.renderer, one.nearest) == (None, None)
+    assert explain(one) == "drawn by something else"
+
+
+def test_images_by_a_kindred_renderer_are_told(split: Path) -> None:
+    rng = np.random.default_rng(0)
+
+    def rougher(image: Any) -> Any:
+        return np.clip(image + rng.normal(0, 12, image.shape), 0, 255).astype(np.uint8)
+
+    for path in split.glob("*.npz"):
+        change(split, int(path.stem[-7:]), rgb_static=rougher)
+    ((_, one),) = check(split, images=2).images
+    assert (one.renderer, one.nearest) == (None, "tiny")
+    assert "most like TinyRenderer, but not drawn as here" in explain(one)
 
 
 def test_a_wrong_scene_is_found(split: Path) -> None:

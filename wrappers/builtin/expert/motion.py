@@ -15,7 +15,6 @@ YAW_MIDDLE = 1.83  # of the yaws that the wrist can reach with the fingers down
 
 Motion = Iterator[Array]
 
-_BIAS_LIMIT = 0.02
 _BIAS_GAIN = 0.3
 _PATIENCE = 14  # steps without coming nearer
 
@@ -52,6 +51,7 @@ class Arm:
         self.view = view
         self._position, self._euler = view.tcp.copy(), view.euler.copy()
         self.grip = OPEN if view.gripper > 0 else CLOSE
+        self.bias = 0.02  # metres by which a target may overshoot a goal that is not reached
 
     def sync(self, steps: int = 3) -> Motion:
         """Stand still until the arm has reached the target, whose value is then known."""
@@ -112,7 +112,7 @@ class Arm:
                 return
             if np.abs(goal + bias - self._position).max() < 1e-3:
                 bias += _BIAS_GAIN * error
-                bias *= min(1.0, _BIAS_LIMIT / max(float(np.linalg.norm(bias)), 1e-9))
+                bias *= min(1.0, self.bias / max(float(np.linalg.norm(bias)), 1e-9))
             step = goal + bias - self._position
             step *= min(1.0, speed * POSITION_STEP / max(float(np.abs(step).max()), 1e-9))
             rotation *= min(1.0, ANGLE_STEP / max(float(np.abs(rotation).max()), 1e-9))

@@ -28,6 +28,7 @@ def stack(arm: Arm, name: str) -> Motion:
     x, y = base.position[:2]
     pitch = level_pitch(arm, name)
     euler = pose(_aligned(held, base, view.euler[2], pitch), pitch)
+    arm.bias = 0.12  # a tilted hand often stays behind its target
     yield from travel(arm, point(x, y, TRAVEL_Z), euler, tolerance=0.008)
     shift = view.blocks[name].position[:2] - view.tcp[:2]
     yield from arm.move(point(x - shift[0], y - shift[1], 0.56), euler, tolerance=0.005, limit=40)
