@@ -41,7 +41,8 @@ $(LEROBOT)/.installed: $(BIN)/.installed $(wildcard tests/helpers/lerobot_env/*)
 test: install $(LEROBOT)/.installed
 	$(BIN)/pytest --numprocesses 2 -m "not cluster" $(ARGS)
 	$(BIN)/pytest -m cluster $(ARGS)
-	$(LEROBOT)/bin/python -m pytest tests/wrappers/test_lerobot.py $(ARGS)
+	$(LEROBOT)/bin/python -m pytest tests/wrappers/test_lerobot.py tests/rollouts/test_dataset_checks.py \
+	  -k lerobot $(ARGS)
 
 lint: install
 	$(BIN)/ruff check .
