@@ -226,9 +226,7 @@ class ChainRunner:
         with self._watch.measure("render"):
             return self._env.observe(rgb=requirements.rgb, depth=requirements.depth)
 
-    def _decide(
-        self, session: int, position: int, step: int, task: str, instruction: str
-    ) -> None:
+    def _decide(self, session: int, position: int, step: int, task: str, instruction: str) -> None:
         """Ask the policy and queue what is to be executed of its chunk."""
         privileged = self._policy.requirements.privileged
         request = Request(

@@ -42,7 +42,7 @@ FILES: Mapping[str, Loader | str] = {
 much, or where it lies in a folder that imports this one."""
 
 
-def resolve(
+def resolve(  # noqa: PLR0913 - one keyword for each thing that a run says of its policy
     ckpt: str,
     *,
     trust: bool = False,
