@@ -49,7 +49,7 @@ SERVERS = "calvin_eval.wrappers.servers.loading:load"
 """The loader of servers' addresses."""
 
 
-def resolve(  # noqa: PLR0913 (each is a setting of the user's)
+def resolve(  # noqa: PLR0913 - one keyword for each thing that a run says of its policy
     ckpt: str,
     *,
     trust: bool = False,
