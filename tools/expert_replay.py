@@ -86,7 +86,8 @@ def main() -> None:
             steps = len(found[f"chain{chain.id:04d}_sub{position}_actions"])
             index.append((chain.id, position, task, steps))
     TARGET.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(TARGET, index=np.array(json.dumps(index)), **arrays)
+    named: dict[str, Any] = {"index": np.array(json.dumps(index)), **arrays}
+    np.savez_compressed(TARGET, **named)
     chosen = sorted({entry[0] for entry in index})
     print(f"{TARGET}: {TARGET.stat().st_size} bytes, chains {chosen}")
 
