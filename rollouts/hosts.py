@@ -14,6 +14,7 @@ from calvin_eval.rollouts.service import BUSY, REPORT, PolicySpec, ServiceReady,
 from calvin_eval.rollouts.worker import PolicyLink
 
 _ANSWER_SECONDS = 10.0
+_LAST_BREATH_SECONDS = 0.5
 
 
 class PolicyHost:
@@ -69,8 +70,8 @@ class PolicyHost:
 
     @property
     def alive(self) -> bool:
-        """Whether the process is still there."""
-        return self._child.alive
+        """Whether the process is still there, as it will be in half a second."""
+        return not self._child.ended(_LAST_BREATH_SECONDS)
 
     def hangs(self, seconds: float) -> bool:
         """Whether the policy has been at one batch for that long, or does not answer at all."""
@@ -92,7 +93,7 @@ class PolicyHost:
 
     def replace(self) -> str:
         """End the process, dead or stuck, and start another; returns how the old one ended."""
-        if self.alive:
+        if self._child.alive:
             self._child.kill()
             death = "it hung and was killed"
         else:

@@ -67,6 +67,15 @@ class Child:
         """Whether the process is still there."""
         return self._process.poll() is None
 
+    def ended(self, within: float) -> bool:
+        """Whether the process is gone, or is so within some seconds.
+
+        A process that dies closes its sockets a moment before its end can be seen.
+        """
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(within)
+        return not self.alive
+
     def obituary(self) -> str:
         """How the process ended, and the last that it printed; waits for its end."""
         code = self._process.wait()

@@ -9,6 +9,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from calvin_eval.vla.data.dataset import raw_images
 
 SPANS = ((100, 164), (165, 177), (178, 181))
 """65 frames, as most of CALVIN's annotations have, 13, and 4."""
@@ -103,3 +108,13 @@ class ToyTokenizer:
         if add_special_tokens and self.bos_token:
             ids = [2, *ids, *([3] if self._appends else [])]
         return SimpleNamespace(input_ids=ids)
+
+
+def text(sentences: Sequence[str]) -> tuple[Tensor, Tensor]:
+    ids = torch.arange(len(sentences))[:, None]
+    return ids, torch.ones_like(ids)
+
+
+def slanted(images: Sequence[NDArray[np.uint8]]) -> Tensor:
+    """Images in which a shift can be seen."""
+    return raw_images(images).float() + torch.arange(images[0].shape[1])

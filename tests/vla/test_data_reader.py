@@ -7,12 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from calvin_folder import write_split
-from numpy.typing import NDArray
-from torch import Tensor
+from calvin_folder import slanted, text, write_split
 from torch.utils.data import DataLoader
 
 from calvin_eval.errors import UsageError
@@ -21,22 +18,12 @@ from calvin_eval.vla.data.augment import RandomShift
 from calvin_eval.vla.data.collate import (
     CalvinCollator,
 )
-from calvin_eval.vla.data.dataset import CalvinDataset, ReadOptions, raw_images
+from calvin_eval.vla.data.dataset import CalvinDataset, ReadOptions
 
 
 @pytest.fixture(scope="module")
 def split(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_split(tmp_path_factory.mktemp("data") / "training")
-
-
-def text(sentences: Sequence[str]) -> tuple[Tensor, Tensor]:
-    ids = torch.arange(len(sentences))[:, None]
-    return ids, torch.ones_like(ids)
-
-
-def slanted(images: Sequence[NDArray[np.uint8]]) -> Tensor:
-    """Images in which a shift can be seen."""
-    return raw_images(images).float() + torch.arange(images[0].shape[1])
 
 
 def test_only_what_is_wanted_is_read(split: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,36 @@
+"""Children, and what can be known of their end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from calvin_eval.rollouts.processes import Child
+
+DYING = """
+import os, sys, time
+def main():
+    os.close(int(sys.argv[1]))  # the line, as the kernel does it for a process that dies
+    time.sleep(0.3)
+    print("last words", flush=True)
+    os.kill(os.getpid(), 11)
+"""
+
+
+def test_a_process_that_dies_closes_its_line_before_its_end_is_seen(tmp_path: Path) -> None:
+    (tmp_path / "dying.py").write_text(DYING)
+    child = Child("dying", {"PYTHONPATH": str(tmp_path)})
+    with pytest.raises((EOFError, OSError)):
+        child.connection.recv()
+    assert child.alive
+    assert child.ended(within=5)
+    assert child.obituary() == "killed by SIGSEGV; last output:\nlast words"
+    child.kill()
+
+
+def test_a_process_that_lives_has_not_ended() -> None:
+    child = Child("calvin_eval.rollouts.service")
+    assert not child.ended(within=0.05)
+    child.kill()
+    assert child.ended(within=0)
