@@ -48,6 +48,10 @@ class _ActorProcess(Child):
             return False
         return True
 
+    def ended(self, within: float) -> bool:
+        """Whether it is lost; its silence takes as long to tell as it takes."""
+        return not self.alive
+
     def obituary(self) -> str:
         """How it was lost."""
         return self._end
