@@ -122,7 +122,7 @@ def configuration(pack: AssetPack, scene: str, cameras: Sequence[str | CameraSpe
             "robot": OmegaConf.merge(*bases, robot),
             "scene": _load(conf / "scene" / f"calvin_scene_{scene}.yaml"),
             "cameras": {
-                **{spec.name: _camera_configuration(spec) for spec in specs},
+                **{spec.name: camera_configuration(spec) for spec in specs},
                 **{name: _load(conf / "cameras/cameras/tactile.yaml") for name in tactile},
             },
         }
@@ -146,7 +146,7 @@ def _load(path: Path) -> DictConfig:
     return config
 
 
-def _camera_configuration(spec: CameraSpec) -> dict[str, Any]:
+def camera_configuration(spec: CameraSpec) -> dict[str, Any]:
     """A camera in upstream's terms."""
     common = {
         "name": spec.name,

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from calvin_eval.rollouts.recording.episode import Episode
 from calvin_eval.rollouts.recording.labels import save_plain
 from calvin_eval.rollouts.recording.store import frame_name, write_atomically
-from calvin_eval.sim.packs import AssetPack, CameraSpec
+from calvin_eval.sim.packs import AssetPack
+from calvin_eval.sim.upstream_package import camera_configuration
 
 RANGES: Final = "ep_start_end_ids.npy"
 STATISTICS: Final = "statistics.yaml"
@@ -61,7 +62,7 @@ def write_statistics(folder: Path, count: int) -> None:
 def write_environment(folder: Path, pack: AssetPack, scene: str) -> None:
     """Write what CALVIN's `get_env` makes an environment of."""
     content = {
-        "cameras": {name: _camera(spec) for name, spec in pack.cameras.items()},
+        "cameras": {name: camera_configuration(spec) for name, spec in pack.cameras.items()},
         "env": _ENV,
         "scene": _scene(pack, scene),
         "robot": _robot(pack),
@@ -89,23 +90,6 @@ _ENV: Mapping[str, Any] = {
     "use_egl": True,
     "control_freq": 30,
 }
-
-
-def _camera(spec: CameraSpec) -> dict[str, Any]:
-    fixed = spec.look_from is not None
-    kind = "static_camera.StaticCamera" if fixed else "gripper_camera.GripperCamera"
-    content: dict[str, Any] = {
-        "_target_": f"calvin_env.camera.{kind}",
-        "name": spec.name,
-        "fov": spec.fov,
-        "aspect": spec.aspect,
-        "nearval": spec.near,
-        "farval": spec.far,
-        "width": spec.width,
-        "height": spec.height,
-    }
-    pose = {"look_at": spec.look_at, "look_from": spec.look_from, "up_vector": spec.up}
-    return content | {key: list(value) for key, value in pose.items() if value is not None}
 
 
 def _scene(pack: AssetPack, name: str) -> dict[str, Any]:

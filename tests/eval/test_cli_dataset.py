@@ -7,26 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from recording import small_spec
+from recording import record_drawn_episode
 
 from calvin_eval.cli import main
-from calvin_eval.rollouts.recording.noise import Disturbance
-from calvin_eval.rollouts.recording.session import record
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("dataset") / "data"
-    spec = small_spec(
-        out,
-        render="tiny",
-        scenes={"training": "D", "validation": "D"},
-        episodes={"training": 1, "validation": 0},
-        length=1,
-        noise=Disturbance(rate=0.0),
-    )
-    record(spec)
-    return out
+    return record_drawn_episode(tmp_path_factory.mktemp("dataset") / "data")
 
 
 def test_check_tells_what_is_there(data: Path, capsys: Any) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from calvin_eval.rollouts.recording.noise import Disturbance
-from calvin_eval.rollouts.recording.session import RecordSpec
+from calvin_eval.rollouts.recording.session import RecordSpec, record
 
 
 def small_spec(out: Path, **changes: Any) -> RecordSpec:
@@ -20,6 +20,21 @@ def small_spec(out: Path, **changes: Any) -> RecordSpec:
         "noise": Disturbance(rate=0.5),
     }
     return RecordSpec(out=out, **{**defaults, **changes})
+
+
+def record_drawn_episode(out: Path) -> Path:
+    """One short training episode with images by TinyRenderer; returns `out`."""
+    record(
+        small_spec(
+            out,
+            render="tiny",
+            scenes={"training": "D", "validation": "D"},
+            episodes={"training": 1, "validation": 0},
+            length=1,
+            noise=Disturbance(rate=0.0),
+        )
+    )
+    return out
 
 
 def content(folder: Path) -> dict[str, bytes]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from recording import small_spec
+from recording import record_drawn_episode
 
 from calvin_eval.errors import UsageError
 from calvin_eval.rollouts.datasets.checks import Fault
@@ -19,8 +19,6 @@ from calvin_eval.rollouts.datasets.folder import SplitFolder, open_splits
 from calvin_eval.rollouts.datasets.report import DatasetReport, check_dataset, explain
 from calvin_eval.rollouts.datasets.show import choose, contact_sheet, write_videos
 from calvin_eval.rollouts.recording.labels import save_plain
-from calvin_eval.rollouts.recording.noise import Disturbance
-from calvin_eval.rollouts.recording.session import record
 from calvin_eval.sim.render import probe_egl
 
 EGL = not probe_egl().error
@@ -29,17 +27,7 @@ EGL = not probe_egl().error
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One short episode with images by TinyRenderer."""
-    out = tmp_path_factory.mktemp("drawn") / "data"
-    spec = small_spec(
-        out,
-        render="tiny",
-        scenes={"training": "D", "validation": "D"},
-        episodes={"training": 1, "validation": 0},
-        length=1,
-        noise=Disturbance(rate=0.0),
-    )
-    record(spec)
-    return out / "training"
+    return record_drawn_episode(tmp_path_factory.mktemp("drawn") / "data") / "training"
 
 
 @pytest.fixture
