@@ -165,6 +165,8 @@ def run_plan(plan: Plan, engine: Any, display: Display) -> Run:
             raise
         finally:
             display.end()
+            if status == "finished" and videos is not None and videos.left > 0:
+                display.note(f"drawing {videos.left} more frames of videos")
             folder.update_header(status=status, ended_utc=utc_now())
     folder.settle()
     run = _conclude(plan, folder, recorder.profile, time.monotonic() - started)

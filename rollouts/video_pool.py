@@ -162,6 +162,12 @@ class VideoPool:
                 self._notes.put(f"no more videos are tried: {_GIVE_UP} in a row were lost")
 
     @property
+    def left(self) -> int:
+        """Frames that are asked for and not drawn yet."""
+        with self._lock:
+            return self._asked - self._drawn
+
+    @property
     def gave_up(self) -> bool:
         """Whether what is still queued should be dropped."""
         return self.stopping or self._lost_in_a_row >= _GIVE_UP

@@ -357,7 +357,9 @@ def test_a_run_is_filmed_beside_and_stays_as_it_is(run: RunFolder, pools: Pools)
     shown: list[tuple[int, int]] = []
     for made in run.records():
         pool.submit(made)
+    assert pool.left > 0
     pool.close(show=lambda drawn, asked: shown.append((drawn, asked)))
+    assert pool.left == 0
     assert names(pools.out) == ["chain0000.mp4", "chain0001.mp4"]
     assert sorted(pool.files) == [pools.out / name for name in names(pools.out)]
     assert pool.lost == []
