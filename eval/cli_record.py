@@ -34,6 +34,10 @@ _SCENES = ("A", "B", "C", "D")
               help="Chains to play for validation.")  # fmt: skip
 @click.option("--length", type=click.IntRange(1, 10), default=5, show_default=True, metavar="N",
               help="Tasks of a chain.")  # fmt: skip
+@click.option("--tasks", metavar="NAMES", help="Tasks to draw from, with commas.  [all 34]")
+@click.option("--sentences", type=click.Choice(["paraphrases", "pack", "both"]),
+              default="paraphrases", show_default=True,
+              help="For training; the pack's are those that an evaluation uses.")  # fmt: skip
 @click.option("--steps", type=click.IntRange(1), default=360, show_default=True, metavar="N",
               help="Budget of a task.")  # fmt: skip
 @click.option("--noise", type=float, default=0.3, show_default=True, metavar="RATE",
@@ -106,6 +110,8 @@ def _spec(options: dict[str, Any]) -> RecordSpec:
         },
         episodes={"training": options["episodes"], "validation": options["validation"]},
         length=options["length"],
+        tasks=_tasks(options["tasks"]),
+        sentences=options["sentences"],
         steps=options["steps"],
         noise=Disturbance(rate=options["noise"], strength=options["noise_strength"]),
         labels=LabelRules(longest=options["max_span"], shortest=options["min_span"]),
@@ -121,6 +127,13 @@ def _scenes(text: str) -> tuple[str, ...]:
     if not scenes:
         raise UsageError("expected at least one scene such as D or ABC, found none")
     return scenes
+
+
+def _tasks(text: str | None) -> tuple[str, ...]:
+    from calvin_eval.sim.symbolic import TASK_NAMES
+
+    names = tuple(TASK_NAMES) if text is None else tuple(text.replace(" ", "").split(","))
+    return tuple(dict.fromkeys(filter(None, names)))
 
 
 def _pair(text: str) -> tuple[str, Any]:

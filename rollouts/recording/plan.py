@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Final, Literal, TypeAlias
 
 import numpy as np
 
-from calvin_eval.errors import UsageError
+from calvin_eval.errors import UnknownNameError, UsageError
 from calvin_eval.sim.chains import Chain, ChainList
 from calvin_eval.sim.initial_states import FloatArray, draw_scene_obs, initial_robot_obs
 from calvin_eval.sim.layouts import fit_to_scene
@@ -53,19 +54,42 @@ class EpisodePlan:
         return self.chain.id
 
 
+@dataclass(frozen=True, kw_only=True)
+class ChainRules:
+    """What chains are drawn.
+
+    Attributes:
+        length: tasks of a chain, 1 or more; fewer where the rules allow no more.
+        tasks: names of those that are drawn from.
+        seed: any integer >= 0.
+
+    Raises:
+        UsageError: a number that cannot be meant, or no task.
+        UnknownNameError: a task that does not exist.
+    """
+
+    length: int = 5
+    tasks: tuple[str, ...] = TASK_NAMES
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.length < 1 or self.seed < 0 or not self.tasks:
+            raise UsageError(
+                "expected chains of at least 1 task, a seed of at least 0 and tasks to draw from; "
+                f"found {self.length}, {self.seed} and {len(self.tasks)} tasks"
+            )
+        for task in self.tasks:
+            if task not in TASK_NAMES:
+                raise UnknownNameError("task", task, TASK_NAMES)
+
+
 def plan_split(
-    split: Split,
-    pack: AssetPack,
-    scenes: Sequence[str],
-    *,
-    episodes: int,
-    length: int,
-    seed: int,
+    split: Split, pack: AssetPack, scenes: Sequence[str], *, episodes: int, rules: ChainRules
 ) -> list[EpisodePlan]:
     """Draw the episodes of a split; nothing but the arguments decides what they are.
 
     Every task is drawn among those that the benchmark would allow next, rare ones first, so that
-    all 34 come up about as often as the rules let them. Block poses depend on split, seed and
+    all come up about as often as the rules let them. Block poses depend on split, seed and
     number, so that training shares none with validation, and neither with the benchmark.
 
     Args:
@@ -73,37 +97,34 @@ def plan_split(
         pack: the assets, for the scenes' blocks.
         scenes: recorded one after the other, each its share of the episodes.
         episodes: how many.
-        length: tasks of a chain, 1 or more; fewer where the rules allow no more.
-        seed: any integer >= 0.
+        rules: what chains are drawn.
 
     Raises:
         UsageError: a number that cannot be meant.
     """
-    if episodes < 0 or length < 1 or seed < 0:
-        raise UsageError(
-            "expected at least 0 episodes, chains of at least 1 task and a seed of at least 0; "
-            f"found {episodes}, {length} and {seed}"
-        )
-    rng = np.random.default_rng([seed, SPLITS.index(split)])
+    if episodes < 0:
+        raise UsageError(f"expected at least 0 episodes, found {episodes}")
+    rng = np.random.default_rng([rules.seed, SPLITS.index(split)])
     counts: Counter[str] = Counter()
     plans = []
     shares = np.array_split(np.arange(episodes), len(scenes))
     for scene, numbers in zip(scenes, shares, strict=True):
         for number in map(int, numbers):
-            chain = _draw(f"{split}:{seed}:{number}:", number, length, counts, rng)
+            chain = _draw(f"{split}:{rules.seed}:{number}:", number, rules, counts, rng)
             plans.append(EpisodePlan(split=split, scene=scene, chain=_place(chain, pack, scene)))
     return plans
 
 
 def _draw(
-    salt: str, number: int, length: int, counts: Counter[str], rng: np.random.Generator
+    salt: str, number: int, rules: ChainRules, counts: Counter[str], rng: np.random.Generator
 ) -> Chain:
     """A chain for scene D, with poses for this salt."""
-    start = initial_states()[int(rng.integers(len(initial_states())))]
+    starts = _starts(rules.tasks)
+    start = starts[int(rng.integers(len(starts)))]
     tasks: list[str] = []
     for _ in range(_TRIES):
-        if len(tasks) < length:
-            tasks = max(tasks, _walk(start, length, counts, rng), key=len)
+        if len(tasks) < rules.length:
+            tasks = max(tasks, _walk(start, rules, counts, rng), key=len)
     counts.update(tasks)
     scene_obs = np.array(draw_scene_obs(start, salt, np.random.RandomState(0)))
     for pose in scene_obs[6:].reshape(3, 6):
@@ -118,25 +139,31 @@ def _draw(
     )
 
 
+@cache
+def _starts(tasks: tuple[str, ...]) -> list[SymbolicState]:
+    """Initial states in which one of a few tasks is possible."""
+    return [state for state in initial_states() if _allowed(state, (), tasks)]
+
+
 def _walk(
-    state: SymbolicState, length: int, counts: Mapping[str, int], rng: np.random.Generator
+    state: SymbolicState, rules: ChainRules, counts: Mapping[str, int], rng: np.random.Generator
 ) -> list[str]:
     """Tasks one after the other, until there are enough or none is allowed."""
     tasks: list[str] = []
-    while len(tasks) < length and (allowed := _allowed(state, tasks)):
+    while len(tasks) < rules.length and (allowed := _allowed(state, tasks, rules.tasks)):
         weights = np.array([1 / (1 + counts.get(task, 0)) ** 2 for task in allowed])
         tasks.append(allowed[int(rng.choice(len(allowed), p=weights / weights.sum()))])
         state = outcomes(state, tasks[-1])[0]
     return tasks
 
 
-def _allowed(state: SymbolicState, tasks: Sequence[str]) -> list[str]:
+def _allowed(state: SymbolicState, tasks: Sequence[str], among: Collection[str]) -> list[str]:
     """Tasks that are possible in exactly one way and unlike those before, as the benchmark's."""
     used = {TASK_CATEGORIES[task] for task in tasks}
     return [
         task
         for task in TASK_NAMES
-        if TASK_CATEGORIES[task] not in used and len(outcomes(state, task)) == 1
+        if task in among and TASK_CATEGORIES[task] not in used and len(outcomes(state, task)) == 1
     ]
 
 

@@ -8,14 +8,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from calvin_eval.errors import UsageError
+from calvin_eval.errors import UnknownNameError, UsageError
 from calvin_eval.rollouts.batching import BatchRules
 from calvin_eval.rollouts.hosts import PolicyHost
 from calvin_eval.rollouts.recording import metadata
 from calvin_eval.rollouts.recording.episode import Episode, LabelRules
 from calvin_eval.rollouts.recording.labels import paraphrases, write_labels
 from calvin_eval.rollouts.recording.noise import Disturbance
-from calvin_eval.rollouts.recording.plan import SPLITS, EpisodePlan, Split, plan_split
+from calvin_eval.rollouts.recording.plan import SPLITS, ChainRules, EpisodePlan, Split, plan_split
 from calvin_eval.rollouts.recording.pool import record_all
 from calvin_eval.rollouts.recording.store import SplitStore, open_recording
 from calvin_eval.rollouts.recording.worker import Studio
@@ -24,8 +24,10 @@ from calvin_eval.rollouts.worker import PolicyLink, SimulatorSpec
 from calvin_eval.sim.instructions import PACK, load_instructions
 from calvin_eval.sim.packs import AssetPack, load_pack
 from calvin_eval.sim.render import RenderInfo, resolve_backend
+from calvin_eval.sim.symbolic import TASK_NAMES
 
 CAMERAS = ("static", "gripper")
+SENTENCES = ("paraphrases", "pack", "both")
 
 Watch = Callable[[EpisodePlan, Episode], None]
 
@@ -46,6 +48,9 @@ class RecordSpec:
         scenes: by split.
         episodes: by split.
         length: tasks of a chain.
+        tasks: names of those that chains are drawn from.
+        sentences: what the training split's demonstrations are called: "paraphrases", which are
+            not the benchmark's, "pack" for the benchmark's own, or "both".
         steps: budget of a task.
         noise: disturbances of the demonstrator in the training split.
         labels: which frames get a sentence.
@@ -63,6 +68,8 @@ class RecordSpec:
     scenes: Mapping[Split, Sequence[str]]
     episodes: Mapping[Split, int]
     length: int = 5
+    tasks: Sequence[str] = TASK_NAMES
+    sentences: str = "paraphrases"
     steps: int = 360
     noise: Disturbance = field(default_factory=Disturbance)
     labels: LabelRules = field(default_factory=LabelRules)
@@ -71,6 +78,8 @@ class RecordSpec:
     def __post_init__(self) -> None:
         if self.depth and self.render == "none":
             raise UsageError("expected a renderer for depth images, found render none")
+        if self.sentences not in SENTENCES:
+            raise UnknownNameError("sentences", self.sentences, SENTENCES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,8 +135,7 @@ def _plan(spec: RecordSpec, pack: AssetPack, split: Split) -> list[EpisodePlan]:
         pack,
         spec.scenes[split],
         episodes=spec.episodes[split],
-        length=spec.length,
-        seed=spec.seed,
+        rules=ChainRules(length=spec.length, tasks=tuple(spec.tasks), seed=spec.seed),
     )
 
 
@@ -145,6 +153,8 @@ def _config(spec: RecordSpec, pack: AssetPack, render: RenderInfo) -> dict[str, 
         "scenes": {split: list(spec.scenes[split]) for split in SPLITS},
         "episodes": {split: spec.episodes[split] for split in SPLITS},
         "length": spec.length,
+        "tasks": list(spec.tasks),
+        "sentences": spec.sentences,
         "steps": spec.steps,
         "noise": asdict(spec.noise),
         "labels": asdict(spec.labels),
@@ -234,12 +244,20 @@ def _number(
     store.number_frames(episodes)
     metadata.write_ranges(store.folder, episodes)
     metadata.write_statistics(store.folder, sum(episode.frames for episode in episodes))
-    own = {task: sentences[:1] for task, sentences in pack.instructions.items()}
     labels = write_labels(
         store.folder,
         episodes,
-        paraphrases() if split == "training" else own,
+        _sentences(spec.sentences if split == "training" else "pack", pack),
         (spec.seed, SPLITS.index(split)),
     )
     store.close(episodes)
     return labels
+
+
+def _sentences(kind: str, pack: AssetPack) -> Mapping[str, tuple[str, ...]]:
+    """What each task may be called, by one of `SENTENCES`."""
+    own = {task: tuple(sentences[:1]) for task, sentences in pack.instructions.items()}
+    if kind == "pack":
+        return own
+    others = paraphrases()
+    return others if kind == "paraphrases" else {t: (*others[t], *own[t]) for t in others}

@@ -16,13 +16,13 @@ import pytest
 import yaml
 from recording import content, small_spec
 
-from calvin_eval.errors import InvalidActionError, PolicyError, UsageError
+from calvin_eval.errors import InvalidActionError, PolicyError, UnknownNameError, UsageError
 from calvin_eval.rollouts.datasets.folder import SplitFolder
 from calvin_eval.rollouts.datasets.replay import replay_episodes
 from calvin_eval.rollouts.recording.episode import LabelRules, Subtask
 from calvin_eval.rollouts.recording.labels import paraphrases
 from calvin_eval.rollouts.recording.noise import Disturbance, DisturbedPolicy
-from calvin_eval.rollouts.recording.plan import plan_split
+from calvin_eval.rollouts.recording.plan import ChainRules, plan_split
 from calvin_eval.rollouts.recording.session import record
 from calvin_eval.rollouts.recording.store import SplitStore
 from calvin_eval.rollouts.recording.tape import REL_UNITS, Tape
@@ -46,8 +46,8 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def plan(split: Any = "training", **changes: Any) -> Any:
-    given = {"episodes": 30, "length": 5, "seed": 0, **changes}
-    return plan_split(split, PACK, given.pop("scenes", "D"), **given)
+    scenes, episodes = changes.pop("scenes", "D"), changes.pop("episodes", 30)
+    return plan_split(split, PACK, scenes, episodes=episodes, rules=ChainRules(**changes))
 
 
 def test_a_plan_depends_on_its_arguments_only() -> None:
@@ -87,9 +87,25 @@ def test_scenes_share_the_episodes_in_order() -> None:
     assert [p.scene for p in plan(scenes="ABC", episodes=7)] == [*"AAABBCC"]
 
 
+def test_only_the_tasks_asked_for_are_drawn() -> None:
+    tasks = ("open_drawer", "close_drawer", "turn_on_led")
+    chains = [one.chain for one in plan(tasks=tasks, length=2, episodes=40)]
+    assert {task for chain in chains for task in chain.tasks} == set(tasks)
+    assert all(is_valid(chain.initial_state, chain.tasks) for chain in chains)
+
+
+def test_a_rare_task_alone_finds_a_start_state() -> None:
+    chains = [one.chain for one in plan(tasks=("close_drawer",), length=1, episodes=10)]
+    assert {chain.tasks for chain in chains} == {("close_drawer",)}
+
+
 def test_an_impossible_plan_is_refused() -> None:
     with pytest.raises(UsageError, match="at least 1 task"):
         plan(length=0)
+    with pytest.raises(UnknownNameError, match="open_drawer"):
+        plan(tasks=("open_draw",))
+    with pytest.raises(UsageError, match="tasks to draw from"):
+        plan(tasks=())
 
 
 # Disturbances
@@ -279,6 +295,22 @@ def test_our_other_readers_read_it(recorded: Path) -> None:
     language = read_language(recorded / "training")
     assert len(language) == len(SplitFolder(recorded / "training").annotations or ())
     assert len(read_scenes(recorded / "training")) == 2
+
+
+@pytest.mark.parametrize("kind", ["pack", "both"])
+def test_training_may_have_the_evaluations_sentences(kind: str, tmp_path: Path) -> None:
+    record(small_spec(tmp_path, sentences=kind, episodes={"training": 4, "validation": 0}))
+    found = np.load(
+        tmp_path / "training/lang_annotations/auto_lang_ann.npy", allow_pickle=True
+    ).item()["language"]
+    for sentence, task in zip(found["ann"], found["task"], strict=True):
+        own = PACK.instructions[task][0]
+        assert sentence == own or (kind == "both" and sentence in paraphrases()[task])
+
+
+def test_unknown_sentences_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="paraphrases"):
+        small_spec(tmp_path, sentences="upstream")
 
 
 def test_validation_has_the_evaluations_sentences(recorded: Path) -> None:
