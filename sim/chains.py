@@ -18,14 +18,15 @@ from typing import Any, Final
 import numpy as np
 
 from calvin_eval.errors import UnknownNameError, UsageError
+from calvin_eval.sim.chain_files import read_chain_file
 from calvin_eval.sim.initial_states import FloatArray, draw_scene_obs, initial_robot_obs
-from calvin_eval.sim.sequences import SymbolicChain, data_file, decode, generate
+from calvin_eval.sim.sequences import SymbolicChain, data_file, decode, generate, generate_single
 from calvin_eval.sim.symbolic import TASK_NAMES, SymbolicState
 
 SHIPPED: Final = ("official", "dev")
 UPSTREAM: Final = "upstream:"
+SINGLE: Final = "single:"
 MAX_UPSTREAM_CHAINS: Final = 5000
-MAX_CHAIN_LENGTH: Final = 10
 
 # What `ChainList.sha256` is for the shipped lists: a list is official if its hash is this one.
 OFFICIAL_SHA256: Final = "45250061baf5e069c043d58624c4f98a109085a0a321744988e55cacecd22a67"
@@ -34,6 +35,7 @@ DEV_SHA256: Final = "80b41fb5b30fed617931693f1819899188d85188f2d4303f77fa345173c
 # Put before the state's text when the dev list's block poses are seeded, so that a policy
 # developed on that list has seen none of the official poses.
 DEV_SALT: Final = "dev:"
+SINGLE_SALT: Final = "single:"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -70,7 +72,8 @@ class ChainList:
     """A named list of chains.
 
     Attributes:
-        name: "official", "dev", "upstream:N" or the name of the file that it was read from.
+        name: "official", "dev", "upstream:N", "single:N" or the name of the file that it was
+            read from.
         chains: the chains; a chain's id is its index.
     """
 
@@ -138,6 +141,28 @@ def _upstream(name: str) -> ChainList:
     return _chain_list(f"{UPSTREAM}{int(text)}", generate(int(text)))
 
 
+@cache
+def _single(name: str) -> ChainList:
+    """Returns N chains of one task each, for every task or for those that are named."""
+    count, _, named = name.removeprefix(SINGLE).partition(":")
+    tasks = tuple(named.split("+")) if named else TASK_NAMES
+    for task in tasks:
+        if task not in TASK_NAMES:
+            raise UnknownNameError(f"task in chain list {name!r}", task, TASK_NAMES)
+    if not (count.isascii() and count.isdigit() and int(count)):
+        raise UsageError(
+            f"chain list {name!r}: expected {SINGLE}N or {SINGLE}N:TASK+TASK with N from 1 up, "
+            f"found {count!r}"
+        )
+    entries = generate_single(int(count), tasks)
+    if not entries:
+        raise UsageError(
+            f"chain list {name!r}: no chain starts with {', '.join(tasks)}, which needs another "
+            "task before it"
+        )
+    return _chain_list(name, entries, salt=SINGLE_SALT)
+
+
 def load_chains(name_or_path: str | Path = "official") -> ChainList:
     """Loads a chain list.
 
@@ -151,6 +176,8 @@ def load_chains(name_or_path: str | Path = "official") -> ChainList:
               same few, but which block is where on the table, and all yaws, are drawn anew.
             - "upstream:N": upstream's own `get_sequences(N)`, generated on demand. It is not
               the first N of the official list.
+            - "single:N": chains of one task, N for each task that a chain can start with (at most
+              96), with poses of their own; "single:N:TASK+TASK" for these tasks only.
             - a JSON file `[[initial_state, [task, ...]], ...]`, as upstream's users keep them;
               chains may have 1 to 10 tasks, and poses are those of the benchmark.
 
@@ -162,50 +189,19 @@ def load_chains(name_or_path: str | Path = "official") -> ChainList:
         return _shipped(name)
     if name.startswith(UPSTREAM):
         return _upstream(name)
+    if name.startswith(SINGLE):
+        return _single(name)
     path = Path(name_or_path).expanduser()
     if path.is_file():
-        return _chain_list(path.name, _read_file(path))
+        return _chain_list(path.name, read_chain_file(path))
     if path.suffix or path.name != name:
         raise UsageError(
             f"chain list {name}: expected a JSON file, found none there; "
-            f"give the path of a file or one of {', '.join(SHIPPED)}, {UPSTREAM}N"
+            f"give the path of a file or one of {', '.join(SHIPPED)}, {UPSTREAM}N, {SINGLE}N"
         )
-    raise UnknownNameError("chain list", name, [*SHIPPED, f"{UPSTREAM}N", "PATH.json"])
-
-
-def _read_file(path: Path) -> list[SymbolicChain]:
-    """Reads and checks a user's list."""
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UsageError(f"chain list {path}: expected JSON, found {error}") from error
-    if not isinstance(entries, list) or not entries:
-        raise UsageError(
-            f"chain list {path}: expected a non-empty list [[initial_state, [task, ...]], ...], "
-            f"found {type(entries).__name__} {str(entries)[:40]!r}"
-        )
-    chains = []
-    for i, entry in enumerate(entries):
-        try:
-            chains.append(_parse_entry(entry))
-        except UsageError as error:
-            raise UsageError(f"chain list {path}, entry {i}: {error}") from error
-    return chains
-
-
-def _parse_entry(entry: object) -> SymbolicChain:
-    """Checks one entry of a user's list."""
-    match entry:
-        case [dict() as state, list() as tasks]:
-            pass
-        case _:
-            raise UsageError(f"expected [initial_state, [task, ...]], found {str(entry)[:80]}")
-    if not 1 <= len(tasks) <= MAX_CHAIN_LENGTH:
-        raise UsageError(f"expected 1 to {MAX_CHAIN_LENGTH} tasks, found {len(tasks)}")
-    for task in tasks:
-        if task not in TASK_NAMES:
-            raise UnknownNameError("task", task, TASK_NAMES)
-    return SymbolicState.initial(state), tuple(tasks)
+    raise UnknownNameError(
+        "chain list", name, [*SHIPPED, f"{UPSTREAM}N", f"{SINGLE}N", "PATH.json"]
+    )
 
 
 def parse_selection(text: str, total: int) -> tuple[int, ...]:

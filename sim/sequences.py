@@ -199,6 +199,27 @@ def generate_dev(official: Collection[SymbolicChain]) -> list[SymbolicChain]:
     )
 
 
+def generate_single(count: int, tasks: Collection[str]) -> list[SymbolicChain]:
+    """Generates chains of one task each: what a policy can do, skill by skill.
+
+    Args:
+        count: chains per task, from different initial states.
+        tasks: names; those that no initial state allows (it takes a block in the hand, say, to
+            place one) get no chain.
+
+    Returns:
+        The chains, task by task in the order of `TASK_NAMES`; fewer than `count` for a task that
+        fewer states allow.
+    """
+    chains = []
+    for i, task in enumerate(TASK_NAMES):
+        if task in tasks:
+            able = [state for state in initial_states() if len(outcomes(state, task)) == 1]
+            order = np.random.RandomState(i).permutation(len(able))
+            chains += [(able[j], (task,)) for j in order[:count]]
+    return chains
+
+
 def encode(chains: Collection[SymbolicChain]) -> str:
     """Returns the text of a shipped data file: per chain its state's and its tasks' indices."""
     state_index = {state: i for i, state in enumerate(initial_states())}

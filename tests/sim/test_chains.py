@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -416,3 +417,39 @@ def test_selected_chains_keep_their_ids() -> None:
 def test_a_wrong_choice_is_explained(arguments: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         select(load_chains("official"), **arguments)
+
+
+# Single tasks
+
+
+def test_single_tasks_come_task_by_task_from_different_states() -> None:
+    chains = load_chains("single:3")
+    counts = Counter(task for chain in chains for task in chain.tasks)
+    assert set(counts.values()) == {3}
+    assert len(counts) == 27  # the other seven need a block in the hand, in the drawer or stacked
+    assert all(is_valid(chain.initial_state, chain.tasks) for chain in chains)
+    assert len({(c.tasks, tuple(c.initial_state.items())) for c in chains}) == len(chains)
+
+
+def test_single_tasks_may_be_named() -> None:
+    chains = load_chains("single:100:open_drawer+push_into_drawer")
+    assert Counter(chain.tasks[0] for chain in chains) == {
+        "open_drawer": 96,
+        "push_into_drawer": 48,
+    }
+    known = {c.scene_obs.tobytes() for name in ("official", "dev") for c in load_chains(name)}
+    assert not known & {chain.scene_obs.tobytes() for chain in chains}
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("single:", "N from 1 up"),
+        ("single:0", "N from 1 up"),
+        ("single:2:open_draw", "open_drawer"),
+        ("single:2:stack_block", "needs another"),
+    ],
+)
+def test_impossible_lists_of_single_tasks_are_refused(name: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        load_chains(name)
