@@ -226,3 +226,39 @@ def _found(model: nn.Module, adapter: Adapter, name: str, known: set[str]) -> st
         f"{adapter.path} adapts {inner!r}, which this model does not have: the adapter was made "
         "for another model, or for one with other module names."
     )
+
+
+def save_adapter(model: nn.Module, folder: Path) -> Path:
+    """Write a model's adapters as peft does, with the weights that are trained beside them.
+
+    `read_adapter` and peft's own `PeftModel.from_pretrained` on a model with its base weights
+    read the folder.
+
+    Args:
+        model: a `RoboVLM` whose backbone has adapters, see `calvin_eval.vla.training.setup`.
+        folder: made if it is missing.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UsageError: a model without adapters.
+    """
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    backbone: Any = model.backbone
+    if not hasattr(backbone, "peft_config"):
+        raise UsageError("expected a model with LoRA adapters, found none")
+    adapters = get_peft_model_state_dict(backbone, save_embedding_layers=False)
+    state = {f"backbone.{name}": value for name, value in adapters.items()}
+    state |= {
+        name.replace(".base_layer.", "."): value
+        for name, value in model.named_parameters()
+        if value.requires_grad and ".lora_" not in name
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    backbone.peft_config["default"].save_pretrained(folder)
+    whole = {f"{PEFT_PREFIX}{name}": v.detach().cpu().contiguous() for name, v in state.items()}
+    save_file(whole, folder / ADAPTER_FILES[0], metadata={"format": "pt"})
+    return folder

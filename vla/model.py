@@ -27,12 +27,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import DynamicCache
 
 from calvin_eval.errors import PolicyError
 from calvin_eval.vla.action_tokenizer import ActionTokenizer
 from calvin_eval.vla.backbones import Backbone, build_backbone
 from calvin_eval.vla.compat import Compat
+from calvin_eval.vla.decoding import greedy
 from calvin_eval.vla.fusion import Fused
 from calvin_eval.vla.heads import build_head, pool
 from calvin_eval.vla.preprocess import Preprocess
@@ -240,42 +240,43 @@ class RoboVLM(nn.Module):
         """
         if self.action_tokenizer is None:
             raise PolicyError("generate: expected a discrete model; a continuous one has features")
-        fused = self._words(ids, mask)
-        for camera in self._cameras(static, hand):
-            # Index 1 whether or not the prompt starts with a start token.
-            fused = fused.insert(self._tokens(camera), 1)
         steps = self.steps if self.compat.discrete_steps == "n" else 1
-        found = self._greedy(fused.pad_left(), steps * self.action_dim)
+        allowed = self.action_tokenizer.ids if self.compat.constrained_decode else None
+        asked = self.prompt(static, hand, ids, mask).pad_left()
+        found = greedy(self.parts, asked, steps * self.action_dim, allowed)
         values = self.action_tokenizer.decode(found.cpu().numpy())
         actions = values.reshape(len(ids), steps, self.action_dim)
         actions[..., -1] = np.where(actions[..., -1] > 0, 1.0, -1.0)
         return actions
 
-    def _greedy(self, prompt: Fused, count: int) -> Tensor:
-        """The likeliest next `count` ids (B, count) of prompts that are padded on the left."""
-        assert self.action_tokenizer is not None
-        allowed = self.action_tokenizer.ids if self.compat.constrained_decode else None
-        cache = DynamicCache(config=self.parts.text.config)
-        embeds, mask, positions = prompt.embeds, prompt.mask, prompt.positions()
-        found: list[Tensor] = []
-        for _ in range(count):
-            hidden = self.parts.decode(embeds, mask, positions, cache)[:, -1]
-            logits = self.parts.logits(hidden)
-            if allowed is None:
-                found.append(logits.argmax(-1))
-            else:
-                best = logits[:, allowed.start : allowed.stop].argmax(-1)
-                found.append(best + allowed.start)
-            embeds = self.parts.embed(found[-1]).unsqueeze(1)
-            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
-            positions = positions[:, -1:] + 1
-        return torch.stack(found, 1)
+    def prompt(
+        self,
+        static: Tensor,
+        hand: Tensor | None,
+        ids: Tensor,
+        mask: Tensor,
+        labels: Tensor | None = None,
+    ) -> Fused:
+        """What a discrete model reads: words with images in front of the second one.
 
-    def _words(self, ids: Tensor, mask: Tensor) -> Fused:
+        Args:
+            static: images of the static camera, (B, T, 3, S, S); all T go into one block.
+            hand: those of the gripper camera, or None; not looked at unless `use_hand`.
+            ids: (B, L) int64: a prompt, in training with actions behind it.
+            mask: (B, L), False where attention may not look.
+            labels: (B, L) int64, or None.
+        """
+        fused = self._words(ids, mask, labels)
+        for camera in self._cameras(static, hand):
+            # Index 1 whether or not the prompt starts with a start token.
+            fused = fused.insert(self._tokens(camera), 1)
+        return fused
+
+    def _words(self, ids: Tensor, mask: Tensor, labels: Tensor | None = None) -> Fused:
         ids, mask = ids.to(self.device), mask.to(self.device).bool()
         # The id of an added padding token may lie outside the embedding matrix.
         outside = ids >= self.parts.words.num_embeddings
-        return Fused.words(self.parts.embed(ids.masked_fill(outside & ~mask, 0)), mask)
+        return Fused.words(self.parts.embed(ids.masked_fill(outside & ~mask, 0)), mask, labels)
 
     def _cameras(self, static: Tensor, hand: Tensor | None) -> list[Tensor]:
         """Cameras in the order of their insertion: the last one ends up in front."""

@@ -207,7 +207,33 @@ def test_audit_counts_lora(tmp_path: Path) -> None:
     assert audit_lora(tmp_path) == {"true": 2, "false": 1, "absent": 1}
 
 
+def test_row_1_audit_of_eleven_configurations_that_say_what_the_originals_say(
+    tmp_path: Path,
+) -> None:
+    """RoboVLMs ships eight for CALVIN and three for Open X-Embodiment; Flamingo's lacks the key."""
+    calvin = (
+        "flamingo",
+        "kosmos",
+        "kosmos_hand",
+        "llava",
+        "moondream",
+        "paligemma",
+        "qwen",
+        "uform",
+    )
+    names = [f"calvin_finetune/{name}" for name in calvin]
+    names += [f"oxe_training/{name}" for name in ("bridge", "oxe", "rt")]
+    for name in names:
+        setup = {"predict_action": True, "lora_r": 64, "lora_alpha": 16}
+        if not name.endswith("flamingo"):
+            setup["lora_enable"] = False
+        write(tmp_path / f"{name}.json", **BASE, train_setup=setup)
+    assert len(names) == 11
+    assert audit_lora(tmp_path) == {"true": 0, "false": 10, "absent": 1}
+
+
 def test_audit_of_the_original_configurations(tmp_path: Path) -> None:
+    """RoboVLMs seed section 1."""
     mirror = os.environ.get("CALVIN_EVAL_ROBOVLMS_GIT")
     if not mirror:
         pytest.skip("needs CALVIN_EVAL_ROBOVLMS_GIT, a git directory of Robot-VLAs/RoboVLMs")

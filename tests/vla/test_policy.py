@@ -96,6 +96,18 @@ def test_families_and_heads(tmp_path: Path, family: str, head: str) -> None:
     assert np.abs(actions[:, :6]).max() <= 0.65
 
 
+def test_row_11_a_reset_restores_the_first_answer(tmp_path: Path) -> None:
+    """Whatever was remembered over more than two windows is gone."""
+    policy = resolve(str(make_run(tmp_path, "kosmos"))).policy
+    answers = []
+    for _ in range(2):
+        policy.reset(3, GOALS[0])
+        answers.append([policy.act([request(3, step)])[0] for step in range(9)])
+    np.testing.assert_array_equal(answers[0], answers[1])
+    again = policy.act([request(3, 0)])[0]  # the first observation, but without a reset
+    assert np.abs(np.asarray(again) - answers[0][0]).max() > 1e-6
+
+
 @pytest.mark.parametrize("family", ["llava", "qwen2_vl", "qwen2_5_vl", "idefics3", "smolvlm"])
 def test_other_families_load_and_keep_the_contract(tmp_path: Path, family: str) -> None:
     """The original has no runnable counterpart of these: only loading and sessions are checked."""
