@@ -28,6 +28,7 @@ from calvin_eval.cli_record import record
 from calvin_eval.cli_report import report
 from calvin_eval.cli_serve import serve
 from calvin_eval.cli_track import track
+from calvin_eval.cli_train import train
 from calvin_eval.cli_verify import verify
 from calvin_eval.cli_video import video
 from calvin_eval.errors import CalvinEvalError
@@ -105,7 +106,7 @@ def cli() -> None:
     flag_value="measured",
     help="The world goes on while the policy thinks: for so many steps, or as long as measured.",
 )  # fmt: skip
-@click.option("--render", metavar="BACKEND", help="auto, egl, tiny or none.  [auto]")
+@click.option("--render", metavar="BACKEND", help="auto, fast, gl, egl, tiny or none.  [auto]")
 @click.option("--revision", metavar="NAME", help="pinned or head, of calvin_env.  [pinned]")
 @click.option("--out", metavar="FOLDER", help="Run folder.  [runs/POLICY-SPLIT-TIME]")
 @click.option("--seed", type=int, metavar="N", help="Of the policy.  [0]")
@@ -174,7 +175,7 @@ def run_command(
 
 for command in (
     assets, bundle, card, check, compare, dataset, doctor, export, gate, merge, presets, record,
-    report, serve, track, verify, video,
+    report, serve, track, train, verify, video,
 ):  # fmt: skip
     cli.add_command(command)
 

@@ -41,7 +41,7 @@ _COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}
 )
 @click.option("--split", metavar="SPLIT", help="As for a run.  [D]")
 @click.option("--assets", metavar="PACK", help="builtin, official, or a checkout.  [builtin]")
-@click.option("--render", metavar="BACKEND", help="auto, egl, tiny or none.  [auto]")
+@click.option("--render", metavar="BACKEND", help="auto, fast, gl, egl, tiny or none.  [auto]")
 @click.option("--seed", type=int, metavar="N", help="Of the policy.  [0]")
 @click.option("--trust", is_flag=True, default=None, help="Allow a checkpoint that can run code.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead.")

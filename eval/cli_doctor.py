@@ -37,7 +37,7 @@ _ASCII = {"ok": "+", "warning": "!", "error": "x"}
 )
 @click.option(
     "--render",
-    type=click.Choice(["auto", "egl", "tiny", "none"]),
+    type=click.Choice(["auto", "fast", "gl", "egl", "tiny", "none"]),
     default="auto",
     help="The renderer that a run would use.  [auto]",
 )

@@ -51,8 +51,9 @@ _SCENES = ("A", "B", "C", "D")
 @click.option("--assets", metavar="PACK", default="builtin", show_default=True)
 @click.option("--revision", type=click.Choice(["pinned", "head"]), default="pinned",
               show_default=True)  # fmt: skip
-@click.option("--render", type=click.Choice(["auto", "egl", "tiny", "none"]), default="auto",
-              show_default=True, help="Who draws; CALVIN's own data is drawn by egl.")  # fmt: skip
+@click.option("--render", type=click.Choice(["auto", "fast", "gl", "egl", "tiny", "none"]),
+              default="auto", show_default=True,
+              help="Who draws; CALVIN's own data is by egl, whose images fast draws.")  # fmt: skip
 @click.option("--no-images", is_flag=True, help="States and actions only, which is much faster.")
 @click.option("--depth", is_flag=True, help="Depth images too.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, metavar="N")

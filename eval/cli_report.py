@@ -74,6 +74,8 @@ def print_report(view: View, console: Console) -> None:
         console.print(Text(told, style="bold"))
         for reason in view.verdict.reasons:
             console.print(Text(f"  - {reason}"))
+        for remark in view.verdict.remarks:
+            console.print(Text(remark))
 
 
 def _write(path: Path, text: str) -> None:

@@ -41,7 +41,9 @@ EXIT_DONE, EXIT_LOST, EXIT_INTERRUPTED = 0, 3, 130
 )  # fmt: skip
 @click.option("--size", type=int, default=400, metavar="PIXELS", help="Height of images.  [400]")
 @click.option("--fps", type=int, default=30, metavar="N", help="30 is real time.  [30]")
-@click.option("--render", metavar="BACKEND", help="auto, egl or tiny.  [as the run, else auto]")
+@click.option(
+    "--render", metavar="BACKEND", help="auto, fast, gl, egl or tiny.  [as the run, else auto]"
+)
 @click.option("--assets", metavar="PACK", help="builtin, official or a path.  [as the run]")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER", help="[RUN/videos]")
 @click.option("--workers", type=click.IntRange(1), default=1, metavar="N", help="Processes.  [1]")
@@ -133,6 +135,7 @@ def simulator_of(folder: RunFolder, assets: str | None, render: str | None) -> S
     """
     from calvin_eval.errors import AssetError
     from calvin_eval.rollouts.worker import SimulatorSpec
+    from calvin_eval.sim.drawing.options import DrawOptions
     from calvin_eval.sim.packs import load_pack
     from calvin_eval.sim.render import resolve_backend
 
@@ -146,12 +149,16 @@ def simulator_of(folder: RunFolder, assets: str | None, render: str | None) -> S
             f"{pack.root}. Name the right one with --assets."
         )
     drew = header["renderer"]["backend"]
+    options = DrawOptions(**header["renderer"].get("options", {}))
+    own = sim["backend"] == "calvin_eval"
     return SimulatorSpec(
         backend=sim["backend"],
         assets="builtin" if pack.name == "builtin" else str(pack.root),
         scene=header["scene"],
         revision=header["revision"],
-        render=resolve_backend(render or ("auto" if drew == "none" else drew)),
+        render=resolve_backend(
+            render or ("auto" if drew == "none" else drew), options if not render else None, own=own
+        ),
         cameras=(),
         deterministic=sim["deterministic"],
     )

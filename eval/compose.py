@@ -24,6 +24,7 @@ from calvin_eval.config import (
 )
 from calvin_eval.errors import UnknownNameError, UsageError
 from calvin_eval.presets import check_stages, store_preset
+from calvin_eval.sim.drawing.options import DrawOptions
 from calvin_eval.values import (
     check_cluster,
     check_number,
@@ -37,7 +38,7 @@ from calvin_eval.values import (
 _CHOICES = {
     "sim.backend": ("calvin_eval", "calvin_env"),
     "sim.revision": ("pinned", "head"),
-    "sim.render": ("auto", "egl", "tiny", "none"),
+    "sim.render": ("auto", "fast", "gl", "egl", "tiny", "none"),
     "protocol.layout": ("scene", "upstream"),
     "protocol.budget": ("env_steps", "decisions"),
     "protocol.policy_reset": ("subtask", "chain"),
@@ -87,7 +88,7 @@ def compose_config(
             composed = compose("config", overrides=free)
             raw: Any = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
         except (HydraException, OmegaConfBaseException) as error:
-            raise _usage_error(error, compose("config")) from error
+            raise usage_error(error, compose("config")) from error
     _reject_unknown(raw)
     for key, value in (settings or {}).items():
         section, _, name = key.rpartition(".")
@@ -138,7 +139,13 @@ def _distinct(names: list[str]) -> list[str]:
     return [n if names.count(n) == 1 else f"{i:02d}-{n}" for i, n in enumerate(names, 1)]
 
 
-def _usage_error(error: Exception, defaults: Any) -> UsageError:
+def usage_error(error: Exception, defaults: Any) -> UsageError:
+    """What to say about an override that Hydra refuses.
+
+    Args:
+        error: Hydra's.
+        defaults: the configuration without overrides.
+    """
     from omegaconf import OmegaConf
 
     message = str(error).split("\n", maxsplit=1)[0]
@@ -149,8 +156,8 @@ def _usage_error(error: Exception, defaults: Any) -> UsageError:
         return UsageError(
             f"{message.rstrip('.')}. Overrides have the form key=value or group=name."
         )
-    known = _keys(OmegaConf.to_container(defaults))
-    return _unknown_key(unknown[1].lstrip("+"), known)
+    known = key_names(OmegaConf.to_container(defaults))
+    return unknown_key(unknown[1].lstrip("+"), known)
 
 
 def _group_names(group: str) -> list[str]:
@@ -160,7 +167,8 @@ def _group_names(group: str) -> list[str]:
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir())
 
 
-def _unknown_key(key: str, known: Sequence[str]) -> UsageError:
+def unknown_key(key: str, known: Sequence[str]) -> UsageError:
+    """An error that names the nearest known key."""
     leaf = {name.rsplit(".", maxsplit=1)[-1]: name for name in known}
     near = get_close_matches(key, known, n=1) or [
         leaf[name] for name in get_close_matches(key.rsplit(".", maxsplit=1)[-1], leaf, n=1)
@@ -169,18 +177,20 @@ def _unknown_key(key: str, known: Sequence[str]) -> UsageError:
     return UsageError(f"unknown configuration key {key!r}.{hint} --print-config lists all keys.")
 
 
-def _keys(tree: Any, prefix: str = "") -> list[str]:
+def key_names(tree: Any, prefix: str = "") -> list[str]:
+    """All keys of a tree, those of sections with dots."""
     keys = []
     for key, value in tree.items():
         keys.append(f"{prefix}{key}")
         if isinstance(value, dict):
-            keys += _keys(value, f"{prefix}{key}.")
+            keys += key_names(value, f"{prefix}{key}.")
     return keys
 
 
 def _reject_unknown(raw: Mapping[str, Any]) -> None:
     """A key appended with Hydra's + syntax must be one that we read."""
-    for path, kind in (("", EvalConfig), ("sim.", SimConfig), ("protocol.", ProtocolConfig),
+    for path, kind in (("", EvalConfig), ("sim.", SimConfig), ("sim.draw.", DrawOptions),
+                       ("protocol.", ProtocolConfig),
                        ("protocol.realtime.", RealTimeConfig),
                        ("engine.", EngineConfig), ("policy.", PolicyConfig),
                        ("video.", VideoConfig)):  # fmt: skip
@@ -190,7 +200,7 @@ def _reject_unknown(raw: Mapping[str, Any]) -> None:
         known = [f"{path}{f.name}" for f in fields(kind)]
         for key in section:
             if f"{path}{key}" not in known:
-                raise _unknown_key(f"{path}{key}", known)
+                raise unknown_key(f"{path}{key}", known)
 
 
 def _check_numbers_and_names(raw: Mapping[str, Any]) -> None:
@@ -236,7 +246,7 @@ def _checked(raw: dict[str, Any]) -> EvalConfig:
         resume=bool(raw["resume"]),
         shard=shard_of(raw["shard"]),
         seed=raw["seed"],
-        sim=SimConfig(**raw["sim"]),
+        sim=SimConfig(**{**raw["sim"], "draw": DrawOptions(**raw["sim"]["draw"])}),
         protocol=ProtocolConfig(**protocol),
         engine=EngineConfig(**engine),
         policy=PolicyConfig(**raw["policy"]),

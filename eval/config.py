@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from calvin_eval.errors import UsageError
+from calvin_eval.sim.drawing.options import DrawOptions
 
 SPLITS = {"D": "D", "ABC_D": "D", "ABCD_D": "D", "A": "A", "B": "B", "C": "C"}
 """What a policy was trained on, and the scene it is evaluated in."""
@@ -52,6 +53,7 @@ class SimConfig:
     verify: bool
     revision: str
     render: str
+    draw: DrawOptions
     deterministic: bool
 
 

@@ -40,13 +40,16 @@ def diagnose(assets: str = "builtin", render: str = "auto") -> list[Finding]:
 
     Args:
         assets: `builtin`, `official`, or the path of a checkout.
-        render: `auto`, `egl`, `tiny` or `none`.
+        render: `auto`, `fast`, `gl`, `egl`, `tiny` or `none`.
     """
     return list(examine(assets, render))
 
 
 def examine(assets: str = "builtin", render: str = "auto") -> Iterator[Finding]:
     """`diagnose`, one finding after the other as they are made."""
+    from calvin_eval.sim.drawing.fast import library_problem
+
+    by_bullet = "fast" if render == "auto" and not library_problem() else render
     checks: tuple[tuple[str, Check], ...] = (
         ("python", check_python),
         ("packages", check_packages),
@@ -57,8 +60,10 @@ def examine(assets: str = "builtin", render: str = "auto") -> Iterator[Finding]:
         ("assets", partial(check_assets, assets)),
         ("chains", check_chains),
         ("gpu", hardware.check_gpu),
-        ("egl", partial(hardware.check_egl, render)),
-        ("gpu for egl", partial(hardware.check_gpu_mapping, render)),
+        ("fast", partial(hardware.check_fast, render)),
+        ("gl", partial(hardware.check_gl, render)),
+        ("egl", partial(hardware.check_egl, by_bullet)),
+        ("gpu for egl", partial(hardware.check_gpu_mapping, by_bullet)),
         ("self-test", partial(check_selftest, assets, render)),
     )
     for name, check in checks:
@@ -179,12 +184,18 @@ def check_selftest(assets: str, render: str) -> list[Finding]:
 
 
 def _working_backend(render: str) -> str:
-    """What can be tried: a failing EGL has its finding already."""
+    """What can be tried: a failing renderer has its finding already."""
     if render in ("tiny", "none"):
         return render
+    from calvin_eval.sim.drawing.fast import library_problem
+    from calvin_eval.sim.drawing.gl_context import context_problem
     from calvin_eval.sim.render import probe_egl
 
-    if not probe_egl().error:
+    if render in ("auto", "fast") and not library_problem():
+        return "fast"
+    if render == "gl":
+        return "none" if context_problem() else "gl"
+    if render != "fast" and not probe_egl().error:
         return "egl"
     return "tiny" if render == "auto" else "none"
 
@@ -225,6 +236,8 @@ def judge_images(results: Sequence[SelftestResult], backend: str, pack: str = ""
     if backend == "tiny":
         return _wrong_bits("images", f"{worst.subject} differs", worst.causes)
     detail = f"{worst.subject}: {worst.found} ({worst.expected} expected; {worst.causes[0]})"
+    if backend == "fast":  # has no driver: another image is a defect
+        return error("images", detail, f"pip install --force-reinstall --no-deps {DISTRIBUTION}")
     return _strange_driver(detail, broken=worst.outcome == "different")
 
 

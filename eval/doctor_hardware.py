@@ -103,9 +103,37 @@ def check_ffmpeg() -> Finding:
     return ok("ffmpeg", version[1] if version else "works")
 
 
+def check_fast(render: str) -> Finding:
+    """Whether our own renderer was built when the package was installed."""
+    from calvin_eval.sim.drawing.fast import library_problem
+
+    if render not in ("auto", "fast"):
+        return ok("fast", f"not needed for --render {render}")
+    problem = library_problem()
+    if not problem:
+        return ok("fast", "built: draws EGL's images without EGL, a display or a GPU")
+    told = error if render == "fast" else warning
+    return told("fast", problem, "apt-get install g++; pip install --force-reinstall calvin-eval")
+
+
+def check_gl(render: str) -> Finding | None:
+    """Whether OpenGL draws here without Bullet; nothing to say where nobody asks."""
+    if render != "gl":
+        return None
+    from calvin_eval.sim.drawing.gl_context import context_problem
+
+    problem = context_problem()
+    if problem:
+        return error("gl", problem, f"pip install 'calvin-eval[gl]'; {APT_EGL}")
+    from calvin_eval.sim.render import resolve_backend
+
+    info = resolve_backend("gl")
+    return ok("gl", f"{info.renderer}, {info.version} ({info.vendor})")
+
+
 def check_egl(render: str) -> Finding:
     """Whether Bullet's EGL plugin draws here, and with which driver."""
-    if render in ("tiny", "none"):
+    if render in ("tiny", "none", "fast", "gl"):
         return ok("egl", f"not needed for --render {render}")
     from calvin_eval.sim.render import probe_egl
 

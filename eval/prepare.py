@@ -246,12 +246,14 @@ def open_policy(config: EvalConfig) -> PolicyInUse:
 
 def make_plan(stage: Stage, policy: PolicyInUse) -> Plan:
     """Decide who draws; raises RenderError or UsageError where nobody can."""
-    requirements, wanted = policy.requirements, stage.config.sim.render
-    render = resolve_backend(wanted if requirements.cameras else "none")
+    requirements, sim = policy.requirements, stage.config.sim
+    render = RenderInfo(backend="none", requested="none")
+    if requirements.cameras:
+        render = resolve_backend(sim.render, sim.draw, own=sim.backend == "calvin_eval")
     if requirements.cameras and render.backend == "none":
         raise UsageError(
             f"expected a renderer for the cameras {', '.join(requirements.cameras)} that this "
-            "policy looks through; found --render none. Choose auto, egl or tiny."
+            "policy looks through; found --render none. Choose auto, fast, gl, egl or tiny."
         )
     return Plan(stage=stage, policy=policy, render=render)
 

@@ -233,10 +233,12 @@ def _cause(record: ChainRecord) -> str:
 def _print_verdict(run: Run, console: Console, signs: Signs) -> None:
     if run.verdict.official:
         console.print(Text.assemble(("Official:", GOOD), " comparable with published results."))
-        return
-    console.print(Text("Not comparable with published results:", style="bold"))
-    for reason in run.verdict.reasons:
-        console.print(_listed(signs.dot, reason))
+    else:
+        console.print(Text("Not comparable with published results:", style="bold"))
+        for reason in run.verdict.reasons:
+            console.print(_listed(signs.dot, reason))
+    for remark in run.verdict.remarks:
+        console.print(Text(remark))
 
 
 def _listed(sign: str, text: str) -> Table:

@@ -17,6 +17,7 @@ from calvin_eval.results.official import (
     departures,
     official_verdict,
 )
+from calvin_eval.results.protocol import drawn_by
 from calvin_eval.results.schema import ChainRecord
 from calvin_eval.results.store import HEADER, RunFolder
 from calvin_eval.results.upstream import upstream_results
@@ -102,7 +103,8 @@ def facts_from_header(
         leftover=_get(protocol, "leftover"),
         realtime=_world_while_thinking(protocol.get("realtime")),
         scene=_get(header, "scene"),
-        renderer=_get(header, "renderer", "backend"),
+        renderer=drawn_by(header),
+        fidelity=_get(header, "renderer").get("fidelity", ""),
         needs_images=bool(_get(requirements, "rgb") or _get(requirements, "depth")),
         image_sizes=", ".join(
             f"{camera} {width}x{height}"

@@ -10,7 +10,8 @@ OFFICIAL_CHAINS = 1000
 OFFICIAL_REVISION = "pinned"
 OFFICIAL_SCENE = "D"
 OFFICIAL_BUDGET = "360 env_steps"
-OFFICIAL_RENDERER = "egl"
+OFFICIAL_RENDERERS = ("egl", "fast")
+"""Bullet's EGL plugin, whose images the benchmark's data set has, and our own drawing of them."""
 OFFICIAL_SIZES = "static 200x200, gripper 84x84"
 
 _HASH_DIGITS = 12
@@ -39,7 +40,9 @@ class ProtocolFacts:
             else.
         realtime: what the world does while the policy thinks: `waits`, or something else.
         scene: letter of the scene.
-        renderer: name of the renderer that made the images; `none` if none did.
+        renderer: name of the renderer that made the images, and its options where they are not
+            the defaults; `none` if none did.
+        fidelity: how near its images are to EGL's, as measured; empty for EGL itself.
         needs_images: whether the policy requires any image.
         image_sizes: sizes in pixels that differ from the benchmark's; empty if none do.
         privileged: whether the policy reads the simulator's own state.
@@ -63,6 +66,7 @@ class ProtocolFacts:
     realtime: str
     scene: str
     renderer: str
+    fidelity: str = ""
     needs_images: bool
     image_sizes: str
     privileged: bool
@@ -70,10 +74,15 @@ class ProtocolFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """Whether a result is official, and one sentence for each thing that speaks against it."""
+    """Whether a result is official, and one sentence for each thing that speaks against it.
+
+    Attributes:
+        remarks: sentences on what does not, and should be known.
+    """
 
     official: bool
     reasons: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -97,7 +106,9 @@ def _brief(value: str) -> str:
 
 def _renderer_expected(facts: ProtocolFacts) -> str:
     unseen = not facts.needs_images and facts.renderer == "none"
-    return "none" if unseen else OFFICIAL_RENDERER
+    if unseen or facts.renderer in OFFICIAL_RENDERERS:
+        return facts.renderer
+    return " or ".join(OFFICIAL_RENDERERS)
 
 
 _CHECKS = (
@@ -176,7 +187,10 @@ _CHECKS = (
 def official_verdict(facts: ProtocolFacts) -> Verdict:
     """Hold the facts of a run against the official protocol."""
     reasons = tuple(reason for check in _CHECKS if (reason := check.reason(facts)) is not None)
-    return Verdict(official=not reasons, reasons=reasons)
+    remark = f"The policy's images were drawn by {facts.renderer}: {facts.fidelity}."
+    return Verdict(
+        official=not reasons, reasons=reasons, remarks=(remark,) if facts.fidelity else ()
+    )
 
 
 def departures(facts: ProtocolFacts) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from calvin_eval.errors import RunFolderError
+from calvin_eval.results.official import OFFICIAL_RENDERERS
 
 RENDERER = "renderer.backend"
 CHAINS = "chains.sha256"
@@ -21,7 +22,12 @@ _TOLD_BY_HASHES = ("chains", "num_chains", "select", "instructions")
 # Of a policy's facts: its name on this machine, and what has no part in what it computes.
 _NOT_THE_POLICY = ("description", "ckpt", "torch", "trusted", "requirements")
 
-_DRIVER = ("vendor", "renderer", "version")
+_DRIVER = ("backend", "vendor", "renderer", "version")
+
+DRAWING = {
+    "depth_bits": 16, "colour_bits": 10, "shadow_detail": 0, "first_frames_unshadowed": False,
+}  # fmt: skip
+"""The drawing options with which our renderers draw EGL's images."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ def protocol_facts(header: Mapping[str, Any]) -> dict[str, Any]:
         "revision": header.get("revision"),
         CHAINS: _section(header, "chains").get("sha256"),
         "instructions.sha256": _section(header, "instructions").get("sha256"),
-        RENDERER: _section(header, "renderer").get("backend"),
+        RENDERER: drawn_by(header),
         "sim.backend": sim.get("backend"),
         "sim.deterministic": sim.get("deterministic"),
     }
@@ -65,16 +71,30 @@ def protocol_facts(header: Mapping[str, Any]) -> dict[str, Any]:
     return {**facts, **{f"protocol.{key}": value for key, value in rules.items()}}
 
 
+def drawn_by(header: Mapping[str, Any]) -> str:
+    """Who drew, and with which options if they change the image: `fast, depth_bits=24`.
+
+    Raises:
+        RunFolderError: the header does not say who drew.
+    """
+    renderer = _section(header, "renderer")
+    if "backend" not in renderer:
+        raise RunFolderError("expected the header to have renderer.backend; it has not")
+    options = renderer.get("options") or {}
+    changed = [f"{key}={options[key]}" for key in options if options[key] != DRAWING.get(key)]
+    return ", ".join([str(renderer["backend"]), *changed])
+
+
 def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[Difference, ...]:
     """All entries in which the facts of two runs differ.
 
     A policy that needs no images has no renderer, and none can change its result: that is no
-    difference to a run with one.
+    difference to a run with one. Nor is it one who drew EGL's images.
     """
     found = []
     for key in dict.fromkeys([*one, *other]):
         a, b = one.get(key), other.get(key)
-        blind = key == RENDERER and "none" in (a, b)
+        blind = key == RENDERER and ("none" in (a, b) or {a, b} <= {*OFFICIAL_RENDERERS})
         if a != b and not blind:
             found.append(Difference(key, a, b))
     return tuple(found)
@@ -83,7 +103,8 @@ def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[Differe
 def driver_differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[Difference, ...]:
     """In what the GL drivers of two headers differ, for a remark.
 
-    Another driver moves single pixels at edges; a backend of another name draws another image.
+    Another driver moves single pixels at edges, and so does `fast` instead of `egl`; any other
+    backend of another name draws another image.
     """
     a, b = _section(one, "renderer"), _section(other, "renderer")
     if "none" in (a.get("backend"), b.get("backend")):

@@ -99,17 +99,17 @@ class NodeSimulator(SimulatorSpec):
 
     def _require_renderer(self) -> None:
         """Images are a function of the GL driver too, and the header names one driver."""
-        if self.render.backend != "egl":
+        if self.render.backend not in ("egl", "gl"):
             return
         here, there = (
             f"{info.vendor}, {info.renderer}, {info.version}"
-            for info in (resolve_backend("egl"), self.render)
+            for info in (resolve_backend(self.render.backend, self.render.options), self.render)
         )
         if here != there:
             raise RenderError(
                 f"expected the GL driver that the run was started with ({there}), found {here}. "
                 "Start the run on a node like the workers' own, restrict the cluster to nodes "
-                "alike, or choose --render tiny."
+                "alike, or choose --render fast."
             )
 
 

@@ -35,7 +35,7 @@ Which: TypeAlias = Literal["all", "failures", "successes", "none"] | int
 Per: TypeAlias = Literal["chain", "subtask"]
 
 _HEIGHTS = (32, 2160)
-_FINER = {"egl": 2}
+_FINER = {"egl": 2, "fast": 2, "gl": 2}
 """Where size costs little, images are drawn larger and scaled down: smooth edges."""
 
 
@@ -125,7 +125,9 @@ def wanted(spec: VideoSpec, record: ChainRecord, planned: Sequence[int]) -> tupl
 
 def choose_renderer(simulator: SimulatorSpec) -> RenderInfo:
     """Who draws the videos: the run's own renderer, or whatever works where it drew nothing."""
-    return simulator.render if simulator.render.backend != "none" else resolve_backend("auto")
+    if simulator.render.backend != "none":
+        return simulator.render
+    return resolve_backend("auto", own=simulator.backend == "calvin_eval")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from calvin_eval.errors import RenderError, UnknownNameError, UsageError
 from calvin_eval.sim.actions import parse_action
 from calvin_eval.sim.cameras import Camera, resolve_cameras
+from calvin_eval.sim.drawing.options import DrawOptions
 from calvin_eval.sim.interface import CalvinInterface
 from calvin_eval.sim.packs import AssetPack, CameraSpec, load_pack
 from calvin_eval.sim.render import Renderer, RenderInfo, resolve_backend
@@ -78,8 +79,8 @@ class PlayTableEnv(CalvinInterface):
         """Free the physics server; a second call does nothing."""
         self.world.close()
 
-    def _draw(self, name: str) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        return self._renderer.draw(self._camera(name))
+    def _draw(self, names: Sequence[str]) -> list[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
+        return self._renderer.draw([self._camera(name) for name in names])
 
     def _camera(self, name: str) -> Camera:
         if name not in self._cameras:
@@ -115,12 +116,13 @@ class PlayTableEnv(CalvinInterface):
         return np.concatenate([np.zeros(still), np.ravel(poses)])
 
 
-def make_env(
+def make_env(  # noqa: PLR0913 - what an environment is made of
     scene: str = "D",
     *,
     assets: str | AssetPack = "builtin",
     revision: Revision = "pinned",
     render: str = "none",
+    draw: DrawOptions | None = None,
     cameras: Sequence[str | CameraSpec] = ("static", "gripper"),
     seed: int = 0,
 ) -> PlayTableEnv:
@@ -130,7 +132,9 @@ def make_env(
         scene: A, B, C or D.
         assets: `builtin`, `official`, the path of a `mees/calvin` checkout, or a loaded pack.
         revision: `pinned` (what papers evaluate on) or `head`; they differ in the button.
-        render: `none`, `egl`, `tiny`, or `auto` (EGL where it works, else tiny with a warning).
+        render: `none`, `fast`, `gl`, `egl`, `tiny`, or `auto` (fast where it is built, else EGL
+            where it works, else tiny, each with a warning).
+        draw: options of `fast` and `gl`; every value but the default changes pixels.
         cameras: which cameras `get_obs` and `step` draw; a `CameraSpec` may give another size.
         seed: for a `reset()` without a state.
 
@@ -141,4 +145,4 @@ def make_env(
         raise UnknownNameError("revision", revision, REVISIONS)
     pack = assets if isinstance(assets, AssetPack) else load_pack(assets)
     world = World(pack, scene, revision)
-    return PlayTableEnv(world, render=resolve_backend(render), cameras=cameras, seed=seed)
+    return PlayTableEnv(world, render=resolve_backend(render, draw), cameras=cameras, seed=seed)

@@ -8,7 +8,7 @@ nobody reads.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
@@ -55,8 +55,8 @@ class CalvinInterface(ABC):
         """Raise UsageError unless there is a state to observe."""
 
     @abstractmethod
-    def _draw(self, name: str) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """A camera's colour (H, W, 3) uint8, contiguous, and depth (H, W) float32 in metres."""
+    def _draw(self, names: Sequence[str]) -> list[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
+        """Per camera colour (H, W, 3) uint8, contiguous, and depth (H, W) float32 in metres."""
 
     def reset(self, robot_obs: Any = None, scene_obs: Any = None) -> dict[str, Any]:
         """Put the world into the given state and observe it.
@@ -102,8 +102,9 @@ class CalvinInterface(ABC):
         """
         self._require_reset()
         obs: dict[str, Any] = {"rgb_obs": {}, "depth_obs": {}}
-        for name in dict.fromkeys((*rgb, *depth)):
-            colour, distance = self._draw(name)
+        names = tuple(dict.fromkeys((*rgb, *depth)))
+        images = self._draw(names) if names else []
+        for name, (colour, distance) in zip(names, images, strict=True):
             if name in rgb:
                 obs["rgb_obs"][f"rgb_{name}"] = colour
             if name in depth:

@@ -116,8 +116,8 @@ def full_selftest(pack: AssetPack, render: str = "tiny") -> list[SelftestResult]
 
     Args:
         pack: the assets.
-        render: `tiny` (every image of every scene, exactly), `egl` (scene D of the built-in
-            pack, by its distance from the reference) or `none`.
+        render: `tiny` (every image of every scene, exactly), `egl`, `fast` or `gl` (scene D of
+            the built-in pack, by its distance from EGL's images) or `none`.
 
     Raises:
         AssetError, RenderError: the pack cannot be loaded or nothing can be drawn here.
@@ -132,7 +132,7 @@ def full_selftest(pack: AssetPack, render: str = "tiny") -> list[SelftestResult]
             results += [
                 _tiny_image(pack, scene, name, image) for name, image in done.images.items()
             ]
-    return results + (_egl_images() if render == "egl" else [])
+    return results + (_like_egl(render) if render in ("egl", "fast", "gl") else [])
 
 
 def _stored(pack: AssetPack) -> dict[str, Any]:
@@ -182,29 +182,31 @@ def _tiny_image(pack: AssetPack, scene: str, name: str, image: NDArray[Any]) -> 
     return replace(result, outcome=outcome, found=f"{result.found}, {decibels:.1f} dB from it")
 
 
-def _egl_images() -> list[SelftestResult]:
-    """Both cameras over the built-in scene: a test of the driver, not of the pack in use."""
-    done = replay(load_pack("builtin"), _FRAMES_SCENE, steps=DRAWN_STEP, render="egl")
+def _like_egl(render: str) -> list[SelftestResult]:
+    """Both cameras over the built-in scene: a test of who draws, not of the pack in use."""
+    done = replay(load_pack("builtin"), _FRAMES_SCENE, steps=DRAWN_STEP, render=render)
     driver = references()["recorded"]["egl"]
     return [
-        _egl_image(name, image, f"the reference was drawn by {driver['version']}")
+        _image_like_egl(f"{name} by {render}", frames()[f"egl_{name}"], image, driver["version"])
         for name, image in done.images.items()
         if name.startswith("rgb_")
     ]
 
 
-def _egl_image(name: str, image: NDArray[Any], cause: str) -> SelftestResult:
-    decibels = psnr(frames()[f"egl_{name}"], image)
+def _image_like_egl(
+    subject: str, reference: NDArray[Any], image: NDArray[Any], driver: str
+) -> SelftestResult:
+    decibels = psnr(reference, image)
     outcome: Outcome = "near" if decibels >= NEAR_DB else "different"
     if decibels >= SAME_DB:
         outcome = "same"
     return SelftestResult(
         kind="image",
-        subject=f"{name} by EGL",
+        subject=subject,
         outcome=outcome,
         expected=f"at least {SAME_DB:.0f} dB",
         found="every bit" if np.isinf(decibels) else f"{decibels:.1f} dB",
-        causes=() if outcome == "same" else (cause,),
+        causes=() if outcome == "same" else (f"the reference was drawn by {driver}",),
     )
 
 

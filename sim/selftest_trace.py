@@ -78,7 +78,7 @@ def replay(
         scene: A, B, C or D.
         revision: of calvin_env.
         steps: where to stop.
-        render: `none`, `tiny` or `egl`.
+        render: who draws; see `make_env`.
 
     Raises:
         AssetError, RenderError: the pack cannot be loaded or nothing can be drawn here.

@@ -211,7 +211,7 @@ def generate_single(count: int, tasks: Collection[str]) -> list[SymbolicChain]:
         The chains, task by task in the order of `TASK_NAMES`; fewer than `count` for a task that
         fewer states allow.
     """
-    chains = []
+    chains: list[SymbolicChain] = []
     for i, task in enumerate(TASK_NAMES):
         if task in tasks:
             able = [state for state in initial_states() if len(outcomes(state, task)) == 1]

@@ -85,7 +85,7 @@ class UpstreamEnv(CalvinInterface):
         self.revision = installed_revision()
         self._check_revision(revision)
         self._scene = self.pack.scene(scene)
-        self.render_info = resolve_backend(render)
+        self.render_info = resolve_backend(render, own=False)
         drawn = () if self.render_info.backend == "none" else cameras
         config = configuration(self.pack, scene, drawn)
         self.cameras: tuple[str, ...] = tuple(str(name) for name in config.cameras)
@@ -200,7 +200,10 @@ class UpstreamEnv(CalvinInterface):
         gripper = np.array([action.gripper], action.position.dtype)
         return np.concatenate([action.position, action.orientation, gripper])
 
-    def _draw(self, name: str) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    def _draw(self, names: Sequence[str]) -> list[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
+        return [self._draw_one(name) for name in names]
+
+    def _draw_one(self, name: str) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         if self.render_info.backend == "none":
             raise RenderError(
                 f"expected a renderer for camera {name!r}; this environment was made with "

@@ -21,7 +21,7 @@ BOS, EOS, PAD = "<|im_start|>", "<end_of_utterance>", "<pad>"
 
 SIZES: Mapping[str, int] = {
     "image_size": 96,  # pixels, both cameras
-    "patch_size": 8,  # pixels
+    "patch_size": 12,  # pixels
     "scale_factor": 2,  # patches per token, along each side
     "vision_width": 128,
     "vision_layers": 3,
@@ -133,6 +133,5 @@ def make_tokenizer(texts: Iterable[str]) -> Any:
     made.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A {EOS}", special_tokens=[(BOS, vocab[BOS]), (EOS, vocab[EOS])]
     )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=made, bos_token=BOS, eos_token=EOS, pad_token=PAD
-    )
+    kind: Any = PreTrainedTokenizerFast
+    return kind(tokenizer_object=made, bos_token=BOS, eos_token=EOS, pad_token=PAD)

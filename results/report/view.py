@@ -196,7 +196,9 @@ def _verdict(
     if not isinstance(reasons, list):
         return None
     fine = lookup(stated, "official") is True and summary.complete
-    return Verdict(official=fine, reasons=tuple(map(str, reasons)))
+    fidelity = lookup(header, "renderer", "fidelity")
+    remarks = (f"The policy's images: {fidelity}.",) if fidelity else ()
+    return Verdict(official=fine, reasons=tuple(map(str, reasons)), remarks=remarks)
 
 
 def _protocol(header: Mapping[str, Any]) -> str:

@@ -18,13 +18,15 @@ from numpy.typing import NDArray
 
 from calvin_eval.errors import InvalidStateError
 from calvin_eval.rollouts.datasets.folder import BrokenFrameError, SplitFolder
+from calvin_eval.sim.drawing.fast import library_problem
 from calvin_eval.sim.env import PlayTableEnv
 from calvin_eval.sim.packs import SCENES, AssetPack
 from calvin_eval.sim.render import RenderInfo, probe_egl, resolve_backend
 from calvin_eval.sim.world import World
 
 CAMERAS: Final = ("static", "gripper")
-NAMES: Final[Mapping[str, str]] = {"egl": "EGL", "tiny": "TinyRenderer"}
+NAMES: Final[Mapping[str, str]] = {"egl": "EGL", "fast": "EGL", "tiny": "TinyRenderer"}
+"""Whose images a renderer draws."""
 
 SAME_DB: Final[Mapping[str, float]] = {"static": 33.0, "gripper": 23.5}
 """Median PSNR from which on a camera's images count as drawn by the same renderer."""
@@ -49,7 +51,7 @@ class Comparison:
     Attributes:
         scene: that the data set says it shows.
         frames: that were drawn.
-        decibels: by renderer (`egl`, `tiny`) and camera.
+        decibels: by renderer (`egl` or `fast`, and `tiny`) and camera.
         likely: the scene that fits best, if it is not the one that the data set names.
     """
 
@@ -60,7 +62,7 @@ class Comparison:
 
     @property
     def renderer(self) -> str | None:
-        """Who drew the data set: `egl` or `tiny`; None if neither gives such images here."""
+        """Who draws such images here: `egl`, `fast` or `tiny`; None if none does."""
         for name, cameras in self.decibels.items():
             if cameras and all(cameras[camera] >= SAME_DB[camera] for camera in cameras):
                 return name
@@ -78,11 +80,11 @@ class Comparison:
 
 
 def renderers() -> list[RenderInfo]:
-    """Those that work here."""
-    found = [resolve_backend("tiny")]
+    """TinyRenderer, and EGL or else our own drawing of EGL's images."""
+    tiny = resolve_backend("tiny")
     if not probe_egl().error:
-        found.insert(0, resolve_backend("egl"))
-    return found
+        return [resolve_backend("egl"), tiny]
+    return [tiny] if library_problem() else [resolve_backend("fast"), tiny]
 
 
 def compare_images(

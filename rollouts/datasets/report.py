@@ -116,8 +116,10 @@ def explain(one: Comparison) -> str:
         )
     if one.renderer is None:
         return "drawn by something else"
-    others = [NAMES[name] for name in NAMES if name != one.renderer]
+    maker = NAMES[one.renderer]
+    choice = "tiny" if one.renderer == "tiny" else "egl or fast"
+    (other,) = set(NAMES.values()) - {maker}
     return (
-        f"drawn with {NAMES[one.renderer]}: evaluate with --render {one.renderer}; images by "
-        f"{others[0]} differ visibly, and cost a policy trained on these much of its score"
+        f"drawn with {maker}: evaluate with --render {choice}; images by {other} differ visibly, "
+        "and cost a policy trained on these much of its score"
     )

@@ -18,13 +18,14 @@ from calvin_eval import doctor_hardware as hardware
 from calvin_eval.cli_doctor import doctor
 from calvin_eval.doctor import Finding, diagnose, judge_images, judge_physics
 from calvin_eval.sim import assets_store, egl_devices, load_pack, render, selftest
+from calvin_eval.sim.drawing import fast, gl_context
 from calvin_eval.sim.egl_devices import EglDevice, Gpu
 from calvin_eval.sim.packs import AssetPack
 from calvin_eval.sim.selftest import SelftestResult
 from calvin_eval.sim.selftest_trace import Replay
 
 NAMES = ["python", "packages", "pybullet", "machine", "disk", "ffmpeg", "assets", "chains", "gpu"]
-NAMES += ["egl", "physics", "images"]
+NAMES += ["fast", "egl", "physics", "images"]
 MESA = render.EglProbe(
     error="", vendor="Mesa", renderer="llvmpipe (LLVM 15)", version="4.5 Mesa 22.3.6"
 )
@@ -41,16 +42,17 @@ DEVICES = [
 
 @pytest.fixture(autouse=True)
 def _small_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No GPU, no packs but the built-in one, EGL as if it were Mesa's, and one scene to replay."""
+    """No GPU, no pack but the built-in one, fast built, EGL as if it were Mesa's, one scene."""
     monkeypatch.setenv(assets_store.CACHE_VARIABLE, str(tmp_path / "cache"))
     for name in (assets_store.ASSETS_VARIABLE, egl_devices.DEVICE_VARIABLE, "CUDA_VISIBLE_DEVICES"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(hardware, "has_gpu", lambda: False)
     monkeypatch.setattr(egl_devices, "nvidia_gpus", lambda: [])
+    monkeypatch.setattr(fast, "library_problem", lambda: "")
     monkeypatch.setattr(render, "probe_egl", lambda: MESA)
     monkeypatch.setattr(selftest, "SCENES", ("D",))
     monkeypatch.setattr(selftest, "replay", sound_replay)
-    monkeypatch.setattr(selftest, "_egl_images", lambda: [image("same")])
+    monkeypatch.setattr(selftest, "_like_egl", lambda render: [image("same")])
 
 
 def sound_replay(pack: AssetPack, scene: str, revision: str, *, render: str) -> Replay:
@@ -98,7 +100,7 @@ def test_a_sound_machine_is_ready() -> None:
     assert [line[2:15].strip() for line in lines[:-2]] == NAMES
     assert {line[0] for line in lines[:-2]} == {"✓"}
     assert lines[-1] == "Ready."
-    assert "software: llvmpipe (LLVM 15), 4.5 Mesa 22.3.6 (Mesa)" in result.stdout
+    assert "built: draws EGL's images" in result.stdout
     assert load_pack("builtin").fingerprint[:12] in result.stdout
 
 
@@ -247,7 +249,51 @@ def test_a_missing_or_broken_ffmpeg_is_a_warning(
     assert hardware.check_ffmpeg().status == "warning"
 
 
+def test_a_driver_is_named() -> None:
+    found = hardware.check_egl("egl")
+    assert found.detail == "software: llvmpipe (LLVM 15), 4.5 Mesa 22.3.6 (Mesa)"
+
+
+def test_with_our_own_renderer_nobody_needs_egl(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(render, "probe_egl", lambda: BROKEN)
+    result = call("--render", "auto")
+    assert result.exit_code == 0
+    assert "✓ fast         built" in result.stdout
+    assert "not needed for --render fast" in result.stdout
+    assert "images       1 by fast: 61.0 dB" in result.stdout
+    assert "Ready." in result.stdout
+
+
+def test_a_renderer_that_was_not_built_stops_only_those_who_insist_on_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fast, "library_problem", lambda: "the renderer 'fast' is not built")
+    result = call("--render", "auto")
+    assert result.exit_code == 0
+    assert "! fast         the renderer 'fast' is not built" in result.stdout
+    assert "images       1 by egl" in result.stdout
+    result = call("--render", "fast")
+    assert result.exit_code == 1
+    assert "✗ fast" in result.stdout
+    assert "images" not in result.stdout
+
+
+def test_another_image_of_our_own_renderer_is_a_defect() -> None:
+    found = judge_images([image("near", "31.0 dB")], "fast")
+    assert (found.status, "pip install" in found.remedy) == ("error", True)
+
+
+def test_gl_is_spoken_of_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gl_context, "context_problem", lambda: "no OpenGL 4.5")
+    assert hardware.check_gl("auto") is None
+    found = hardware.check_gl("gl")
+    assert found is not None
+    assert (found.status, found.detail) == ("error", "no OpenGL 4.5")
+    assert diagnosis._working_backend("gl") == "none"
+
+
 def test_a_broken_egl_stops_only_those_who_insist_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fast, "library_problem", lambda: "not built")
     monkeypatch.setattr(render, "probe_egl", lambda: BROKEN)
     result = call("--render", "auto")
     assert result.exit_code == 0
@@ -255,7 +301,7 @@ def test_a_broken_egl_stops_only_those_who_insist_on_it(monkeypatch: pytest.Monk
     assert "failed to EGL with glad" in result.stdout
     assert f"→ {hardware.APT_EGL}\n" in result.stdout
     assert "images       1 by tiny: every bit" in result.stdout
-    assert "Ready, with 1 warning." in result.stdout
+    assert "Ready, with 2 warnings." in result.stdout
     result = call("--render", "egl")
     assert result.exit_code == 1
     assert "✗ egl" in result.stdout

@@ -214,6 +214,18 @@ def test_what_is_no_difference(tmp_path: Path) -> None:
     assert found.remarks == (
         "The images come from other drivers: renderer.renderer: llvmpipe and A100.",
     )
+    own = write_run(
+        tmp_path / "own", [record(1, 3)], change=lambda h: h["renderer"].update(backend="fast")
+    )
+    (found,) = compare_runs([a, own]).pairs
+    assert not found.differences, "it draws the same images"
+    assert "renderer.backend: egl and fast" in found.remarks[0]
+    other = write_run(
+        tmp_path / "other", [record(1, 3)],
+        change=lambda h: h["renderer"].update(backend="fast", options={"depth_bits": 24}),
+    )  # fmt: skip
+    with pytest.raises(RunFolderError, match=r"renderer.backend: egl and fast, depth_bits=24"):
+        compare_runs([a, other])
     blind = write_run(
         tmp_path / "c", [record(1, 3)], change=lambda h: h["renderer"].update(backend="none")
     )

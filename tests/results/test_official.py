@@ -69,8 +69,13 @@ def test_the_official_protocol_is_official() -> None:
         ({"leftover": "keep"}, "Leftover actions of a subtask: expected drop, found keep."),
         ({"scene": "A"}, "Scene: expected D, found A."),
         ({"world_reset": "subtask"}, "Fresh world per: expected chain, found subtask."),
-        ({"renderer": "tiny"}, "Renderer of the policy's images: expected egl, found tiny."),
-        ({"renderer": "none"}, "Renderer of the policy's images: expected egl, found none."),
+        *[
+            (
+                {"renderer": name},
+                f"Renderer of the policy's images: expected egl or fast, found {name}.",
+            )
+            for name in ("tiny", "none", "gl", "fast, depth_bits=24")
+        ],
         (
             {"privileged": True},
             "What the policy sees: expected observations only, found the simulator's own state.",
@@ -112,3 +117,10 @@ def test_departures_are_about_rules_and_not_about_chains_or_assets() -> None:
         "instruction_text": "rewritten", "realtime": "goes on", "revision": "head",
     }  # fmt: skip
     assert len(departures(replace(FACTS, **rules))) == len(rules)
+
+
+def test_our_own_drawing_of_egls_images_is_official_and_says_how_near_it_is() -> None:
+    assert official_verdict(FACTS).remarks == ()
+    verdict = official_verdict(replace(FACTS, renderer="fast", fidelity="60 dB to EGL's images"))
+    assert verdict.official
+    assert verdict.remarks == ("The policy's images were drawn by fast: 60 dB to EGL's images.",)

@@ -21,6 +21,11 @@ def no_egl(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def no_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(render, "library_problem", lambda: "the renderer 'fast' is not built.")
+
+
+@pytest.fixture
 def egl() -> None:
     if render.probe_egl().error:
         pytest.skip(f"EGL does not work here: {render.probe_egl().error}")
@@ -43,9 +48,9 @@ def test_only_the_named_images_are_drawn(monkeypatch: pytest.MonkeyPatch) -> Non
     drawn: list[str] = []
     original = render.Renderer.draw
 
-    def spy(self: render.Renderer, camera: Any) -> Any:
-        drawn.append(camera.spec.name)
-        return original(self, camera)
+    def spy(self: render.Renderer, cameras: Any) -> Any:
+        drawn.extend(camera.spec.name for camera in cameras)
+        return original(self, cameras)
 
     monkeypatch.setattr(render.Renderer, "draw", spy)
     with make_env("D", render="tiny") as env:
@@ -93,11 +98,12 @@ def test_a_broken_driver_is_named_with_its_remedy(no_egl: None) -> None:
 
 
 def test_falling_back_to_tiny_is_never_silent(
-    no_egl: None, caplog: pytest.LogCaptureFixture
+    no_fast: None, no_egl: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     with make_env("D", render="auto") as env:
         info = env.render_info
     assert (info.backend, info.requested) == ("tiny", "auto")
+    assert "'fast' is not built" in caplog.text
     assert "TinyRenderer" in caplog.text
     assert "differ visibly" in caplog.text
 

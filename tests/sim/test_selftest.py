@@ -15,6 +15,8 @@ import pytest
 
 from calvin_eval.errors import RenderError
 from calvin_eval.sim import egl_devices, load_chains, load_pack, machine, make_env, render, selftest
+from calvin_eval.sim.drawing.fast import library_problem
+from calvin_eval.sim.drawing.gl_context import context_problem
 from calvin_eval.sim.hashes import state_hash
 from calvin_eval.sim.selftest import full_selftest, has_reference, quick_selftest, references
 from calvin_eval.sim.selftest_trace import FULL_STEPS, QUICK_STEPS, Replay, actions, psnr
@@ -219,8 +221,19 @@ def test_egl_images_have_to_be_alike(
     assert ("drawn by" in image.message) == (outcome != "same")
 
 
+@pytest.mark.parametrize("render", ["fast", "gl"])
+def test_our_own_renderers_draw_like_egl(render: str) -> None:
+    if render == "fast" and library_problem():
+        pytest.skip(library_problem())
+    if render == "gl" and context_problem():
+        pytest.skip(context_problem())
+    found = full_selftest(PACK, render)[-2:]
+    assert [result.outcome for result in found] == ["same", "same"]
+    assert all(float(result.found.split()[0]) > 45 for result in found)
+
+
 def test_egl_draws_like_the_reference(egl: None) -> None:
-    found = selftest._egl_images()
+    found = selftest._like_egl("egl")
     assert len(found) == 2
     if "Mesa" in render.probe_egl().version:
         assert [result.outcome for result in found] == ["same", "same"]

@@ -38,7 +38,7 @@ def test_a_few_million_weights_give_a_chunk_per_frame(tmp_path: Path) -> None:
 
 def test_a_discrete_model_has_ids_that_are_no_words(tmp_path: Path) -> None:
     head = {"type": "DiscreteDecoder", "action_space": "discrete", "n_bin": 256}
-    folder = write_tiny(tmp_path / "vlm", TEXTS, image_size=32, vision_layers=1, text_layers=1)
+    folder = write_tiny(tmp_path / "vlm", TEXTS, image_size=48, vision_layers=1, text_layers=1)
     model = RoboVLM.build(project(**head, min_action=-1, max_action=1), folder, Compat())
     assert model.action_tokenizer is not None
     words = {i for text in TEXTS for i in model.preprocess.tokenizer(text).input_ids}
