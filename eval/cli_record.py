@@ -34,7 +34,7 @@ _SCENES = ("A", "B", "C", "D")
               help="Chains to play for validation.")  # fmt: skip
 @click.option("--length", type=click.IntRange(1, 10), default=5, show_default=True, metavar="N",
               help="Tasks of a chain.")  # fmt: skip
-@click.option("--tasks", metavar="NAMES", help="Tasks to draw from, with commas.  [all 34]")
+@click.option("--tasks", metavar="NAMES", help="Tasks to draw from.  [all 34]")
 @click.option("--sentences", type=click.Choice(["paraphrases", "pack", "both"]),
               default="paraphrases", show_default=True,
               help="For training; the pack's are those that an evaluation uses.")  # fmt: skip
@@ -133,8 +133,8 @@ def _scenes(text: str) -> tuple[str, ...]:
 def _tasks(text: str | None) -> tuple[str, ...]:
     from calvin_eval.sim.symbolic import TASK_NAMES
 
-    names = tuple(TASK_NAMES) if text is None else tuple(text.replace(" ", "").split(","))
-    return tuple(dict.fromkeys(filter(None, names)))
+    names = tuple(TASK_NAMES) if text is None else tuple(text.replace(",", " ").split())
+    return tuple(dict.fromkeys(names))
 
 
 def _pair(text: str) -> tuple[str, Any]:

@@ -222,20 +222,30 @@ def find_vlm(config: Config, given: Any = None) -> Path:
     )
 
 
-def read_compat(source: Source) -> Compat:
+def read_compat(source: Source, config: Config | None = None) -> Compat:
     """The compatibility options of a source.
 
-    `compat=fixed` starts from what the original was meant to do; single options go on top.
+    `compat=fixed` starts from what the original was meant to do and `compat=original` from what it
+    does, whatever the configuration says; single options go on top.
+
+    Args:
+        source: with its options.
+        config: the source's, in whose section `compat` our own training writes options.
 
     Raises:
         UsageError: an option or a value that does not exist.
     """
-    base = source.options.get("compat", "original")
-    if base not in ("original", "fixed"):
+    bases = {"original": Compat(), "fixed": Compat.fixed()}
+    base = source.options.get("compat")
+    if base is None:
+        start = Compat.from_options((config.values.get("compat") or {}) if config else {})
+    elif base in bases:
+        start = bases[base]
+    else:
         raise UsageError(f"policy.options.compat: expected original or fixed, found {base!r}")
     names = Compat.__dataclass_fields__
     given = {name: value for name, value in source.options.items() if name in names}
-    return Compat.from_options(given, Compat.fixed() if base == "fixed" else Compat())
+    return Compat.from_options(given, start)
 
 
 def audit_lora(folder: Path) -> Counter[str]:

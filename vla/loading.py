@@ -40,7 +40,9 @@ def declare(source: Source) -> tuple[Settings, Settings]:
     """
     source.check_options(OPTIONS)
     config = read_config(find_config(source))
-    return {}, action_stages(config, read_compat(source), source.options.get("raw_calvin", True))
+    return {}, action_stages(
+        config, read_compat(source, config), source.options.get("raw_calvin", True)
+    )
 
 
 def load(source: Source) -> LoadedPolicy:
@@ -160,7 +162,7 @@ def _plan(source: Source) -> Plan:
         raise UsageError(f"policy.options.max_batch: expected a number from 1 up, found {most!r}")
     return Plan(
         config=config,
-        compat=read_compat(source),
+        compat=read_compat(source, config),
         vlm=find_vlm(config, options.get("vlm")),
         checkpoint=_checkpoint(source, config),
         adapter=find_adapter(source.path, options.get("adapter")),

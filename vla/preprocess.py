@@ -73,13 +73,22 @@ class Preprocess:
         Returns:
             (B, 3, S, S) float32.
         """
-        return torch.stack([self._image(array) for array in rgb])
+        return self.normalize(self.resize(rgb))
 
-    def _image(self, array: NDArray[np.uint8]) -> Tensor:
+    def resize(self, rgb: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """Camera images (H, W, 3) uint8 to squares (B, 3, S, S) uint8."""
+        return torch.stack([self._resized(array) for array in rgb])
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Squares (..., 3, S, S) uint8 to what the network sees: the same shape, float32."""
+        made = images.to(torch.float32)
+        mean, std = (torch.from_numpy(part).view(3, 1, 1) for part in (self._mean, self._std))
+        return made.div_(255).sub_(mean).div_(std)
+
+    def _resized(self, array: NDArray[np.uint8]) -> Tensor:
         picture = Image.fromarray(array).convert("RGB")
-        resized = np.asarray(picture.resize((self.size, self.size), self._resample), np.float32)
-        normal = (resized / np.float32(255) - self._mean) / self._std
-        return torch.from_numpy(np.ascontiguousarray(normal.transpose(2, 0, 1)))
+        resized = np.asarray(picture.resize((self.size, self.size), self._resample))
+        return torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))
 
     def text(self, instructions: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Instructions as a continuous model reads them.

@@ -20,6 +20,7 @@ def test_options_reach_the_recording(tmp_path: Path, capsys: pytest.CaptureFixtu
     options = [
         *("--scenes", "B", "--validation-scenes", "c", "--episodes", "1", "--validation", "1"),
         *("--length", "1", "--noise", "0", "--no-images", "--seed", "3"),
+        *("--tasks", "open_drawer, turn_on_led", "--sentences", "pack"),
     ]
     assert run(tmp_path / "data", *options) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -27,6 +28,7 @@ def test_options_reach_the_recording(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert lines[1].startswith("validation: 1 episodes, ")
     config = json.loads((tmp_path / "data/record.json").read_text())
     assert config["scenes"] == {"training": ["B"], "validation": ["C"]}
+    assert (config["tasks"], config["sentences"]) == (["open_drawer", "turn_on_led"], "pack")
     assert (config["seed"], config["length"], config["noise"]["rate"]) == (3, 1, 0)
     assert str(tmp_path) not in (tmp_path / "data/record.json").read_text()
     assert SplitFolder(tmp_path / "data/validation").scene(0) == "C"

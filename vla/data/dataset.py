@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from calvin_eval.errors import UsageError
 from calvin_eval.vla.data.annotations import Segment, read_language
 from calvin_eval.vla.data.augment import RandomShift
-from calvin_eval.vla.data.format import FrameCache, find_frames
+from calvin_eval.vla.data.format import FrameCache, FrameReader, find_frames
 from calvin_eval.vla.data.transform import Images
 from calvin_eval.vla.data.windows import Windows
 
@@ -111,10 +111,19 @@ class CalvinDataset(Dataset[dict[str, Any]]):
                 f"none among {len(self.segments)}"
             )
         self.frames = find_frames(folder)
-        self._cache = FrameCache(self.frames, self.options.remember)
+        self._cache: FrameReader = FrameCache(self.frames, self.options.remember)
         self._images, self._shifts = images, dict(shifts or {})
         # In shared memory, since workers that live on would not see a plain number change.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
+
+    def read_from(self, reader: FrameReader, images: Images) -> None:
+        """Take frames from elsewhere, such as a `FrameMemory`.
+
+        Args:
+            reader: of frames.
+            images: makes a network's images of what the reader has for a camera.
+        """
+        self._cache, self._images = reader, images
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the shifts of an epoch, in all workers."""

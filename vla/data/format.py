@@ -10,10 +10,10 @@ import os
 import pickle
 import re
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -77,6 +77,14 @@ def _read_pkl(path: str, names: Sequence[str]) -> dict[str, Array]:
     if missing:
         raise KeyError(f"no array {missing[0]}, only {', '.join(sorted(map(str, content)))}")
     return {name: np.asarray(content[name]) for name in names}
+
+
+class FrameReader(Protocol):
+    """Where a data set takes its frames from."""
+
+    def read(self, index: int, names: Sequence[str]) -> Mapping[str, Any]:
+        """At least these arrays of a frame, not to be changed; errors as in `Frames.read`."""
+        ...
 
 
 class FrameCache:

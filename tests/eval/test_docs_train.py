@@ -1,0 +1,54 @@
+"""docs/train.md: its commands are understood, its example runs, its table has today's values."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from tiny_training import run, write_data
+
+from calvin_eval.train_config import compose_training
+
+PAGE = (Path(__file__).parents[2] / "docs" / "train.md").read_text(encoding="utf-8")
+BLOCKS = "\n".join(re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL)).replace("\\\n", "")
+COMMANDS = re.findall(r"^\$ .*calvin[-_]eval train (.*)$", BLOCKS, re.MULTILINE)
+RESUMING = [command for command in COMMANDS if "resume=true" in command]
+
+
+def test_there_are_commands() -> None:
+    assert len(COMMANDS) == 8
+    assert len(RESUMING) == 1
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c not in RESUMING])
+def test_commands_are_understood(command: str) -> None:
+    words = shlex.split(command, comments=True)
+    config = compose_training(words)
+    assert config.project["train_dataset"]["data_dir"].endswith("/training")
+    assert config.out.parts[0] == "runs"
+
+
+def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    data = write_data(tmp_path / "data")
+    run(data, tmp_path / "runs/tiny", "trainer.max_steps=1")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    exec(code, names)
+    batch = names["batch"]
+    assert isinstance(batch, dict)
+    assert batch["rgb"].shape == (4, 1, 3, 16, 16)
+
+
+def test_the_tables_defaults_are_those_of_the_configuration() -> None:
+    plain = compose_training(["data=d", "model=smolvlm"]).project
+    tiny = compose_training(["data=d"]).project
+    row = r"^\| `(\w+)` \| `?([\w.-]+)`?.*? \| `?([\w.-]+)`? \|$"
+    rows = re.findall(row, PAGE, re.MULTILINE)
+    assert len(rows) >= 8
+    for key, general, own in rows:
+        for project, shown in ((plain, general), (tiny, own)):
+            found = project[key]
+            assert str(found).lower() == shown or float(found) == float(shown), key
