@@ -7,7 +7,7 @@ LEROBOT := $(VENV)-lerobot
 # For example: make run PIP_FLAGS="--extra-index-url <an index with CPU builds of torch>"
 PIP_FLAGS ?=
 
-.PHONY: help install run test lint format types check bench clean
+.PHONY: help install run test lint format types check bench reference clean
 
 help:
 	@echo "make run     install into $(VENV), run the scripted expert on the built-in pack"
@@ -15,10 +15,11 @@ help:
 	@echo "make lint    check style and formatting    make format  mend them"
 	@echo "make types   check types                   make check   test, lint and types"
 	@echo "make bench   measure speed ratios          make clean   remove what make made"
+	@echo "make reference  record demonstrations, train the reference policy on them, evaluate it"
 
 install: $(BIN)/.installed
 
-$(BIN)/.installed: pyproject.toml constraints.txt
+$(BIN)/.installed: pyproject.toml constraints.txt $(wildcard sim/drawing/*.cpp sim/drawing/*.hpp)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 	  { echo "make: $(PYTHON) cannot make virtual environments;" \
 	    "on Debian and Ubuntu: apt-get install python3-venv"; rm -rf $(VENV); exit 1; }
@@ -65,6 +66,33 @@ check: test lint types
 bench: install
 	$(BIN)/python benchmarks/physics.py
 	$(BIN)/python benchmarks/engine.py
+	$(BIN)/python benchmarks/rendering.py
+
+# About 45 minutes on two cores; broken off, it goes on where it was. docs/reference.md has results.
+REFERENCE ?= runs/reference
+EASY      := open_drawer close_drawer move_slider_left move_slider_right \
+             turn_on_lightbulb turn_off_lightbulb turn_on_led turn_off_led
+NO        :=
+SINGLE    := single:25:$(subst $(NO) $(NO),+,$(strip $(EASY)))
+# Five actions of every chunk, without averaging: a fifth of the network's work.
+OPEN_LOOP := policy.actions.ensemble=null protocol.execute=5
+reference: install
+	$(BIN)/calvin-eval record --out $(REFERENCE)/data --episodes 260 --validation 10 --length 3 \
+	  --tasks "$(EASY)" --sentences both --noise 0.5 --max-span 360 --min-span 8 --seed 1
+	test -e $(REFERENCE)/trained || $(BIN)/calvin-eval train out=$(REFERENCE)/model \
+	  $(if $(wildcard $(REFERENCE)/model/resume),resume=true,model=tiny \
+	  data=$(REFERENCE)/data trainer.max_epochs=-1 trainer.max_steps=2000 save.every=200)
+	touch $(REFERENCE)/trained
+	$(BIN)/calvin-eval --ckpt builtin:random --split D --out $(REFERENCE)/single-random --overwrite \
+	  --quiet protocol.chains=$(SINGLE) protocol.execute=5
+	$(BIN)/calvin-eval --ckpt $(REFERENCE)/model --split D --out $(REFERENCE)/single --overwrite \
+	  protocol.chains=$(SINGLE) $(OPEN_LOOP)
+	$(BIN)/calvin-eval compare $(REFERENCE)/single-random $(REFERENCE)/single
+	$(BIN)/calvin-eval --ckpt builtin:random --split D --num-chains 200 --quiet --overwrite \
+	  --out $(REFERENCE)/chains-random protocol.execute=5
+	$(BIN)/calvin-eval --ckpt $(REFERENCE)/model --split D --num-chains 200 --overwrite \
+	  --out $(REFERENCE)/chains $(OPEN_LOOP)
+	$(BIN)/calvin-eval compare $(REFERENCE)/chains-random $(REFERENCE)/chains
 
 clean:
 	rm -rf $(VENV) $(LEROBOT) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
