@@ -184,8 +184,9 @@ def test_a_budget_of_decisions_has_no_time() -> None:
 def test_runs_differ_by_single_settings_and_a_world_that_waits_by_none_of_them() -> None:
     def facts(*overrides: str) -> Any:
         protocol = compose_config([CKPT, *overrides]).decisive()["protocol"]
-        empty: dict[str, Any] = {"assets": {}, "chains": {}, "instructions": {}, "renderer": {}}
-        return protocol_facts({"config": {"sim": {}, "protocol": protocol}, **empty})
+        rest: dict[str, Any] = {"assets": {}, "chains": {}, "instructions": {}}
+        rest["renderer"] = {"backend": "none"}
+        return protocol_facts({"config": {"sim": {}, "protocol": protocol}, **rest})
 
     one, three = (facts(f"protocol.realtime.latency={n}") for n in (1, 3))
     assert [str(d) for d in differing(one, three)] == ["protocol.realtime.latency: 1 and 3"]
