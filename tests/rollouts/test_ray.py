@@ -420,7 +420,8 @@ def test_a_node_with_other_software_is_refused() -> None:
 
 def test_a_node_that_draws_otherwise_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     there = RenderInfo(backend="egl", requested="auto", renderer="llvmpipe")
-    monkeypatch.setattr(ray_nodes, "resolve_backend", lambda name: replace(there, renderer="A100"))
+    here = replace(there, renderer="A100")
+    monkeypatch.setattr(ray_nodes, "resolve_backend", lambda name, options: here)
     with pytest.raises(RenderError, match=r"node .*llvmpipe.*found , A100"):
         spec(render=there).build()
 
