@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calvin_eval.sim.drawing.fidelity import Pictures, Plan, draw_states, draw_states_apart
+from tools.scene_picture import contact_sheet
 
 SCENES = "AD"
 STATE = 3  # of the five of a chain: the arm has moved
@@ -27,16 +28,6 @@ def row(drawn: list[Pictures], camera: str) -> list[NDArray[np.uint8]]:
     shown = np.repeat(255 - np.minimum(difference, 255), 3, axis=-1)
     nearest = np.arange(SIDE) * len(ours) // SIDE
     return [image[nearest][:, nearest].astype(np.uint8) for image in (theirs, ours, shown, tiny)]
-
-
-def sheet(rows: list[list[NDArray[np.uint8]]]) -> NDArray[np.uint8]:
-    """Rows of images on grey."""
-    cell = SIDE + GAP
-    page = np.full((len(rows) * cell - GAP, len(rows[0]) * cell - GAP, 3), 160, np.uint8)
-    for y, images in enumerate(rows):
-        for x, image in enumerate(images):
-            page[y * cell : y * cell + SIDE, x * cell : x * cell + SIDE] = image
-    return page
 
 
 def main() -> None:
@@ -58,7 +49,7 @@ def main() -> None:
             )
         ]
         rows += [row(drawn, camera) for camera in ("static", "gripper")]
-    iio.imwrite(options.out, sheet(rows))
+    iio.imwrite(options.out, contact_sheet(list(zip(*rows, strict=True)), gap=GAP, paper=160))
 
 
 if __name__ == "__main__":

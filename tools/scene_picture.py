@@ -6,6 +6,7 @@ python -m tools.scene_picture [--render egl] [--assets builtin] [--out docs/imag
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,13 +29,16 @@ def scene_images(scene: str, assets: str, render: str) -> list[NDArray[np.uint8]
     return [rgb["rgb_static"], rgb["rgb_gripper"]]
 
 
-def contact_sheet(columns: list[list[NDArray[np.uint8]]]) -> NDArray[np.uint8]:
-    """Columns of images side by side on white."""
-    rows, cell = len(columns[0]), SIZE + GAP
-    sheet = np.full((rows * cell - GAP, len(columns) * cell - GAP, 3), 255, np.uint8)
+def contact_sheet(
+    columns: Sequence[Sequence[NDArray[np.uint8]]], *, gap: int = GAP, paper: int = 255
+) -> NDArray[np.uint8]:
+    """Columns of square images of one size side by side, on a grey of 0 to 255."""
+    size = len(columns[0][0])
+    rows, cell = len(columns[0]), size + gap
+    sheet = np.full((rows * cell - gap, len(columns) * cell - gap, 3), paper, np.uint8)
     for x, column in enumerate(columns):
         for y, image in enumerate(column):
-            sheet[y * cell : y * cell + SIZE, x * cell : x * cell + SIZE] = image
+            sheet[y * cell : y * cell + size, x * cell : x * cell + size] = image
     return sheet
 
 
