@@ -24,11 +24,11 @@ from typing import Any
 from common import best_assets
 from policies import Wander
 
-from calvin_eval.compose import compose_config
-from calvin_eval.display import QuietDisplay
-from calvin_eval.prepare import make_plan, open_policy, set_stage
+from calvin_eval.config.compose import compose_config
+from calvin_eval.console.display import QuietDisplay
 from calvin_eval.rollouts.local import FaultRules, LocalEngine
-from calvin_eval.running import run_plan
+from calvin_eval.running.prepare import make_plan, open_policy, set_stage
+from calvin_eval.running.run import run_plan
 from calvin_eval.sim import TaskOracle, load_chains, make_env
 from calvin_eval.wrappers.policy import Request
 

@@ -2,6 +2,6 @@
 
 import sys
 
-from calvin_eval.cli import main
+from calvin_eval.cli.main import main
 
 sys.exit(main())

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
 
-from calvin_eval.compose import compose_config
-from calvin_eval.config import SHORTHANDS, EvalConfig
-from calvin_eval.display import make_display
+from calvin_eval.config.compose import compose_config
+from calvin_eval.config.schema import SHORTHANDS, EvalConfig
+from calvin_eval.console.display import make_display
 from calvin_eval.errors import PolicyError
-from calvin_eval.prepare import PolicyInUse, make_plan, set_stage
 from calvin_eval.rollouts.batching import BatchRules
 from calvin_eval.rollouts.hosts import FixedPolicy
 from calvin_eval.rollouts.service import PolicyService
 from calvin_eval.rollouts.worker import PolicyLink
-from calvin_eval.running import Run, make_engine, run_evaluations, run_plan
+from calvin_eval.running.prepare import PolicyInUse, make_plan, set_stage
+from calvin_eval.running.run import Run, make_engine, run_evaluations, run_plan
 from calvin_eval.wrappers.loaders import LoadedPolicy, wrap
 from calvin_eval.wrappers.policy import Policy
 

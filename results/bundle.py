@@ -3,7 +3,7 @@
 A bundle is a zip file of the run folder's files, the model card and a manifest with the SHA-256
 of all of them. The same folder gives the same bytes. The manifest tells accidents from intent no
 better than any checksum does: whoever changes a record can write another manifest, and is found
-out by simulating the actions again (`rollouts/verify.py`).
+out by simulating the actions again (`rollouts/verify/verify.py`).
 """
 
 from __future__ import annotations

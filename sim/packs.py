@@ -154,7 +154,7 @@ def load_pack(assets: str | os.PathLike[str] = "builtin", *, verify: bool = True
 
 @lru_cache(maxsize=8)
 def _load_pack(assets: str, verify: bool) -> AssetPack:
-    from calvin_eval.sim import assets_store
+    from calvin_eval.sim.assets import store as assets_store
 
     name, root, fingerprint = assets_store.identify(assets, verify=verify)
     return AssetPack(
@@ -289,7 +289,7 @@ def _loadable_urdf(path: Path) -> str:
 
 def _content_addressed(text: str) -> str:
     """Write the text once per content, atomically, where several processes may do so at once."""
-    from calvin_eval.sim import assets_store
+    from calvin_eval.sim.assets import store as assets_store
 
     digest = hashlib.sha256(text.encode()).hexdigest()
     try:

@@ -47,7 +47,7 @@ def test_imports_go_one_way(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["calvin_eval", "calvin_eval.cli", "calvin_eval.wrappers.loaders"]
+    "module", ["calvin_eval", "calvin_eval.cli.main", "calvin_eval.wrappers.loaders"]
 )
 def test_the_front_door_loads_nothing_heavy(module: str) -> None:
     script = (

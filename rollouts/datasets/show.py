@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from calvin_eval.errors import UsageError
 from calvin_eval.rollouts.datasets.folder import Annotation, BrokenFrameError, SplitFolder
-from calvin_eval.rollouts.video_files import VideoFile
+from calvin_eval.rollouts.video.files import VideoFile
 
 FPS: Final = 30
 

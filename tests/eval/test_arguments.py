@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from calvin_eval.compose import compose_config
+from calvin_eval.config.compose import compose_config
 from calvin_eval.errors import UnknownNameError, UsageError
-from calvin_eval.prepare import policy_spec
+from calvin_eval.running.prepare import policy_spec
 
 POLICY = """
 class Model:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from calvin_eval.cli_assets import assets
+from calvin_eval.cli.assets import assets
 from calvin_eval.errors import AssetError
-from calvin_eval.sim import assets_store as store
+from calvin_eval.sim.assets import store
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +76,7 @@ def test_import_then_verify_list_and_path(
 
 def test_help_is_light() -> None:
     code = (
-        "import sys; from calvin_eval.cli_assets import assets;"
+        "import sys; from calvin_eval.cli.assets import assets;"
         "assets(['--help'], standalone_mode=False);"
         "assert not {'torch', 'pybullet', 'numpy', 'rich'} & set(sys.modules)"
     )

@@ -14,11 +14,10 @@ import jsonschema
 import pytest
 from click.testing import CliRunner, Result
 
-from calvin_eval.cli import main
-from calvin_eval.cli_bundle import bundle, export
-from calvin_eval.cli_verify import verify
+from calvin_eval.cli.bundle import bundle, export
+from calvin_eval.cli.main import main
+from calvin_eval.cli.verify import verify
 from calvin_eval.errors import CalvinEvalError, RunFolderError, UsageError
-from calvin_eval.prepare import official_hashes
 from calvin_eval.results.conclude import conclude
 from calvin_eval.results.journal import encode_journal
 from calvin_eval.results.leaderboards import evo_entry, ve_row
@@ -26,6 +25,7 @@ from calvin_eval.results.model_card import parse_model_card
 from calvin_eval.results.schema import ChainRecord
 from calvin_eval.results.store import RunFolder
 from calvin_eval.results.unbundle import read_bundle
+from calvin_eval.running.prepare import official_hashes
 
 CARD = {
     "name": "Chance",

@@ -13,10 +13,10 @@ import pytest
 from click.testing import CliRunner
 from demonstrating import recorded, write_recording
 
-from calvin_eval.checking import HEADER_KEY, ActionWatch
-from calvin_eval.cli import main
+from calvin_eval.cli.main import main
 from calvin_eval.results.schema import ChainRecord
 from calvin_eval.rollouts.chain import Outcome
+from calvin_eval.running.checking import HEADER_KEY, ActionWatch
 
 KNOWER = '''
 import numpy as np
@@ -180,7 +180,7 @@ def test_what_a_built_in_policy_means_to_do_is_no_reproach() -> None:
 
 
 def test_help_says_what_it_is_for() -> None:
-    from calvin_eval.cli_check import check as command
+    from calvin_eval.cli.check import check as command
 
     result = CliRunner().invoke(command, ["--help"])
     assert result.exit_code == 0

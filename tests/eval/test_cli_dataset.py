@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from recording import record_drawn_episode
 
-from calvin_eval.cli import main
+from calvin_eval.cli.main import main
 
 
 @pytest.fixture(scope="module")

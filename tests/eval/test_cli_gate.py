@@ -9,7 +9,7 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from calvin_eval.cli_gate import gate
+from calvin_eval.cli.gate import gate
 from calvin_eval.errors import RunFolderError, UsageError
 from handmade import record, write_run
 
@@ -91,7 +91,7 @@ def test_wrong_use(run: Path, tmp_path: Path) -> None:
 
 
 def test_the_examples_for_build_services_call_commands_that_exist() -> None:
-    from calvin_eval.cli_gate import gate as command
+    from calvin_eval.cli.gate import gate as command
 
     known = {name for option in command.params for name in option.opts}
     for name in ("github-actions.yml", "gitlab-ci.yml"):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from calvin_eval.cli import main
+from calvin_eval.cli.main import main
 from calvin_eval.rollouts.datasets.folder import SplitFolder
 
 

@@ -24,11 +24,11 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 from wire_servers import OpenpiServer, pack, unpack
 
-from calvin_eval.cli import main
+from calvin_eval.cli.main import main
 from calvin_eval.errors import CheckpointError, PolicyError
 from calvin_eval.results.journal import read_journal
 from calvin_eval.rollouts.batching import BatchRules
-from calvin_eval.serving import PolicyServer, ServeRules
+from calvin_eval.running.serving import PolicyServer, ServeRules
 from calvin_eval.wrappers.loaders import resolve
 from calvin_eval.wrappers.servers import dialect
 from calvin_eval.wrappers.servers.loopback import is_loopback

@@ -12,9 +12,9 @@ import pytest
 import yaml
 from tiny_training import SMALL, write_data
 
-from calvin_eval.cli import main
-from calvin_eval.train_config import compose_training
-from calvin_eval.training import Shown
+from calvin_eval.cli.main import main
+from calvin_eval.config.training import compose_training
+from calvin_eval.running.training import Shown
 
 SHORT = ("protocol.steps=3", "protocol.num_chains=1", "engine.workers=0", "sim.render=tiny")
 LORA = ("train_setup.lora_enable=true", "train_setup.lora_r=4")

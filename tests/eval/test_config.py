@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from calvin_eval.compose import compose_config
+from calvin_eval.config.compose import compose_config
 from calvin_eval.errors import UnknownNameError, UsageError
 
 CKPT = "ckpt=builtin:still"

@@ -16,21 +16,21 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from calvin_eval.dashboard import MOST_SHARE, Dashboard
-from calvin_eval.display import (
+from calvin_eval.console.dashboard import MOST_SHARE, Dashboard
+from calvin_eval.console.display import (
     PlainDisplay,
     QuietDisplay,
     make_display,
     print_comparison,
     print_run,
 )
-from calvin_eval.frame import Frame, duration
+from calvin_eval.console.frame import Frame, duration
+from calvin_eval.console.tables import Signs
+from calvin_eval.console.tally import Speed, Tally
 from calvin_eval.results.metrics import summarize
 from calvin_eval.results.official import Verdict
 from calvin_eval.results.schema import ChainRecord, SubtaskRecord
-from calvin_eval.running import Run
-from calvin_eval.tables import Signs
-from calvin_eval.tally import Speed, Tally
+from calvin_eval.running.run import Run
 
 TASKS = ("open_drawer", "lift_pink_block_slider", "turn_off_led", "rotate_blue_block_right",
          "push_into_drawer")  # fmt: skip

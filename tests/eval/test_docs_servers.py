@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from wire_servers import free_port
 
-from calvin_eval.cli import main
+from calvin_eval.cli.main import main
 from calvin_eval.results.journal import read_journal
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/servers.md"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tiny_training import run, write_data
 
-from calvin_eval.train_config import compose_training
+from calvin_eval.config.training import compose_training
 
 PAGE = (Path(__file__).parents[2] / "docs" / "train.md").read_text(encoding="utf-8")
 BLOCKS = "\n".join(re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL)).replace("\\\n", "")

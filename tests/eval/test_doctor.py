@@ -13,11 +13,11 @@ import imageio_ffmpeg
 import pytest
 from click.testing import CliRunner, Result
 
-from calvin_eval import doctor as diagnosis
-from calvin_eval import doctor_hardware as hardware
-from calvin_eval.cli_doctor import doctor
-from calvin_eval.doctor import Finding, diagnose, judge_images, judge_physics
-from calvin_eval.sim import assets_store, egl_devices, load_pack, render, selftest
+from calvin_eval.cli.doctor import doctor
+from calvin_eval.doctor import diagnosis, hardware
+from calvin_eval.doctor.diagnosis import Finding, diagnose, judge_images, judge_physics
+from calvin_eval.sim import egl_devices, load_pack, render, selftest
+from calvin_eval.sim.assets import store as assets_store
 from calvin_eval.sim.drawing import fast, gl_context
 from calvin_eval.sim.egl_devices import EglDevice, Gpu
 from calvin_eval.sim.packs import AssetPack
@@ -116,7 +116,7 @@ def test_json_is_all_that_is_printed() -> None:
 def test_nothing_heavy_stays_in_the_process_and_no_egl_is_tried_for_tiny() -> None:
     script = (
         "import sys\n"
-        "from calvin_eval import doctor\n"
+        "from calvin_eval.doctor import diagnosis as doctor\n"
         "assert not {'torch', 'pybullet'} & set(sys.modules)\n"
         "from calvin_eval.sim import render, selftest\n"
         "render.probe_egl = None\n"

@@ -12,16 +12,16 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from calvin_eval.cli_merge import merge
-from calvin_eval.compose import compose_config
-from calvin_eval.display import QuietDisplay
+from calvin_eval.cli.merge import merge
+from calvin_eval.config.compose import compose_config
+from calvin_eval.console.display import QuietDisplay
 from calvin_eval.errors import RunFolderError
-from calvin_eval.prepare import RESUME_SECTIONS
 from calvin_eval.results.journal import encode_journal
 from calvin_eval.results.merge import SAME
 from calvin_eval.results.schema import ChainRecord
 from calvin_eval.results.store import RunFolder
-from calvin_eval.running import Run, run_evaluations
+from calvin_eval.running.prepare import RESUME_SECTIONS
+from calvin_eval.running.run import Run, run_evaluations
 
 SOMETIMES = """
 class Policy:

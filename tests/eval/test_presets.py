@@ -14,11 +14,11 @@ from click.testing import CliRunner
 from scipy.spatial.transform import Rotation
 
 from calvin_eval import evaluate
-from calvin_eval.cli import cli, main
-from calvin_eval.compose import compose_config
-from calvin_eval.config import EvalConfig
+from calvin_eval.cli.main import cli, main
+from calvin_eval.config.compose import compose_config
+from calvin_eval.config.presets import check_kind, preset_names
+from calvin_eval.config.schema import EvalConfig
 from calvin_eval.errors import CheckpointError, UnknownNameError, UsageError
-from calvin_eval.presets import check_kind, preset_names
 from calvin_eval.wrappers.loaders import arrange
 from calvin_eval.wrappers.pipeline import Pipeline
 from calvin_eval.wrappers.policy import Request, Requirements

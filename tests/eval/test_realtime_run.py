@@ -10,17 +10,17 @@ import pytest
 import yaml
 
 from calvin_eval.api import evaluate
-from calvin_eval.cli import main
-from calvin_eval.compose import compose_config
+from calvin_eval.cli.main import main
+from calvin_eval.config.compose import compose_config
 from calvin_eval.errors import UnknownNameError, UsageError
-from calvin_eval.prepare import official_hashes
 from calvin_eval.results.conclude import facts_from_header
 from calvin_eval.results.metrics import summarize
 from calvin_eval.results.protocol import differing, protocol_facts
 from calvin_eval.results.schema import same_outcome
 from calvin_eval.results.store import RunFolder
-from calvin_eval.rollouts.verify import verify_run
-from calvin_eval.rollouts.verify_stage import Sources
+from calvin_eval.rollouts.verify.inputs import Sources
+from calvin_eval.rollouts.verify.verify import verify_run
+from calvin_eval.running.prepare import official_hashes
 from calvin_eval.sim.chains import load_chains
 
 CKPT = "ckpt=builtin:still"

@@ -16,12 +16,12 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from calvin_eval import tracking
-from calvin_eval.cli_track import parse_target
-from calvin_eval.cli_track import track as command
+from calvin_eval.cli.track import parse_target
+from calvin_eval.cli.track import track as command
 from calvin_eval.errors import RunFolderError, UsageError
 from calvin_eval.results.schema import ChainRecord
 from calvin_eval.results.store import RunFolder
+from calvin_eval.running import tracking
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden" / "schema_1"
 FPS = 20
@@ -292,7 +292,7 @@ def test_tracking_needs_no_simulator_and_no_torch() -> None:
     import subprocess
 
     script = (
-        "import sys, calvin_eval.tracking as t\n"
+        "import sys, calvin_eval.running.tracking as t\n"
         "from calvin_eval.results.store import RunFolder\n"
         f"t.collect(RunFolder.open({str(GOLDEN)!r}), 1)\n"
         "print(*sorted({'torch', 'pybullet', 'hydra', 'wandb', 'tensorboard'} & set(sys.modules)))"

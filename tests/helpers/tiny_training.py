@@ -10,7 +10,7 @@ import torch
 from calvin_folder import write_split
 from torch import Tensor
 
-from calvin_eval.train_config import compose_training
+from calvin_eval.config.training import compose_training
 from calvin_eval.vla.training.loop import train
 from calvin_eval.vla.training.progress import Facts, Outcome
 from calvin_eval.vla.training.saving import Position

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from calvin_eval.cli_card import card as card_command
+from calvin_eval.cli.card import card as card_command
 from calvin_eval.errors import RunFolderError
 from calvin_eval.results.card import Card, check_card, make_card, read_card
 from calvin_eval.results.metrics import summarize

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 from scipy import stats
 
-from calvin_eval.cli_compare import compare
+from calvin_eval.cli.compare import compare
 from calvin_eval.errors import RunFolderError, UsageError
 from calvin_eval.results.compare import Pair, compare_runs
 from calvin_eval.results.compare_html import comparison_html

@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 from scipy import stats
 
-from calvin_eval.cli_report import report
+from calvin_eval.cli.report import report
 from calvin_eval.errors import RunFolderError, UsageError
 from calvin_eval.results.conclude import OfficialHashes
 from calvin_eval.results.report import REPORTS, render_report, write_reports
@@ -512,7 +512,7 @@ def test_out_writes_one_file_with_links_that_lead_back(make_run: MakeRun, tmp_pa
 def test_the_command_needs_neither_simulator_nor_torch(make_run: MakeRun) -> None:
     folder = make_run(3)
     script = (
-        "import sys; from calvin_eval.cli_report import report\n"
+        "import sys; from calvin_eval.cli.report import report\n"
         "report([sys.argv[1]], standalone_mode=False)\n"
         "print('loaded:', sorted({'torch', 'pybullet', 'hydra', 'jinja2'} & set(sys.modules)))"
     )

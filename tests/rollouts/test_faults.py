@@ -17,14 +17,14 @@ from typing import Any
 
 import pytest
 
-from calvin_eval.compose import compose_config
-from calvin_eval.display import QuietDisplay
+from calvin_eval.config.compose import compose_config
+from calvin_eval.console.display import QuietDisplay
 from calvin_eval.errors import RunFolderError
-from calvin_eval.prepare import make_plan, open_policy, set_stage
 from calvin_eval.results.journal import read_journal
 from calvin_eval.results.store import RunFolder
 from calvin_eval.rollouts.local import FaultRules, LocalEngine
-from calvin_eval.running import Run, run_plan
+from calvin_eval.running.prepare import make_plan, open_policy, set_stage
+from calvin_eval.running.run import Run, run_plan
 
 pytestmark = pytest.mark.slow
 

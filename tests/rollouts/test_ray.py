@@ -16,19 +16,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from calvin_eval.compose import compose_config
-from calvin_eval.display import QuietDisplay
+from calvin_eval.config.compose import compose_config
+from calvin_eval.console.display import QuietDisplay
 from calvin_eval.errors import AssetError, CheckpointError, RenderError, UsageError
-from calvin_eval.prepare import make_plan, open_policy, set_stage
 from calvin_eval.results.journal import read_journal
-from calvin_eval.rollouts import ray_cluster
+from calvin_eval.rollouts.ray import cluster as ray_cluster
 from calvin_eval.rollouts.worker import SimulatorSpec
-from calvin_eval.running import Run, make_engine, run_plan
+from calvin_eval.running.prepare import make_plan, open_policy, set_stage
+from calvin_eval.running.run import Run, make_engine, run_plan
 from calvin_eval.sim.render import RenderInfo
 
 ray = pytest.importorskip("ray", reason="needs calvin-eval[ray]")
 
-from calvin_eval.rollouts import ray_nodes  # noqa: E402 - imports Ray
+from calvin_eval.rollouts.ray import nodes as ray_nodes  # noqa: E402 - imports Ray
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 
@@ -318,7 +318,7 @@ def test_the_command_runs_on_a_cluster_without_torch_on_the_driver(
     nodes: Nodes, policies: Path, tmp_path: Path
 ) -> None:
     script = (
-        "import sys; from calvin_eval.cli import main\n"
+        "import sys; from calvin_eval.cli.main import main\n"
         "code = main(sys.argv[1:])\n"
         "print('torch' in sys.modules, file=sys.stderr)\n"
         "sys.exit(code)"
@@ -371,7 +371,7 @@ def test_a_policy_that_a_node_cannot_load_is_one_error(
         return f"{real()}/no/such/folder"
 
     monkeypatch.chdir(tmp_path)  # a relative path, and nodes that lack the folder
-    monkeypatch.setattr("calvin_eval.rollouts.ray_engine.os.getcwd", elsewhere)
+    monkeypatch.setattr("calvin_eval.rollouts.ray.engine.os.getcwd", elsewhere)
     with pytest.raises(CheckpointError, match=r"node .*actions\.npz.*at this path on every node"):
         run(tmp_path / "far", "actions.npz", "protocol.num_chains=1", "engine=ray")
 

@@ -394,7 +394,7 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
         record(small_spec(tmp_path))
 
 
-COMMAND = "import sys; from calvin_eval.cli import main; sys.exit(main(sys.argv[1:]))"
+COMMAND = "import sys; from calvin_eval.cli.main import main; sys.exit(main(sys.argv[1:]))"
 OPTIONS = [
     *("--scenes", "AD", "--episodes", "4", "--validation", "1", "--length", "2"),
     *("--noise", "0.5", "--no-images", "--quiet"),

@@ -11,20 +11,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from calvin_eval.cli import main
+from calvin_eval.cli.main import main
 from calvin_eval.errors import AssetError, RunFolderError, UsageError
-from calvin_eval.prepare import official_hashes
 from calvin_eval.results.conclude import conclude
 from calvin_eval.results.journal import encode_journal
 from calvin_eval.results.schema import ChainRecord
 from calvin_eval.results.store import RunFolder
 from calvin_eval.results.verification import ChainCheck, Deviation, Verification
-from calvin_eval.rollouts import verify as verify_module
-from calvin_eval.rollouts import verify_stage
 from calvin_eval.rollouts.processes import Child
-from calvin_eval.rollouts.verify import verify_run
-from calvin_eval.rollouts.verify_stage import Sources
+from calvin_eval.rollouts.verify import inputs as verify_stage
+from calvin_eval.rollouts.verify import verify as verify_module
+from calvin_eval.rollouts.verify.inputs import Sources
+from calvin_eval.rollouts.verify.verify import verify_run
 from calvin_eval.rollouts.worker import SimulatorSpec
+from calvin_eval.running.prepare import official_hashes
 from calvin_eval.sim.chains import load_chains
 from calvin_eval.sim.hashes import state_hash
 from calvin_eval.sim.oracle import TaskOracle

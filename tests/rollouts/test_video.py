@@ -21,14 +21,14 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from calvin_eval.cli_video import simulator_of, video
-from calvin_eval.compose import compose_config
+from calvin_eval.cli.video import simulator_of, video
+from calvin_eval.config.compose import compose_config
 from calvin_eval.errors import UnknownNameError, UsageError
-from calvin_eval.prepare import make_plan, open_policy, set_stage
 from calvin_eval.results.schema import ChainRecord, SubtaskRecord
 from calvin_eval.results.store import RunFolder
 from calvin_eval.rollouts.chain import ChainRunner
-from calvin_eval.rollouts.video import (
+from calvin_eval.rollouts.video.files import VideoFile, has_videos, remove_remains, remove_videos
+from calvin_eval.rollouts.video.films import (
     HOLD_SECONDS,
     Filmer,
     ReplayError,
@@ -36,10 +36,10 @@ from calvin_eval.rollouts.video import (
     parse_which,
     wanted,
 )
-from calvin_eval.rollouts.video_files import VideoFile, has_videos, remove_remains, remove_videos
-from calvin_eval.rollouts.video_frames import Frames, Slate
-from calvin_eval.rollouts.video_pool import VideoPool
+from calvin_eval.rollouts.video.frames import Frames, Slate
+from calvin_eval.rollouts.video.pool import VideoPool
 from calvin_eval.rollouts.worker import SimulatorSpec, connect
+from calvin_eval.running.prepare import make_plan, open_policy, set_stage
 from calvin_eval.sim.oracle import TaskOracle
 from calvin_eval.sim.render import resolve_backend
 

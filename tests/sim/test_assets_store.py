@@ -17,8 +17,8 @@ import pytest
 import yaml
 
 from calvin_eval.errors import AssetError
-from calvin_eval.sim import assets_store as store
-from calvin_eval.sim.assets_manifest import builtin_manifest, folder_manifest, parse_manifest
+from calvin_eval.sim.assets import store
+from calvin_eval.sim.assets.manifest import builtin_manifest, folder_manifest, parse_manifest
 
 REPO, COMMIT = "someone/pack", "0123456789abcdef0123456789abcdef01234567"
 FILES = {
@@ -278,7 +278,7 @@ def test_a_mesh_that_pybullet_lacks_is_an_error(tmp_path: Path, name: str) -> No
 
 def test_no_heavy_import() -> None:
     code = (
-        "import sys; from calvin_eval.sim import assets_store as store;"
+        "import sys; from calvin_eval.sim.assets import store;"
         "store.identify('builtin'); assert not {'torch', 'pybullet'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -478,7 +478,7 @@ def test_waits_grow_between_attempts(
     served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[float] = []
-    monkeypatch.setattr("calvin_eval.sim.assets_download.time.sleep", waits.append)
+    monkeypatch.setattr("calvin_eval.sim.assets.download.time.sleep", waits.append)
     served.statuses["LICENSE"] = [503] * 9
     options = store.DownloadOptions(attempts=4, backoff=0.5)
     with pytest.raises(AssetError):
@@ -513,7 +513,7 @@ def test_redirects_never_leave_https() -> None:
     from io import BytesIO
     from urllib.request import Request
 
-    from calvin_eval.sim.assets_download import _Redirects
+    from calvin_eval.sim.assets.download import _Redirects
 
     headers = HTTPMessage()
     assert isinstance(headers, Message)

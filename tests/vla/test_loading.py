@@ -188,7 +188,7 @@ WATCH = """
 import multiprocessing, os, sys
 from pathlib import Path
 sys.argv = ["calvin-eval", *sys.argv[2:]]
-from calvin_eval.cli import main
+from calvin_eval.cli.main import main
 try:
     main()
 finally:

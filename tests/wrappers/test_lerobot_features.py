@@ -9,8 +9,8 @@ from calvin_eval.errors import CheckpointError, UnknownNameError, UsageError
 from calvin_eval.wrappers.loaders import declared, resolve
 from calvin_eval.wrappers.loaders.base import Source
 from calvin_eval.wrappers.loaders.detect import detect
-from calvin_eval.wrappers.loaders.lerobot_cameras import guess_camera, map_cameras
-from calvin_eval.wrappers.loaders.lerobot_features import read_declared
+from calvin_eval.wrappers.loaders.lerobot.cameras import guess_camera, map_cameras
+from calvin_eval.wrappers.loaders.lerobot.features import read_declared
 
 IMAGES = "observation.images"
 

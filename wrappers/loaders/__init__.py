@@ -39,7 +39,7 @@ FILES: Mapping[str, Loader | str] = {
     "export": load_export,
     "pickle": load_pickle,
     "safetensors": load_safetensors,
-    "lerobot": "calvin_eval.wrappers.loaders.lerobot:load",
+    "lerobot": "calvin_eval.wrappers.loaders.lerobot.folder:load",
     "robovlms": "calvin_eval.vla.loading:load",
 }
 """The loader of every kind that `detect` tells apart; `module:function` where importing it costs

@@ -24,7 +24,7 @@ from calvin_eval.wrappers.stages import (
 from calvin_eval.wrappers.stages.base import ActionStage, ObservationStage
 
 DECLARING = {
-    "lerobot": "calvin_eval.wrappers.loaders.lerobot:declare",
+    "lerobot": "calvin_eval.wrappers.loaders.lerobot.folder:declare",
     "pickle": "calvin_eval.wrappers.loaders.weights:declare",
     "remote": "calvin_eval.wrappers.servers.loading:declare",
     "robovlms": "calvin_eval.vla.loading:declare",

@@ -10,8 +10,8 @@ import torch
 from calvin_folder import TEXTS
 from tiny_training import SMALL, write_data
 
+from calvin_eval.config.training import compose_training
 from calvin_eval.errors import UnknownNameError, UsageError
-from calvin_eval.train_config import compose_training
 from calvin_eval.vla.compat import Compat
 from calvin_eval.vla.model import RoboVLM
 from calvin_eval.vla.preprocess import Preprocess

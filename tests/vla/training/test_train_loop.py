@@ -16,8 +16,8 @@ from tiny_training import SMALL, Told, differing, run, weights, write_data
 from tiny_vlm import save_vlm
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from calvin_eval.config.training import compose_training
 from calvin_eval.errors import CalvinEvalError, CheckpointError, RunFolderError, UsageError
-from calvin_eval.train_config import compose_training
 from calvin_eval.vla.training.loop import train
 
 NO_VALIDATION = "val_dataset.data_dir=null"

@@ -14,8 +14,8 @@ from tiny_training import SMALL, Told, run, weights, write_data
 from tiny_vlm import save_vlm
 from torch import Tensor
 
+from calvin_eval.config.training import compose_training
 from calvin_eval.errors import RunFolderError
-from calvin_eval.train_config import compose_training
 from calvin_eval.vla.checkpoint import find_checkpoint, read_weights
 from calvin_eval.vla.training.loop import train
 from calvin_eval.vla.training.progress import Outcome

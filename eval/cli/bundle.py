@@ -1,0 +1,86 @@
+"""`calvin-eval bundle` and `calvin-eval export`: a run for other people."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from pathlib import Path
+
+import click
+
+from calvin_eval.errors import RunFolderError, UsageError
+
+_RUN = click.argument("run", type=click.Path(path_type=Path))
+
+
+@click.command()
+@_RUN
+@click.option(
+    "--meta", required=True, metavar="FILE", type=click.Path(path_type=Path),
+    help="Model card in YAML or JSON.",
+)  # fmt: skip
+@click.option(
+    "-o", "--out", required=True, metavar="NAME.zip", type=click.Path(path_type=Path),
+    help="The bundle.",
+)  # fmt: skip
+@click.option(
+    "--video", "videos", multiple=True, metavar="GLOB",
+    help="Take these of the run's videos, for example '0003*'; may be given more than once.",
+)  # fmt: skip
+@click.option("--overwrite", is_flag=True, help="Replace an older bundle of that name.")
+def bundle(run: Path, meta: Path, out: Path, videos: tuple[str, ...], overwrite: bool) -> None:
+    """Pack the run folder RUN into one file that anybody can verify.
+
+    Records, actions, metrics, chosen videos and the model card, with the SHA-256 of each. The same
+    run gives the same bytes.
+    """
+    from calvin_eval.results.bundle import write_bundle
+    from calvin_eval.results.model_card import read_model_card
+    from calvin_eval.results.store import RunFolder
+
+    card, folder = read_model_card(meta), RunFolder.open(run)
+    info = write_bundle(folder, card, out, videos=videos, overwrite=overwrite)
+    megabytes = info.path.stat().st_size / 1e6
+    click.echo(f"{info.path}: {len(info.files)} files, {megabytes:.1f} MB, sha256 {info.sha256}")
+    click.echo(f"anybody can check it by: calvin-eval verify {info.path.name}")
+
+
+@click.command()
+@_RUN
+@click.option(
+    "--meta", metavar="FILE", type=click.Path(path_type=Path),
+    help="Model card in YAML or JSON; a bundle has its own.",
+)  # fmt: skip
+@click.option(
+    "-o", "--out", required=True, metavar="FOLDER", type=click.Path(path_type=Path),
+    help="Where to write the entries.",
+)  # fmt: skip
+def export(run: Path, meta: Path | None, out: Path) -> None:
+    """Write RUN, a run folder or a bundle, in the entry formats of public leaderboards.
+
+    results.json is upstream's own, vla-leaderboard.json that of allenai/vla-evaluation-harness,
+    evo-sota.json that of Evo-SOTA.io. A run that departs from the official protocol says so.
+    """
+    from calvin_eval.cli.verify import opened
+    from calvin_eval.results.bundle import CARD
+    from calvin_eval.results.leaderboards import leaderboard_entries
+    from calvin_eval.results.model_card import read_model_card
+    from calvin_eval.results.store import write_atomic
+    from calvin_eval.results.verification import recheck_derived
+    from calvin_eval.running.prepare import official_hashes, utc_now
+
+    today = datetime.date.fromisoformat(utc_now()[:10])
+    with opened(run) as folder:
+        if meta is None and not (folder.path / CARD).exists():
+            raise UsageError("expected --meta FILE with the model card of this run")
+        card = read_model_card(meta or folder.path / CARD)
+        if (wrong := next(recheck_derived(folder, official_hashes()), None)) is not None:
+            raise RunFolderError(
+                f"{run}: {wrong.what}: expected {wrong.expected}, found {wrong.found}. The "
+                "metrics are not those of the records; see `calvin-eval verify`."
+            )
+        entries = leaderboard_entries(folder, card, today)
+    out.mkdir(parents=True, exist_ok=True)
+    for name, entry in entries.items():
+        write_atomic(out / name, (json.dumps(entry, indent=2, ensure_ascii=False) + "\n").encode())
+        click.echo(str(out / name))

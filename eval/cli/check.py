@@ -1,0 +1,107 @@
+"""`calvin-eval check`: are the conventions between network and simulator right?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from calvin_eval import __version__
+
+if TYPE_CHECKING:
+    from calvin_eval.running.checking import Checked
+
+EXIT_FINE, EXIT_FOUND = 0, 1
+SCHEMA = 1
+CHAINS, DEMONSTRATIONS = 3, 20
+
+_COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}
+
+
+@click.command()
+@click.option("--ckpt", metavar="POLICY", required=True, help="As for a run.")
+@click.option(
+    "--demos", metavar="PATH", type=click.Path(path_type=Path),
+    help="A folder of CALVIN's data set, or a recording (.npz).",
+)  # fmt: skip
+@click.option(
+    "--num-demos", type=click.IntRange(1), default=DEMONSTRATIONS, metavar="N",
+    help=f"Subtasks of it to look at.  [{DEMONSTRATIONS}]",
+)  # fmt: skip
+@click.option(
+    "--num-chains", type=click.IntRange(1), metavar="N",
+    help=f"Without --demos: chains to let the policy act on.  [{CHAINS}]",
+)  # fmt: skip
+@click.option("--chains", metavar="IDS", help="Without --demos: only these chains.")
+@click.option(
+    "--policy", "preset", metavar="PRESET", help="How the policy is wrapped, as for a run."
+)
+@click.option("--split", metavar="SPLIT", help="As for a run.  [D]")
+@click.option("--assets", metavar="PACK", help="builtin, official, or a checkout.  [builtin]")
+@click.option("--render", metavar="BACKEND", help="auto, fast, gl, egl, tiny or none.  [auto]")
+@click.option("--seed", type=int, metavar="N", help="Of the policy.  [0]")
+@click.option("--trust", is_flag=True, default=None, help="Allow a checkpoint that can run code.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead.")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.pass_context
+def check(
+    ctx: click.Context,
+    /,
+    demos: Path | None,
+    as_json: bool,
+    overrides: tuple[str, ...],
+    **flags: Any,
+) -> None:
+    """Catch a wrong scale, frame, rotation or gripper before a long run.
+
+    With --demos, the policy is shown demonstrations and its actions are compared with theirs.
+    Without, it acts on a few chains, and only the statistics of its actions are looked at. Exits
+    with 1 if anything is found that would make scores meaningless.
+    """
+    from calvin_eval.config.compose import compose_config
+    from calvin_eval.running.checking import check_on_chains, check_on_demonstrations
+
+    count, preset = flags.pop("num_demos"), flags.pop("preset")
+    if preset is not None:
+        overrides = (f"policy={preset}", *overrides)
+    config = compose_config(overrides, _settings(flags))
+    if demos is None:
+        result = check_on_chains(config, _note)
+    else:
+        result = check_on_demonstrations(config, demos, count, _note)
+    if as_json:
+        content = {"schema": SCHEMA, "calvin_eval": __version__, **result.as_dict()}
+        click.echo(json.dumps(content, indent=2))
+    else:
+        print_checked(result)
+    ctx.exit(EXIT_FINE if result.passed else EXIT_FOUND)
+
+
+def _settings(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Configuration keys that flags stand for; a few chains where no number is given."""
+    from calvin_eval.config.schema import SHORTHANDS
+
+    keys = {**SHORTHANDS, "ckpt": "ckpt"}
+    settings = {keys[name]: value for name, value in flags.items() if value is not None}
+    if flags["num_chains"] is None and flags["chains"] is None:
+        settings["protocol.num_chains"] = CHAINS
+    return settings
+
+
+def print_checked(result: Checked) -> None:
+    """A line for what was looked at, one per finding, and one for what would mend it."""
+    click.echo(f"checked {result.actions} actions: {result.source}")
+    for finding in result.findings:
+        severity = click.style(finding.severity, fg=_COLOURS[finding.severity], bold=True)
+        click.echo(f"{severity}: {finding.sentence}")
+        if finding.remedy:
+            click.echo(f"  -> {finding.remedy}")
+    if not result.findings:
+        click.echo(click.style("nothing suspicious", fg="green", bold=True))
+
+
+def _note(text: str) -> None:
+    click.echo(text, err=True)

@@ -1,0 +1,205 @@
+"""The `calvin-eval` command.
+
+Imports of the simulator, of Hydra and of torch wait until a command needs them: `--help` has to
+answer at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from calvin_eval import __version__
+from calvin_eval.cli.assets import assets
+from calvin_eval.cli.bundle import bundle, export
+from calvin_eval.cli.card import card
+from calvin_eval.cli.check import check
+from calvin_eval.cli.compare import compare
+from calvin_eval.cli.dataset import dataset
+from calvin_eval.cli.doctor import doctor
+from calvin_eval.cli.gate import gate
+from calvin_eval.cli.merge import merge
+from calvin_eval.cli.presets import presets
+from calvin_eval.cli.record import record
+from calvin_eval.cli.report import report
+from calvin_eval.cli.serve import serve
+from calvin_eval.cli.track import track
+from calvin_eval.cli.train import train
+from calvin_eval.cli.verify import verify
+from calvin_eval.cli.video import video
+from calvin_eval.errors import CalvinEvalError
+
+EXIT_USAGE, EXIT_INTERRUPTED = 2, 130
+
+_EXAMPLES = """\b
+Examples:
+  calvin-eval --ckpt builtin:random --split D --num-chains 20
+  calvin-eval --ckpt policy.pt --split ABC_D --assets official --out runs/mine
+  calvin-eval --ckpt my_policy.py:MyPolicy --split D --chains 3,17,40-49
+  calvin-eval --ckpt builtin:still protocol.steps=60 --print-config
+"""
+
+
+class _NumberOr(click.ParamType[Any]):
+    """A number, or a word."""
+
+    name = "number"
+
+    def __init__(self, word: str) -> None:
+        self._word = word
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int | str:
+        return value if value == self._word else click.INT.convert(value, param, ctx)
+
+
+class _RunByDefault(click.Group):
+    """A group in which `calvin-eval --ckpt …` means `calvin-eval run --ckpt …`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        known = {*self.commands, "--help", "-h", "--version"}
+        if args and args[0] not in known:
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Options of a run"):
+            options = [option.get_help_record(ctx) for option in run_command.get_params(ctx)]
+            formatter.write_dl([option for option in options if option])
+        self.format_commands(ctx, formatter)
+
+
+@click.group(
+    cls=_RunByDefault,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=_EXAMPLES,
+)
+@click.version_option(__version__, prog_name="calvin-eval")
+def cli() -> None:
+    """Evaluate a robot policy on the CALVIN benchmark.
+
+    Without a command, the options of a run are expected: chains of five instructions are rolled
+    out in the bit-exact simulator and scored.
+    """
+
+
+@cli.command("run")
+@click.option(
+    "--ckpt", metavar="POLICY", multiple=True,
+    help="A path, builtin:NAME, module:Class, file.py:Class, ws://HOST:PORT. More than one, or a "
+    "glob, runs each.",
+)  # fmt: skip
+@click.option(
+    "--policy", "preset", metavar="PRESET",
+    help="How a published policy is wrapped and run, or PATH.yaml; see presets.",
+)  # fmt: skip
+@click.option("--split", metavar="SPLIT", help="D, ABC_D, ABCD_D (all in scene D), A, B or C.  [D]")
+@click.option("--num-chains", type=int, metavar="N", help="Only the first N chains of the list.")
+@click.option("--chains", metavar="IDS", help="Only these chains, for example 3,17,40-49.")
+@click.option("--assets", metavar="PACK", help="builtin, official, or a checkout.  [builtin]")
+@click.option(
+    "--realtime", type=_NumberOr("measured"), metavar="STEPS", is_flag=False,
+    flag_value="measured",
+    help="The world goes on while the policy thinks: for so many steps, or as long as measured.",
+)  # fmt: skip
+@click.option("--render", metavar="BACKEND", help="auto, fast, gl, egl, tiny or none.  [auto]")
+@click.option("--revision", metavar="NAME", help="pinned or head, of calvin_env.  [pinned]")
+@click.option("--out", metavar="FOLDER", help="Run folder.  [runs/POLICY-SPLIT-TIME]")
+@click.option("--seed", type=int, metavar="N", help="Of the policy.  [0]")
+@click.option(
+    "--overwrite", is_flag=True, default=None, help="Move an older run of that name aside."
+)
+@click.option("--resume", is_flag=True, default=None, help="Complete the run that --out names.")
+@click.option("--shard", metavar="I/N", help="Only every N-th chain from the I-th; see merge.")
+@click.option("--workers", type=_NumberOr("auto"), metavar="N", help="Simulator processes.  [auto]")
+@click.option("--devices", metavar="LIST", help="cpu, or cuda:0,cuda:1: a policy process each.")
+@click.option(
+    "--max-batch", type=int, metavar="N", help="Requests in one call of the policy.  [32]"
+)
+@click.option("--batch-wait", type=float, metavar="SECONDS", help="For a fuller batch.  [0.01]")
+@click.option("--retries", type=int, metavar="N", help="Of a chain after a crash or hang.  [2]")
+@click.option("--step-timeout", type=float, metavar="SECONDS", help="What counts as a hang.  [600]")
+@click.option("--max-errors", type=int, metavar="N", help="Stop after so many error records.")
+@click.option("--video", metavar="WHICH", help="all, failures, successes, none, or the first N.")
+@click.option("--gate", metavar="RULE", help="Stop when decided, e.g. min-avg-len=3.5.")
+@click.option("--baseline", metavar="RUN", help="What the gate's max-drop is held against.")
+@click.option("--expect", metavar="CARD", help="Run a checkpoint card's chains first and compare.")
+@click.option("--trust", is_flag=True, default=None, help="Allow a checkpoint that can run code.")
+@click.option("--quiet", is_flag=True, help="No progress, only the result.")
+@click.option("--print-config", is_flag=True, help="Show the resolved configuration and stop.")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.pass_context
+def run_command(
+    ctx: click.Context,
+    /,
+    print_config: bool,
+    quiet: bool,
+    ckpt: tuple[str, ...],
+    preset: str | None,
+    overrides: tuple[str, ...],
+    **flags: Any,
+) -> None:
+    """Run chains and score them; any configuration key may be set as KEY=VALUE."""
+    from calvin_eval.config.compose import compose_configs
+    from calvin_eval.config.schema import SHORTHANDS
+
+    given = {SHORTHANDS[name]: value for name, value in flags.items() if value is not None}
+    if preset is not None:
+        overrides = (f"policy={preset}", *overrides)
+    configs = compose_configs(overrides, given, ckpt)
+    if print_config:
+        from calvin_eval.config.listing import render_configs
+
+        click.echo(render_configs(configs), nl=False)
+        return
+    from rich.console import Console
+
+    from calvin_eval.console.display import make_display, print_comparison, print_run
+    from calvin_eval.running.run import run_evaluations
+
+    console = Console(file=sys.stdout)
+    runs = run_evaluations(configs, make_display(sys.stderr, quiet=quiet))
+    for run in runs:
+        print_run(run, console)
+    if len(configs) > 1:
+        print_comparison(runs, console)
+    for run in runs:
+        if run.interrupted:
+            click.echo(f"interrupted; complete it by --out {run.folder} --resume", err=True)
+    ctx.exit(max(run.exit_code for run in runs))
+
+
+for command in (
+    assets, bundle, card, check, compare, dataset, doctor, export, gate, merge, presets, record,
+    report, serve, track, train, verify, video,
+):  # fmt: skip
+    cli.add_command(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code (see the README for their meanings)."""
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    try:
+        code = cli.main(args=list(sys.argv[1:] if arguments is None else arguments),
+                        prog_name="calvin-eval", standalone_mode=False)  # fmt: skip
+    except CalvinEvalError as error:
+        click.echo(f"error: {error}", err=True)
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return EXIT_USAGE
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted; complete the run by --out FOLDER --resume", err=True)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader of our output went away
+        sys.stderr.close()
+        return EXIT_INTERRUPTED
+    return code if isinstance(code, int) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

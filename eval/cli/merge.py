@@ -1,0 +1,49 @@
+"""`calvin-eval merge`: the shards of a run, as one run."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument(
+    "runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path)
+)  # fmt: skip
+@click.option(
+    "--out", required=True, metavar="FOLDER", type=click.Path(path_type=Path),
+    help="Run folder of the whole run.",
+)  # fmt: skip
+@click.option("--overwrite", is_flag=True, help="Move an older run of that name aside.")
+@click.pass_context
+def merge(ctx: click.Context, runs: tuple[Path, ...], out: Path, overwrite: bool) -> None:
+    """Put the shards of a run together: the folders RUN... that were made with --shard i/n.
+
+    All n shards must be there, finished, and of the same run: same configuration, assets, chains,
+    instructions, policy, renderer and software. Otherwise nothing is written. The result is the
+    run that would have been made without --shard.
+    """
+    from rich.console import Console
+
+    from calvin_eval.console.display import print_run
+    from calvin_eval.results.conclude import conclude
+    from calvin_eval.results.merge import merge_runs
+    from calvin_eval.results.provenance import provenance
+    from calvin_eval.running.prepare import official_hashes
+    from calvin_eval.running.run import Run
+
+    folder = merge_runs(runs, out, provenance=provenance(), overwrite=overwrite)
+    result = conclude(folder, official_hashes())
+    run = Run(
+        folder=folder.path,
+        records=result.records,
+        summary=result.summary,
+        verdict=result.verdict,
+        policy=str(folder.header()["policy"]["description"]),
+        advice=f"merged from {len(runs)} shards",
+        interrupted=False,
+    )
+    print_run(run, Console(file=sys.stdout))
+    ctx.exit(run.exit_code)

@@ -1,0 +1,101 @@
+"""`calvin-eval report`: everything that can be computed from a run folder, again."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from calvin_eval.results.conclude import OfficialHashes
+    from calvin_eval.results.report.view import View
+
+
+@click.command()
+@click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--partial", is_flag=True, help="Show the headline even while chains are missing.")
+@click.option(
+    "--out", metavar="FILE", type=click.Path(path_type=Path),
+    help="Write one file, .html, .md or .csv, and leave the run folder as it is.",
+)  # fmt: skip
+def report(run: Path, partial: bool, out: Path | None) -> None:
+    """Compute a run's metrics and report again from its folder RUN.
+
+    Needs neither simulator nor policy. Writes summary.json, report.html, report.md and tasks.csv
+    into the folder, and shows the headline, which is withheld while chains are missing or broken.
+    """
+    from rich.console import Console
+
+    from calvin_eval.results.report import render_report, write_reports
+    from calvin_eval.results.report.view import make_view
+    from calvin_eval.results.store import RunFolder
+
+    folder = RunFolder.open(run)
+    if out is None:
+        view = write_reports(folder, partial=partial, official=_official())
+        folder.write_json("summary.json", view.summary_json())
+    else:
+        view = make_view(folder, partial=partial, official=_official())
+        base = Path(os.path.relpath(folder.path, out.resolve().parent)).as_posix()
+        _write(out, render_report(view, out.suffix, base))
+    print_report(view, Console(file=sys.stdout))
+    click.echo(f"Report: {out or folder.path / 'report.html'}")
+
+
+def print_report(view: View, console: Console) -> None:
+    """The headline, or why there is none, and the verdict."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from calvin_eval.results.report.text import span
+
+    console.print(Text(view.policy or view.title, style="bold"))
+    if view.withheld:
+        told = "Partial result" if view.headline else "Headline withheld"
+        advice = "" if view.headline else " Complete the run by --resume, or see --partial."
+        console.print(Text.assemble((told, "bold red"), f": {view.withheld}.{advice}"))
+    if view.headline is not None:
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+        for heading in ("in a row", "success %", "95 %"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for i, rate, interval in view.headline.rates:
+            table.add_row(str(i), f"{100 * rate:.1f}", span(interval, 1, 100))
+        length = f"{view.headline.length:.3f}"
+        table.add_row("length", Text(length, style="bold"), span(view.headline.interval, 3))
+        console.print(table)
+    if view.verdict is not None:
+        told = "Official" if view.verdict.official else "Not comparable with published results:"
+        console.print(Text(told, style="bold"))
+        for reason in view.verdict.reasons:
+            console.print(Text(f"  - {reason}"))
+        for remark in view.verdict.remarks:
+            console.print(Text(remark))
+
+
+def _write(path: Path, text: str) -> None:
+    from calvin_eval.errors import UsageError
+    from calvin_eval.results.store import write_atomic
+
+    try:
+        write_atomic(path, text.encode("utf-8"))
+    except OSError as error:
+        raise UsageError(
+            f"--out {path}: expected a file that can be written, found: {error.strerror}"
+        ) from error
+
+
+def _official() -> OfficialHashes:
+    from calvin_eval.results.conclude import OfficialHashes
+    from calvin_eval.sim.assets.store import OFFICIAL_FINGERPRINT
+    from calvin_eval.sim.chains import OFFICIAL_SHA256
+    from calvin_eval.sim.instructions import OFFICIAL_SHA256 as OFFICIAL_INSTRUCTIONS
+
+    return OfficialHashes(
+        pack=OFFICIAL_FINGERPRINT, chains=OFFICIAL_SHA256, instructions=OFFICIAL_INSTRUCTIONS
+    )

@@ -1,0 +1,89 @@
+"""`calvin-eval serve`: any local policy behind openpi's protocol."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from calvin_eval.errors import UsageError
+from calvin_eval.wrappers.servers.loopback import is_loopback
+
+if TYPE_CHECKING:
+    from calvin_eval.running.serving import PolicyServer
+
+_TOKEN = "CALVIN_EVAL_TOKEN"
+
+
+@click.command()
+@click.option(
+    "--ckpt", metavar="POLICY", required=True, help="As for a run: a path, module:Class, …"
+)
+@click.option(
+    "--policy", "preset", metavar="PRESET", help="How a published policy is wrapped; see presets."
+)
+@click.option("--host", metavar="HOST", default="127.0.0.1", help="Interface.  [127.0.0.1]")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, help="0: any.  [8000]")
+@click.option(
+    "--token-env", metavar="NAME", default=_TOKEN,
+    help=f"Environment variable with the key that clients must send, if it is set.  [{_TOKEN}]",
+)  # fmt: skip
+@click.option("--open", "open_to_all", is_flag=True, help="Serve a network without a key.")
+@click.option(
+    "--max-size", type=click.IntRange(1), metavar="MB", default=64, help="Of a request.  [64]"
+)
+@click.option("--seed", type=int, metavar="N", help="Of the policy.  [0]")
+@click.option("--max-batch", type=int, metavar="N", help="Requests in one call.  [32]")
+@click.option("--batch-wait", type=float, metavar="SECONDS", help="For a fuller batch.  [0.01]")
+@click.option("--trust", is_flag=True, default=None, help="Allow a checkpoint that can run code.")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+def serve(
+    host: str,
+    port: int,
+    token_env: str,
+    open_to_all: bool,
+    overrides: tuple[str, ...],
+    **flags: Any,
+) -> None:
+    """Serve a policy over the network, in openpi's protocol, until Ctrl-C.
+
+    `calvin-eval --ckpt ws://HOST:PORT` evaluates it from another process or machine as if it were
+    there; clients of openpi's own protocol send rgb_static, robot_obs, prompt and so on, and get
+    CALVIN's relative actions.
+    """
+    token = os.environ.get(token_env) or None
+    if token is None and not open_to_all and not is_loopback(host):
+        raise UsageError(
+            f"expected a key in the environment variable {token_env} to serve on {host}, where "
+            "others can connect; found none. Set one, or say --open."
+        )
+    from calvin_eval.config.compose import compose_config
+    from calvin_eval.config.schema import SHORTHANDS
+    from calvin_eval.rollouts.batching import BatchRules
+    from calvin_eval.running.prepare import policy_spec
+    from calvin_eval.running.serving import PolicyServer, ServeRules
+
+    max_size, preset = flags.pop("max_size"), flags.pop("preset")
+    chosen = () if preset is None else (f"policy={preset}",)
+    given = {SHORTHANDS.get(k, k): value for k, value in flags.items() if value is not None}
+    config = compose_config([*chosen, *overrides], given)
+    spec = policy_spec(config)
+    if spec.python:
+        raise UsageError("expected no policy.python: start calvin-eval serve with that Python")
+    loaded = spec.load()
+    batch = BatchRules(most=config.engine.max_batch, wait=config.engine.batch_wait)
+    rules = ServeRules(host=host, port=port, token=token, max_size=max_size * 2**20, batch=batch)
+    server = PolicyServer(loaded, make=lambda: spec.load().policy, rules=rules)
+    click.echo(f"policy: {loaded.description}", err=True)
+    click.echo(f"serving at {server.address}; Ctrl-C stops")
+    _run(server)
+
+
+def _run(server: PolicyServer) -> None:
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        click.echo("stopping", err=True)
+    finally:
+        server.close()

@@ -1,0 +1,49 @@
+"""`calvin-eval train`: a policy from demonstrations."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+
+@click.command()
+@click.option("--quiet", is_flag=True, help="No progress, only the result.")
+@click.option("--print-config", is_flag=True, help="Show the resolved configuration and stop.")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.pass_context
+def train(
+    ctx: click.Context, /, overrides: tuple[str, ...], quiet: bool, print_config: bool
+) -> None:
+    """Train a vision-language-action policy on data in CALVIN's format.
+
+    \b
+      calvin-eval train data=PATH out=DIR                  a tiny model, from nothing
+      calvin-eval train data=PATH out=DIR model=paligemma  a pretrained one
+      calvin-eval train out=DIR resume=true                go on after Ctrl-C
+      calvin-eval --ckpt DIR --split D                     evaluate the result
+
+    model is tiny, kosmos, llava, paligemma, qwen, smolvlm, or a project file of RoboVLMs,
+    PATH.json. The keys are RoboVLMs', such as learning_rate=1e-4 train_setup.lora_enable=true;
+    --print-config lists them all, and docs/train.md says what they mean.
+    """  # noqa: D301  # click reads \b
+    from calvin_eval.config.training import compose_training
+
+    config = compose_training(overrides)
+    if print_config:
+        import yaml
+
+        click.echo(yaml.safe_dump(config.project, sort_keys=False), nl=False)
+        return
+    from rich.console import Console
+
+    from calvin_eval.running.training import print_training, run_training
+
+    try:
+        outcome = run_training(config, quiet=quiet)
+    except KeyboardInterrupt:
+        click.echo(f"interrupted; nothing new was saved in {config.out}", err=True)
+        ctx.exit(130)
+    if outcome.main:
+        print_training(outcome, Console(file=sys.stdout))
+    ctx.exit(130 if outcome.interrupted else 0)

@@ -1,0 +1,169 @@
+"""`calvin-eval verify`: are a run's claims what its actions give?"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import sys
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from calvin_eval.errors import RunFolderError, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from calvin_eval.results.store import RunFolder
+    from calvin_eval.results.verification import ChainCheck, Deviation, Verification
+
+EXIT_CODES = {"verified": 0, "deviates": 1, "unchecked": 3}
+SAMPLE = 50
+
+_SHOWN = 10
+
+
+@click.command()
+@click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--chains", metavar="IDS", help="Only these chains, for example 3,17,40-49.")
+@click.option("--sample", type=click.IntRange(1), metavar="N", help=f"N chains by lot.  [{SAMPLE}]")
+@click.option("--all", "everything", is_flag=True, help="All chains.")
+@click.option("--seed", type=int, metavar="N", help="Draw the same chains again.")
+@click.option("--assets", metavar="PACK", help="Where the run's asset pack is.")
+@click.option("--chain-list", metavar="FILE", help="The run's own chain list.")
+@click.option("--instructions", metavar="FILE", help="The run's own instructions.")
+@click.option("--workers", type=click.IntRange(0), metavar="N", help="Processes.  [one per core]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead.")
+@click.pass_context
+def verify(ctx: click.Context, /, run: Path, as_json: bool, **options: Any) -> None:
+    """Simulate RUN, a run folder or a bundle, again from its actions and compare every bit.
+
+    No policy is needed and nothing is drawn. Exits with 0 if everything agrees, with 1 if anything
+    deviates, and with 3 if nothing deviates but some chains could not be checked.
+    """
+    from rich.console import Console
+
+    from calvin_eval.rollouts.verify.inputs import Sources
+    from calvin_eval.rollouts.verify.verify import verify_run
+    from calvin_eval.running.prepare import official_hashes
+
+    sources = Sources(
+        assets=options["assets"], chains=options["chain_list"], instructions=options["instructions"]
+    )
+    with opened(run) as folder:
+        chains, seed = _choose(folder, options)
+        with _progress(len(chains or ())) as watch:
+            result = verify_run(
+                folder,
+                official_hashes(),
+                chains=chains,
+                sources=sources,
+                workers=_workers(options["workers"], len(chains or ())),
+                watch=watch,
+            )
+    if as_json:
+        click.echo(json.dumps({**result.to_json(), "sample_seed": seed}, indent=2))
+    else:
+        print_verification(result, Console(file=sys.stdout, highlight=False, soft_wrap=True), seed)
+    ctx.exit(EXIT_CODES[result.status])
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[RunFolder]:
+    """A run folder, or a bundle unpacked for as long as the context lasts."""
+    from calvin_eval.results.store import RunFolder
+    from calvin_eval.results.unbundle import read_bundle
+
+    if path.is_dir():
+        yield RunFolder.open(path)
+        return
+    with read_bundle(path) as folder:
+        yield folder
+
+
+def _choose(
+    folder: RunFolder, options: Mapping[str, Any]
+) -> tuple[Collection[int] | None, int | None]:
+    """Ids of the chains to look at, and the seed if they were drawn; None means all of them."""
+    from calvin_eval.sim.chains import parse_selection
+
+    given = [name for name in ("chains", "sample", "everything") if options[name]]
+    if len(given) > 1:
+        raise UsageError("expected one of --chains, --sample and --all, found more")
+    try:
+        records = folder.records()
+    except RunFolderError:  # it is a finding, and not ours to report
+        return None, None
+    if options["chains"]:
+        highest = max((record.chain for record in records), default=0)
+        return parse_selection(options["chains"], highest + 1), None
+    if options["everything"]:
+        return [record.chain for record in records], None
+    completed = [record.chain for record in records if record.status == "completed"]
+    size = options["sample"] or SAMPLE
+    if size >= len(completed):
+        return completed, None
+    # By default nobody can know beforehand which chains will be looked at.
+    seed = random.SystemRandom().randrange(2**31) if options["seed"] is None else options["seed"]
+    return sorted(random.Random(seed).sample(completed, size)), seed
+
+
+def _workers(asked: int | None, chains: int) -> int:
+    if asked is not None:
+        return asked
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(cores or 1, chains) if chains > 1 else 0
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[ChainCheck], None]]:
+    """A bar on a terminal, nothing elsewhere."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(file=sys.stderr)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("simulating", total=total)
+        yield lambda check: progress.advance(task)
+
+
+def print_verification(result: Verification, console: Console, seed: int | None) -> None:
+    """What was found, in a few lines."""
+    colour = {"verified": "green", "deviates": "bold red", "unchecked": "yellow"}[result.status]
+    counts = [f"{len(result.of('verified'))} verified", f"{len(result.of('deviates'))} deviate",
+              f"{len(result.of('unchecked'))} not checked"]  # fmt: skip
+    steps = sum(check.steps for check in result.chains)
+    console.print(f"[{colour}]{result.status}[/]: {', '.join(counts)} of {result.recorded} chains")
+    drawn = "" if seed is None else f", drawn with --seed {seed}"
+    console.print(f"{len(result.chains)} chains simulated again in {steps} steps{drawn}")
+    lines = [f"  {_told(deviation)}" for deviation in result.deviations]
+    for check in result.of("deviates"):
+        lines += [f"  chain {check.chain}: {_told(d)}" for d in check.deviations]
+    _print_some(console, "deviations:", lines)
+    reasons = Counter(check.reason for check in result.of("unchecked"))
+    lines = [f"  {n} chain{'s' * (n > 1)}: {reason}" for reason, n in reasons.most_common()]
+    lines += [f"  {note}" for note in result.notes]
+    _print_some(console, "not checked:", lines)
+
+
+def _told(deviation: Deviation) -> str:
+    place = ""
+    if deviation.position is not None:
+        place = f"subtask {deviation.position + 1}"
+        place += f", step {deviation.step}: " if deviation.step is not None else ": "
+    return f"{place}{deviation.what}: expected {deviation.expected}; found {deviation.found}"
+
+
+def _print_some(console: Console, title: str, lines: list[str]) -> None:
+    if not lines:
+        return
+    console.print(title)
+    for line in lines[:_SHOWN]:
+        console.print(line, markup=False)  # what a stranger's file says is no markup
+    if len(lines) > _SHOWN:
+        console.print(f"  and {len(lines) - _SHOWN} more; --json shows all")

@@ -1,0 +1,1 @@
+"""Configuration: its schema, its composition from YAML and overrides, presets."""

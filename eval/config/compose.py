@@ -1,0 +1,262 @@
+"""Composing a configuration: Hydra's groups, overrides and flags, checked before anything runs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from datetime import datetime
+from difflib import get_close_matches
+from glob import glob
+from pathlib import Path
+from typing import Any
+
+from calvin_eval.cli.arguments import with_arguments
+from calvin_eval.config.presets import check_stages, store_preset
+from calvin_eval.config.schema import (
+    EngineConfig,
+    EvalConfig,
+    PolicyConfig,
+    ProtocolConfig,
+    RealTimeConfig,
+    SimConfig,
+    VideoConfig,
+    policy_name,
+)
+from calvin_eval.config.values import (
+    check_cluster,
+    check_number,
+    devices_of,
+    optional_text,
+    selection_text,
+    shard_of,
+    split_of,
+)
+from calvin_eval.errors import UnknownNameError, UsageError
+from calvin_eval.sim.drawing.options import DrawOptions
+
+_CHOICES = {
+    "sim.backend": ("calvin_eval", "calvin_env"),
+    "sim.revision": ("pinned", "head"),
+    "sim.render": ("auto", "fast", "gl", "egl", "tiny", "none"),
+    "protocol.layout": ("scene", "upstream"),
+    "protocol.budget": ("env_steps", "decisions"),
+    "protocol.policy_reset": ("subtask", "chain"),
+    "protocol.world_reset": ("chain", "subtask"),
+    "protocol.leftover": ("drop", "keep"),
+    "protocol.realtime.ask": ("empty", "ahead"),
+    "protocol.realtime.while_waiting": ("hold", "repeat"),
+    "protocol.realtime.stale": ("keep", "drop"),
+    "engine.name": ("local", "ray"),
+}
+_WHOLE_NUMBERS = {
+    "seed": 0,
+    "protocol.steps": 1,
+    "protocol.num_chains": 1,
+    "protocol.execute": 1,
+    "engine.max_batch": 1,
+    "engine.retries": 0,
+    "engine.max_errors": 1,
+}
+_SECONDS = ("engine.batch_wait", "engine.step_timeout")
+_OPTIONAL = ("protocol.num_chains", "protocol.execute", "engine.max_errors")
+_FREE_FORM = ("policy.options.", "policy.observe.", "policy.actions.")
+
+
+def compose_config(
+    overrides: Sequence[str], settings: Mapping[str, Any] | None = None
+) -> EvalConfig:
+    """Compose the packaged groups and overrides into a checked configuration.
+
+    Args:
+        overrides: Hydra overrides, `key=value` or `group=name`. Keys below `policy.options` may
+            be new; any other unknown key is an error that names the nearest known one.
+        settings: values of known keys, taken literally after everything else: no character in
+            them has a meaning.
+
+    Raises:
+        UsageError: an override that cannot be parsed, an unknown key, or a value out of range.
+    """
+    from hydra import compose, initialize_config_module
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    free = [_prepared(override) for override in overrides]
+    with initialize_config_module("calvin_eval.conf", version_base="1.3"):
+        try:
+            composed = compose("config", overrides=free)
+            raw: Any = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise usage_error(error, compose("config")) from error
+    _reject_unknown(raw)
+    for key, value in (settings or {}).items():
+        section, _, name = key.rpartition(".")
+        _get(raw, section)[name] = value
+    return _checked(raw)
+
+
+def _prepared(override: str) -> str:
+    """An override as Hydra takes it: free keys may be new, and a preset may be a file."""
+    if override.startswith(_FREE_FORM):
+        return f"++{override}"
+    group, _, value = override.partition("=")
+    if group == "policy" and value.endswith((".yaml", ".yml")):
+        return f"policy={store_preset(Path(value))}"
+    return override
+
+
+def compose_configs(
+    overrides: Sequence[str], settings: Mapping[str, Any], ckpts: Sequence[str]
+) -> list[EvalConfig]:
+    """One configuration per checkpoint.
+
+    Args:
+        overrides: see `compose_config`.
+        settings: see `compose_config`.
+        ckpts: as given by `--ckpt`; one that is no path but matches files stands for them.
+            With more than one, `out` is the folder of their run folders.
+    """
+    named = [name for ckpt in ckpts for name in _expand(ckpt)]
+    if len(named) <= 1:
+        return [compose_config(overrides, {**settings, **({"ckpt": named[0]} if named else {})})]
+    config = compose_config(overrides, {**settings, "ckpt": named[0]})
+    folder = config.out or f"runs/{datetime.now().strftime('%Y%m%d-%H%M%S')}"
+    names = _distinct([policy_name(name) for name in named])
+    return [
+        replace(config, ckpt=ckpt, out=f"{folder}/{name}")
+        for ckpt, name in zip(named, names, strict=True)
+    ]
+
+
+def _expand(ckpt: str) -> list[str]:
+    if Path(ckpt).exists() or not any(c in ckpt for c in "*?["):
+        return [ckpt]
+    return sorted(glob(ckpt)) or [ckpt]
+
+
+def _distinct(names: list[str]) -> list[str]:
+    return [n if names.count(n) == 1 else f"{i:02d}-{n}" for i, n in enumerate(names, 1)]
+
+
+def usage_error(error: Exception, defaults: Any) -> UsageError:
+    """What to say about an override that Hydra refuses.
+
+    Args:
+        error: Hydra's.
+        defaults: the configuration without overrides.
+    """
+    from omegaconf import OmegaConf
+
+    message = str(error).split("\n", maxsplit=1)[0]
+    if group := re.search(r"Could not find '(\w+)/([^']*)'", message):
+        return UnknownNameError(group[1], group[2], _group_names(group[1]))
+    unknown = re.search(r"Could not override '([^']+)'", message)
+    if not unknown:
+        return UsageError(
+            f"{message.rstrip('.')}. Overrides have the form key=value or group=name."
+        )
+    known = key_names(OmegaConf.to_container(defaults))
+    return unknown_key(unknown[1].lstrip("+"), known)
+
+
+def _group_names(group: str) -> list[str]:
+    from importlib.resources import files
+
+    folder = files("calvin_eval.conf") / group
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir())
+
+
+def unknown_key(key: str, known: Sequence[str]) -> UsageError:
+    """An error that names the nearest known key."""
+    leaf = {name.rsplit(".", maxsplit=1)[-1]: name for name in known}
+    near = get_close_matches(key, known, n=1) or [
+        leaf[name] for name in get_close_matches(key.rsplit(".", maxsplit=1)[-1], leaf, n=1)
+    ]
+    hint = f" Did you mean {near[0]}?" if near else ""
+    return UsageError(f"unknown configuration key {key!r}.{hint} --print-config lists all keys.")
+
+
+def key_names(tree: Any, prefix: str = "") -> list[str]:
+    """All keys of a tree, those of sections with dots."""
+    keys = []
+    for key, value in tree.items():
+        keys.append(f"{prefix}{key}")
+        if isinstance(value, dict):
+            keys += key_names(value, f"{prefix}{key}.")
+    return keys
+
+
+def _reject_unknown(raw: Mapping[str, Any]) -> None:
+    """A key appended with Hydra's + syntax must be one that we read."""
+    for path, kind in (("", EvalConfig), ("sim.", SimConfig), ("sim.draw.", DrawOptions),
+                       ("protocol.", ProtocolConfig),
+                       ("protocol.realtime.", RealTimeConfig),
+                       ("engine.", EngineConfig), ("policy.", PolicyConfig),
+                       ("video.", VideoConfig)):  # fmt: skip
+        section = _get(raw, path.rstrip("."))
+        if not isinstance(section, Mapping):
+            raise UsageError(f"expected {path}KEY=VALUE; found the value {section!r} without a key")
+        known = [f"{path}{f.name}" for f in fields(kind)]
+        for key in section:
+            if f"{path}{key}" not in known:
+                raise unknown_key(f"{path}{key}", known)
+
+
+def _check_numbers_and_names(raw: Mapping[str, Any]) -> None:
+    for path, choices in _CHOICES.items():
+        if _get(raw, path) not in choices:
+            raise UnknownNameError(path, _get(raw, path), choices)
+    for path, low in _WHOLE_NUMBERS.items():
+        check_number(path, _get(raw, path), low, whole=True, optional=path in _OPTIONAL)
+    for path in _SECONDS:
+        check_number(path, _get(raw, path), 0, whole=False)
+
+
+def _checked(raw: dict[str, Any]) -> EvalConfig:
+    _check_numbers_and_names(raw)
+    if not raw["ckpt"]:
+        raise UsageError(
+            "expected a policy: --ckpt PATH, builtin:NAME or module:Class. "
+            "Try `calvin-eval --ckpt builtin:random --split D --num-chains 5`."
+        )
+    if not raw["sim"]["deterministic"] and raw["sim"]["backend"] == "calvin_eval":
+        raise UsageError(
+            "sim.deterministic=false needs sim.backend=calvin_env: our own world has no other way"
+        )
+    if raw["resume"] and raw["out"] is None:
+        raise UsageError("expected --out FOLDER with --resume: the run that is to be completed")
+    protocol, engine = raw["protocol"], raw["engine"]
+    protocol["realtime"] = RealTimeConfig(**protocol["realtime"])
+    if protocol["select"] is not None:
+        protocol["select"] = selection_text(protocol["select"])
+    if engine["workers"] != "auto":
+        check_number("engine.workers", engine["workers"], 0, whole=True)
+    engine["devices"] = devices_of(engine["devices"])
+    check_cluster(engine)
+    for key in ("options", "observe", "actions"):
+        raw["policy"][key] = raw["policy"].get(key) or {}  # null takes away what a preset says
+    raw["policy"] = with_arguments(raw["policy"])
+    check_stages(raw["policy"])
+    return EvalConfig(
+        ckpt=str(raw["ckpt"]),
+        split=split_of(str(raw["split"])),
+        out=None if raw["out"] is None else str(raw["out"]),
+        overwrite=bool(raw["overwrite"]),
+        resume=bool(raw["resume"]),
+        shard=shard_of(raw["shard"]),
+        seed=raw["seed"],
+        sim=SimConfig(**{**raw["sim"], "draw": DrawOptions(**raw["sim"]["draw"])}),
+        protocol=ProtocolConfig(**protocol),
+        engine=EngineConfig(**engine),
+        policy=PolicyConfig(**raw["policy"]),
+        video=VideoConfig(**{**raw["video"], "cameras": tuple(raw["video"]["cameras"])}),
+        **{key: optional_text(raw[key]) for key in ("gate", "baseline", "expect")},
+    )
+
+
+def _get(raw: Mapping[str, Any], path: str) -> Any:
+    value: Any = raw
+    for key in path.split(".") if path else ():
+        value = value[key]
+    return value

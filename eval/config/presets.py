@@ -1,0 +1,148 @@
+"""Presets: how published policies were evaluated, as configurations of the group `policy`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from calvin_eval.config.schema import EvalConfig, PolicyConfig
+from calvin_eval.errors import CheckpointError, UsageError
+from calvin_eval.results.conclude import OfficialHashes, stated_departures
+
+FOLDER = "policy"
+DEFAULT = "default"
+_FROM_FILE = "_from_file"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """What a preset says about itself.
+
+    Attributes:
+        name: as in `--policy NAME`.
+        source: repository and file that its values are from.
+        steps: budget per subtask, with its unit.
+        execute: actions executed per decision; as many as come if None.
+        commands: "relative" or "absolute", or "declared" where the checkpoint or server says.
+        observe: labels of its observation stages, in order.
+        actions: labels of its action stages, in order.
+    """
+
+    name: str
+    source: str
+    steps: str
+    execute: int | None
+    commands: str
+    observe: tuple[str, ...]
+    actions: tuple[str, ...]
+
+
+def preset_names() -> list[str]:
+    """Names of the packaged presets, in alphabetical order."""
+    from importlib.resources import files
+
+    entries = (files("calvin_eval.conf") / FOLDER).iterdir()
+    names = {entry.name.removesuffix(".yaml") for entry in entries if entry.name.endswith(".yaml")}
+    return sorted(names - {DEFAULT})
+
+
+def read_presets() -> list[Preset]:
+    """All packaged presets, composed over the official protocol."""
+    from calvin_eval.config.compose import compose_config
+
+    found = []
+    for name in preset_names():
+        config = compose_config(["ckpt=any", f"{FOLDER}={name}"])
+        protocol, policy = config.protocol, config.policy
+        found.append(
+            Preset(
+                name=name,
+                source=policy.source or "",
+                steps=f"{protocol.steps} {protocol.budget}",
+                execute=protocol.execute,
+                commands=_commands(policy),
+                observe=tuple(policy.observe),
+                actions=tuple(policy.actions),
+            )
+        )
+    return found
+
+
+def _commands(policy: PolicyConfig) -> str:
+    if policy.kind is not None:
+        return "declared"
+    return "absolute" if "absolute" in policy.actions else "relative"
+
+
+def store_preset(path: Path) -> str:
+    """Make a user's file an option of the group `policy`, and return the option's name.
+
+    The file has the form of a packaged preset: sections such as `policy` and `protocol`, and
+    `defaults: [NAME]` where it starts from another preset.
+
+    Raises:
+        UsageError: it cannot be read, or is no YAML table.
+    """
+    import yaml
+    from hydra.core.config_store import ConfigStore
+
+    try:
+        content: Any = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise UsageError(f"the preset {path} cannot be read: {reason}") from error
+    if not isinstance(content, dict) or not isinstance(content.get("policy", {}), dict):
+        raise UsageError(
+            f"the preset {path}: expected sections such as policy and protocol, as the packaged "
+            "presets have them (docs/presets.md)"
+        )
+    policy = {"preset": str(path), **content.get("policy", {})}
+    node = {"defaults": [f"{DEFAULT}@{FOLDER}"], **content, "policy": policy}
+    ConfigStore.instance().store(group=FOLDER, name=_FROM_FILE, package="_global_", node=node)
+    return _FROM_FILE
+
+
+def check_stages(policy: Mapping[str, Any]) -> None:
+    """Raise a UsageError unless options of stages are tables, or null.
+
+    Their names and values are checked where stages are built.
+    """
+    for side in ("observe", "actions"):
+        for label, options in policy[side].items():
+            if options is not None and not isinstance(options, Mapping):
+                raise UsageError(
+                    f"expected options such as policy.{side}.{label}.NAME=VALUE, or null to take "
+                    f"that stage away; found policy.{side}.{label}={options!r}"
+                )
+
+
+def check_kind(config: EvalConfig) -> None:
+    """Raise a CheckpointError if the preset is for checkpoints of another kind."""
+    from calvin_eval.wrappers.loaders import kind_of
+
+    policy = config.policy
+    found = kind_of(config.ckpt) if policy.kind is not None else None
+    weights = policy.kind == "robovlms" and found in ("pickle", "safetensors")
+    if found is not None and found != policy.kind and not weights:  # else the loader says so
+        raise CheckpointError(
+            f"the preset {policy.preset} is for checkpoints of the kind {policy.kind!r}, and "
+            f"{config.ckpt} is of the kind {found!r}: choose another preset (calvin-eval presets), "
+            "or say policy.kind=null if the two fit all the same"
+        )
+
+
+def describe_rules(header: Mapping[str, Any], official: OfficialHashes) -> str:
+    """Where a run's rules differ from the benchmark's; empty if nothing is to be said.
+
+    Args:
+        header: of the run.
+        official: what an official run is made of.
+    """
+    name = header["config"]["policy"]["preset"]
+    found = stated_departures(header, official)
+    who = f"preset {name}" if name else "protocol"
+    if not found:
+        return f"{who}: keeps to the official protocol" if name else ""
+    return f"{who}: departs from the official protocol. {' '.join(found)}"

@@ -1,0 +1,75 @@
+"""Single values of a configuration: how they are read, and what they may be."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from calvin_eval.config.schema import SPLITS
+from calvin_eval.errors import UnknownNameError, UsageError
+
+
+def optional_text(value: Any) -> str | None:
+    """Text, or nothing."""
+    return None if value is None else str(value)
+
+
+def check_number(name: str, value: Any, low: int, *, whole: bool, optional: bool = False) -> None:
+    """Raise a UsageError unless a value is a number, or a whole number, from `low` up."""
+    if value is None and optional:
+        return
+    kinds = (int,) if whole else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds) or value < low:
+        kind = "a whole number" if whole else "a number"
+        raise UsageError(f"expected {name} to be {kind} from {low} up; found {value!r}")
+
+
+def devices_of(value: Any) -> tuple[str, ...] | None:
+    """`cpu`, or `cuda:0,cuda:1`; Hydra reads the latter as text, and a list as a list."""
+    if value is None:
+        return None
+    names = value.split(",") if isinstance(value, str) else [str(name) for name in value]
+    for name in names:
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+            raise UsageError(f"expected devices such as cpu or cuda:0,cuda:1; found {name!r}")
+    return tuple(names)
+
+
+def check_cluster(engine: Mapping[str, Any]) -> None:
+    """Raise a UsageError for an engine that does not fit its other settings."""
+    if engine["address"] is not None and engine["name"] != "ray":
+        raise UsageError(
+            f"engine.address={engine['address']} is the address of a Ray cluster; expected "
+            "engine=ray beside it"
+        )
+    if engine["name"] == "ray" and engine["workers"] == 0:
+        raise UsageError(
+            "expected 1 worker or more with engine=ray, found 0: to run everything in this "
+            "process, choose engine=local"
+        )
+
+
+def shard_of(value: Any) -> str | None:
+    """`i/n`; raises a UsageError for what is no such thing."""
+    if value is None:
+        return None
+    match = re.fullmatch(r"(\d+)/(\d+)", str(value))
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise UsageError(f"expected shard to be i/n with 1 <= i <= n; found {value!r}")
+    return str(value)
+
+
+def selection_text(value: Any) -> str:
+    """`3,17,40-49` as text; Hydra reads a bare 3,17 as a sweep and a bare 3 as a number."""
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return str(value)
+
+
+def split_of(name: str) -> str:
+    """Papers write ABC->D, ABC_D and ABC-D for one thing."""
+    plain = re.sub(r"(->|→|-)", "_", name.strip()).upper().removeprefix("TASK_")
+    if plain not in SPLITS:
+        raise UnknownNameError("split", name, SPLITS)
+    return plain

@@ -1,0 +1,302 @@
+"""What is settled before the first chain: assets, chains, instructions, policy, renderer."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
+from typing import Any
+
+from calvin_eval.config.presets import check_kind
+from calvin_eval.config.schema import EvalConfig
+from calvin_eval.errors import UsageError
+from calvin_eval.results.conclude import OfficialHashes
+from calvin_eval.results.provenance import provenance
+from calvin_eval.rollouts.batching import BatchRules
+from calvin_eval.rollouts.chain import Rules
+from calvin_eval.rollouts.hosts import FixedPolicy, PolicyHost
+from calvin_eval.rollouts.ray.cluster import cluster_resources, connect
+from calvin_eval.rollouts.realtime import RealTime
+from calvin_eval.rollouts.service import PolicySpec
+from calvin_eval.rollouts.worker import Assignment, PolicyLink, SimulatorSpec
+from calvin_eval.running.capacity import worker_room
+from calvin_eval.sim.chains import OFFICIAL_SHA256, Chain, ChainList, load_chains, select
+from calvin_eval.sim.instructions import OFFICIAL_SHA256 as OFFICIAL_INSTRUCTIONS
+from calvin_eval.sim.instructions import InstructionSet, load_instructions
+from calvin_eval.sim.layouts import fit_to_scene
+from calvin_eval.sim.packs import AssetPack, CameraSpec, load_pack
+from calvin_eval.sim.render import RenderInfo, resolve_backend
+from calvin_eval.wrappers.policy import Requirements
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyInUse:
+    """A loaded policy, wherever it is.
+
+    Attributes:
+        hosts: its processes, or where else workers find it.
+        description: one line for the user.
+        metadata: facts for the header.
+        max_sessions: chains that one instance can serve at once; any number if None.
+    """
+
+    hosts: Sequence[PolicyHost | FixedPolicy]
+    description: str
+    metadata: Mapping[str, Any]
+    requirements: Requirements
+    max_sessions: int | None
+
+    def report(self) -> list[Mapping[str, Any]]:
+        """What its instances say of the run, as far as they do."""
+        return [entry for host in self.hosts for entry in host.report()]
+
+    def close(self) -> None:
+        """End its processes."""
+        for host in self.hosts:
+            host.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """All but the policy."""
+
+    config: EvalConfig
+    pack: AssetPack
+    chain_list: ChainList
+    chains: tuple[Chain, ...]
+    instructions: InstructionSet
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything that is settled before the first chain."""
+
+    stage: Stage
+    policy: PolicyInUse
+    render: RenderInfo
+
+    @property
+    def config(self) -> EvalConfig:
+        """The configuration."""
+        return self.stage.config
+
+    def simulator(self) -> SimulatorSpec:
+        """What workers build."""
+        sim = self.config.sim
+        return SimulatorSpec(
+            backend=sim.backend,
+            assets=os.fspath(self.stage.pack.root)
+            if self.stage.pack.name != "builtin"
+            else "builtin",
+            scene=self.config.scene,
+            revision=sim.revision,
+            render=self.render,
+            cameras=self._cameras(),
+            deterministic=sim.deterministic,
+        )
+
+    def _cameras(self) -> tuple[str | CameraSpec, ...]:
+        """What is drawn: the pack's cameras, in the size that the policy asks for."""
+        requirements, pack = self.policy.requirements, self.stage.pack
+        specs: list[str | CameraSpec] = []
+        for name in requirements.cameras:
+            size = requirements.sizes.get(name)
+            if size is None or name not in pack.cameras:
+                specs.append(name)
+                continue
+            width, height = size
+            aspect = width / height
+            specs.append(replace(pack.cameras[name], width=width, height=height, aspect=aspect))
+        return tuple(specs)
+
+    def assignment(self, host: int) -> Assignment:
+        """What the workers of a host do."""
+        protocol = self.config.protocol
+        return Assignment(
+            simulator=self.simulator(),
+            policy=self.policy.hosts[host].link,
+            instructions=self.stage.instructions,
+            rules=Rules(
+                steps=protocol.steps,
+                budget=protocol.budget,  # type: ignore[arg-type]
+                policy_reset=protocol.policy_reset,  # type: ignore[arg-type]
+                world_reset=protocol.world_reset,  # type: ignore[arg-type]
+                execute=protocol.execute,
+                leftover=protocol.leftover,  # type: ignore[arg-type]
+                realtime=None
+                if protocol.realtime.latency is None
+                else RealTime(**asdict(protocol.realtime)),
+            ),
+        )
+
+    def header(self) -> dict[str, Any]:
+        """Everything that the result depends on, and where it came from."""
+        stage = self.stage
+        return {
+            "config": self.config.decisive(),
+            "engine": self.config.as_dict()["engine"],
+            "policy": {
+                "description": self.policy.description,
+                **self.policy.metadata,
+                "requirements": _as_json(self.policy.requirements),
+            },
+            "assets": {"name": stage.pack.name, "fingerprint": stage.pack.fingerprint},
+            "scene": self.config.scene,
+            "revision": self.config.sim.revision,
+            "chains": {
+                "list": stage.chain_list.name,
+                "sha256": stage.chain_list.sha256,
+                "planned": [chain.id for chain in stage.chains],
+            },
+            "instructions": {"name": stage.instructions.name, "sha256": stage.instructions.sha256},
+            "renderer": self.render.as_dict(),
+            "provenance": provenance(),
+            "started_utc": utc_now(),
+        }
+
+
+RESUME_SECTIONS = (
+    "config", "policy", "assets", "scene", "revision", "chains", "instructions", "renderer",
+)  # fmt: skip
+"""Header sections that must agree when a run is resumed."""
+
+
+def set_stage(config: EvalConfig) -> Stage:
+    """Load and check everything that costs little, so that mistakes show at once."""
+    protocol = config.protocol
+    pack = load_pack(config.sim.assets, verify=config.sim.verify)
+    chain_list = load_chains(protocol.chains)
+    if protocol.layout == "scene":
+        chain_list = fit_to_scene(chain_list, pack.scene(config.scene))
+    chains = tuple(select(chain_list, num_chains=protocol.num_chains, selection=protocol.select))
+    if config.shard is not None:
+        i, n = map(int, config.shard.split("/"))
+        chains = chains[i - 1 :: n]
+        if not chains:
+            raise UsageError(f"shard {config.shard} of so few chains is empty; use fewer shards")
+    instructions = load_instructions(protocol.instructions, pack.instructions)
+    instructions.require(chains)  # a missing sentence must not end the run at chain 900
+    return Stage(
+        config=config, pack=pack, chain_list=chain_list, chains=chains, instructions=instructions
+    )
+
+
+def policy_spec(config: EvalConfig) -> PolicySpec:
+    """The policy that `--ckpt` names with its stages, to be loaded wherever it is needed."""
+    check_kind(config)
+    return PolicySpec(
+        ckpt=config.ckpt,
+        trust=config.policy.trust,
+        seed=config.seed,
+        scene=config.scene,
+        options=dict(config.policy.options),
+        observe=dict(config.policy.observe),
+        actions=dict(config.policy.actions),
+        python=config.policy.python,
+    )
+
+
+def open_policy(config: EvalConfig) -> PolicyInUse:
+    """Load the policy that `--ckpt` names, into processes of its own unless it is a light one."""
+    from calvin_eval.wrappers.loaders import is_light
+
+    spec = policy_spec(config)
+    on_ray = config.engine.name == "ray"
+    if spec.python and (on_ray or config.engine.workers == 0):
+        raise UsageError(
+            "policy.python starts a process on this machine: expected engine=local and one worker "
+            "or more."
+        )
+    if on_ray:
+        connect(config.engine.address)
+    if is_light(config.ckpt) or config.engine.workers == 0:
+        loaded = spec.load()
+        link = PolicyLink(
+            requirements=loaded.policy.requirements,
+            inline=spec if not on_ray else _on_nodes(spec, loaded.metadata),
+        )
+        return PolicyInUse(
+            hosts=(FixedPolicy(link),),
+            description=loaded.description,
+            metadata=loaded.metadata,
+            requirements=loaded.policy.requirements,
+            max_sessions=None,
+        )
+    rules = BatchRules(most=config.engine.max_batch, wait=config.engine.batch_wait)
+    kind = _ray_policy_host() if on_ray else PolicyHost
+    hosts: list[PolicyHost] = []
+    try:
+        for device in config.engine.devices or (None,):
+            hosts.append(kind(spec, device, rules))
+    except BaseException:
+        for host in hosts:
+            host.close()
+        raise
+    ready = hosts[0].ready
+    return PolicyInUse(
+        hosts=hosts,
+        description=ready.description,
+        metadata=ready.metadata,
+        requirements=ready.requirements,
+        max_sessions=ready.max_sessions,
+    )
+
+
+def make_plan(stage: Stage, policy: PolicyInUse) -> Plan:
+    """Decide who draws; raises RenderError or UsageError where nobody can."""
+    requirements, sim = policy.requirements, stage.config.sim
+    render = RenderInfo(backend="none", requested="none")
+    if requirements.cameras:
+        render = resolve_backend(sim.render, sim.draw, own=sim.backend == "calvin_eval")
+    if requirements.cameras and render.backend == "none":
+        raise UsageError(
+            f"expected a renderer for the cameras {', '.join(requirements.cameras)} that this "
+            "policy looks through; found --render none. Choose auto, fast, gl, egl or tiny."
+        )
+    return Plan(stage=stage, policy=policy, render=render)
+
+
+def choose_workers(plan: Plan) -> int:
+    """The number of workers, from cores and memory where it says `auto`."""
+    asked = plan.config.engine.workers
+    if isinstance(asked, int):
+        return asked
+    if plan.policy.max_sessions is not None:
+        return len(plan.policy.hosts)  # more would mean more instances of a heavy model
+    if plan.config.engine.name == "ray":
+        return max(1, min(cluster_resources("CPU"), len(plan.stage.chains)))
+    return max(1, min(worker_room(), len(plan.stage.chains)))
+
+
+def _on_nodes(spec: PolicySpec, metadata: Mapping[str, Any]) -> PolicySpec:
+    from calvin_eval.rollouts.ray.nodes import NodePolicy
+
+    return NodePolicy(**vars(spec), metadata=metadata)
+
+
+def _ray_policy_host() -> type[PolicyHost]:
+    from calvin_eval.rollouts.ray.hosts import RayPolicyHost
+
+    return RayPolicyHost
+
+
+def official_hashes() -> OfficialHashes:
+    """What an official run is made of."""
+    from calvin_eval.sim.assets.store import OFFICIAL_FINGERPRINT
+
+    return OfficialHashes(
+        pack=OFFICIAL_FINGERPRINT, chains=OFFICIAL_SHA256, instructions=OFFICIAL_INSTRUCTIONS
+    )
+
+
+def _as_json(requirements: Requirements) -> dict[str, Any]:
+    """What a policy looks at, equal to what is read back from JSON."""
+    values: dict[str, Any] = json.loads(json.dumps(asdict(requirements)))
+    return values
+
+
+def utc_now() -> str:
+    """The time, to the second, for people to read."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

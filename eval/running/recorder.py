@@ -1,0 +1,98 @@
+"""Between the engine and the run folder: what is reported is written down, and shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from calvin_eval.results.journal import Journal
+from calvin_eval.results.profile import Profile
+from calvin_eval.results.schema import ChainRecord
+from calvin_eval.results.sequential import SequentialGate
+from calvin_eval.results.store import RunFolder
+from calvin_eval.rollouts.chain import Outcome
+from calvin_eval.rollouts.video.pool import VideoPool
+from calvin_eval.running.checking import HEADER_KEY, ActionWatch
+from calvin_eval.wrappers.check import Finding
+
+
+class Display(Protocol):
+    """Who shows a run while it goes on."""
+
+    def note(self, text: str) -> None:
+        """Say one line."""
+
+    def begin(
+        self, chains: int, done: Sequence[ChainRecord], workers: int, title: str = ""
+    ) -> None:
+        """A run of so many chains starts, of which some may be done already."""
+
+    def progress(self, worker: int, chain: int, position: int, steps: int) -> None:
+        """A worker took steps."""
+
+    def record(self, worker: int, record: ChainRecord, shares: Mapping[str, float]) -> None:
+        """One chain is finished; `shares` is where the time went so far."""
+
+    def end(self) -> None:
+        """The run is over, whatever its outcome."""
+
+
+class Recorder:
+    """Writes down what the engine reports, and shows it."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        journal: Journal,
+        display: Display,
+        *,
+        videos: VideoPool | None = None,
+        gate: SequentialGate | None = None,
+        watch: ActionWatch | None = None,
+    ) -> None:
+        self._folder = folder
+        self._journal = journal
+        self._display = display
+        self._videos = videos
+        self._gate = gate
+        self._watch = watch
+        self._told: set[str] = set()
+        self.profile = Profile()
+        self.note = display.note
+
+    @property
+    def done(self) -> bool:
+        """Whether enough is known: no more chains have to be begun."""
+        return self._gate is not None and self._gate.decision is not None
+
+    def progress(self, worker: int, chain: int, position: int, steps: int) -> None:
+        """Count steps."""
+        self.profile.steps += steps
+        self._display.progress(worker, chain, position, steps)
+
+    def finished(self, worker: int, outcome: Outcome, inference: float) -> None:
+        """Keep a chain: its actions first, so that no record is ever without them."""
+        self._folder.write_actions(outcome.record.chain, outcome.actions)
+        self._journal.append(outcome.record)
+        self.profile.add(worker, outcome.seconds, inference)
+        if outcome.waits:
+            waits = [(subtask.latencies, subtask.waited) for subtask in outcome.waits]
+            self.profile.wait(outcome.record.chain, waits)
+        self._display.record(worker, outcome.record, self.profile.shares())
+        if self._videos is not None:
+            self._videos.submit(outcome.record)
+        if self._gate is not None and not self.done and self._gate.add(outcome.record):
+            self.note(f"{self._gate.decision}; stopping after the chains in progress")
+        if self._watch is not None:
+            self._tell(self._watch.add(outcome))
+
+    def _tell(self, findings: Sequence[Finding] | None) -> None:
+        """Say once what is suspicious about the actions, and keep it in the header."""
+        if findings is None or self._watch is None:
+            return
+        for finding in findings:
+            if finding.code not in self._told:
+                self.note(f"actions: {finding}")
+        self._told |= {finding.code for finding in findings}
+        stored = {"actions": self._watch.actions, "findings": [str(f) for f in findings]}
+        self._folder.update_header(**{HEADER_KEY: stored})

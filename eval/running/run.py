@@ -1,0 +1,302 @@
+"""From a configuration to a run folder: the place where the folders meet."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from calvin_eval.cli.gate import exit_code, report
+from calvin_eval.config.presets import describe_rules
+from calvin_eval.config.schema import EvalConfig, policy_name
+from calvin_eval.errors import UsageError
+from calvin_eval.results.card import Card, CardCheck, check_card, read_card
+from calvin_eval.results.conclude import conclude
+from calvin_eval.results.gate import check_baseline, read_baseline
+from calvin_eval.results.gate_spec import Decision, parse_gate
+from calvin_eval.results.metrics import Summary
+from calvin_eval.results.official import Verdict
+from calvin_eval.results.profile import Profile
+from calvin_eval.results.report import write_reports
+from calvin_eval.results.schema import ChainRecord
+from calvin_eval.results.sequential import SequentialGate
+from calvin_eval.results.store import RunFolder
+from calvin_eval.rollouts.inline import InlineEngine
+from calvin_eval.rollouts.local import FaultRules, LocalEngine
+from calvin_eval.rollouts.ray.cluster import connect
+from calvin_eval.rollouts.video.films import VideoSpec, parse_which
+from calvin_eval.rollouts.video.pool import VideoPool
+from calvin_eval.running.checking import ActionWatch
+from calvin_eval.running.prepare import (
+    RESUME_SECTIONS,
+    Plan,
+    choose_workers,
+    make_plan,
+    official_hashes,
+    open_policy,
+    set_stage,
+    utc_now,
+)
+from calvin_eval.running.recorder import Display, Recorder
+from calvin_eval.sim.chains import Chain
+from calvin_eval.sim.selftest import quick_selftest
+
+EXIT_DONE, EXIT_ERRORS, EXIT_INTERRUPTED = 0, 3, 130
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run that is over.
+
+    Attributes:
+        folder: where its files are.
+        records: its chains, in order of their ids.
+        summary: its metrics.
+        verdict: whether it is official, and why not.
+        policy: one line about what was evaluated.
+        advice: one line about where the time went.
+        interrupted: whether it was stopped before its end.
+        decision: of the gate that it was held against, if there was one.
+        check: of the checkpoint card that it was expected to reproduce, if there was one.
+    """
+
+    folder: Path
+    records: tuple[ChainRecord, ...]
+    summary: Summary
+    verdict: Verdict
+    policy: str
+    advice: str
+    interrupted: bool
+    decision: Decision | None = None
+    check: CardCheck | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """0 for a complete run, 3 for one with errors, 130 for one that was stopped.
+
+        A gate that decides ends a run before it is complete: what counts then is the decision.
+        """
+        if self.interrupted:
+            return EXIT_INTERRUPTED
+        if self.decision is not None:
+            return exit_code(self.decision)
+        return EXIT_DONE if self.summary.complete else EXIT_ERRORS
+
+
+def run_evaluations(configs: Sequence[EvalConfig], display: Display) -> list[Run]:
+    """Run several configurations one after another; those that differ in nothing but the policy
+    share their workers.
+
+    Raises:
+        CalvinEvalError: something that the user can mend, before or during a run.
+        KeyboardInterrupt: the second Ctrl-C; the finished chains are safe.
+    """  # noqa: D205 - one sentence
+    runs: list[Run] = []
+    engine: LocalEngine | InlineEngine | None = None
+    try:
+        for config in configs:
+            stage = set_stage(config)
+            policy = open_policy(config)
+            try:
+                plan = make_plan(stage, policy)
+                engine = engine or make_engine(plan)
+                runs.append(run_plan(plan, engine, display))
+            finally:
+                policy.close()
+            if runs[-1].interrupted:
+                break
+    finally:
+        if engine is not None:
+            engine.close()
+    return runs
+
+
+def make_engine(plan: Plan) -> Any:
+    """The engine that the configuration names."""
+    engine = plan.config.engine
+    faults = FaultRules(
+        retries=engine.retries, step_timeout=engine.step_timeout, max_errors=engine.max_errors
+    )
+    if engine.name == "ray":
+        connect(engine.address)
+        from calvin_eval.rollouts.ray.engine import RayEngine
+
+        return RayEngine(choose_workers(plan), faults)
+    workers = choose_workers(plan)
+    return LocalEngine(workers, faults) if workers else InlineEngine(faults)
+
+
+def run_plan(plan: Plan, engine: Any, display: Display) -> Run:
+    """Run the chains of a plan that are not done yet, and write the run folder."""
+    started = time.monotonic()
+    gate, card = _make_gate(plan), _read_card(plan)
+    folder, done = _open_folder(plan, display)
+    _introduce(plan, folder, display)
+    todo = [chain for chain in plan.stage.chains if chain.id not in done]
+    videos = _make_videos(plan, folder, display)
+    status, check = "error", None
+    with folder.journal() as journal, contextlib.closing(videos or contextlib.ExitStack()):
+        watch = ActionWatch(plan.policy.metadata)
+        recorder = Recorder(folder, journal, display, videos=videos, gate=gate, watch=watch)
+        if gate is not None:
+            for record in done.values():
+                gate.add(record)
+        if videos is not None:
+            videos.catch_up(done.values())
+        try:
+            title = f"{policy_name(plan.config.ckpt)} · {plan.config.split}"
+            display.begin(len(plan.stage.chains), list(done.values()), choose_workers(plan), title)
+            if card is not None:
+                first = {chain.chain for chain in card.chains}
+                _run_chains(plan, engine, [c for c in todo if c.id in first], recorder)
+                todo = [c for c in todo if c.id not in first]
+                check = check_card(card, folder.records())
+                display.note(f"card: {check}")
+            _run_chains(plan, engine, todo, recorder)
+            status = "interrupted" if engine.interrupted else "finished"
+        except KeyboardInterrupt:
+            status = "interrupted"
+            if videos is not None:
+                videos.close(wait=False)
+            raise
+        finally:
+            display.end()
+            if status == "finished" and videos is not None and videos.left > 0:
+                display.note(f"drawing {videos.left} more frames of videos")
+            folder.update_header(status=status, ended_utc=utc_now())
+    folder.settle()
+    run = _conclude(plan, folder, recorder.profile, time.monotonic() - started)
+    return replace(run, check=check, decision=_decide(plan, folder, gate))
+
+
+def _run_chains(plan: Plan, engine: Any, chains: Sequence[Chain], recorder: Recorder) -> None:
+    if chains and not engine.interrupted and not recorder.done:
+        engine.run(chains, plan.assignment, plan.policy.hosts, recorder)
+
+
+def _make_videos(plan: Plan, folder: RunFolder, display: Display) -> VideoPool | None:
+    video = plan.config.video
+    if video.which == "none":
+        return None
+    spec = VideoSpec(
+        which=parse_which(video.which),
+        per=video.per,  # type: ignore[arg-type]
+        format=video.format,
+        cameras=video.cameras,
+        height=video.height,
+    )
+    return VideoPool(spec, folder, plan.simulator(), display.note)
+
+
+def _make_gate(plan: Plan) -> SequentialGate | None:
+    """The gate that is looked at while the run goes on."""
+    config = plan.config
+    if config.gate is None:
+        return None
+    planned = [chain.id for chain in plan.stage.chains]
+    lengths = None
+    if config.baseline is not None:
+        baseline = read_baseline(config.baseline)
+        check_baseline(plan.header(), baseline, force=False)
+        lengths = baseline.lengths
+    return SequentialGate(parse_gate(config.gate), planned, lengths)
+
+
+def _decide(plan: Plan, folder: RunFolder, gate: SequentialGate | None) -> Decision | None:
+    """What the gate says in the end, written where build services look."""
+    if gate is None:
+        return None
+    decision = gate.state()
+    report(decision, folder.path)
+    return decision
+
+
+def _read_card(plan: Plan) -> Card | None:
+    """The card whose chains are run first; raises UsageError if it is of another protocol."""
+    if plan.config.expect is None:
+        return None
+    card = read_card(plan.config.expect)
+    different = [d for d in card.differences(plan.header()) if not d.key.startswith("policy")]
+    if different:
+        raise UsageError(
+            f"expected the protocol of the card {plan.config.expect}, found differences: "
+            f"{'; '.join(map(str, different))}. Run with the card's settings."
+        )
+    return card
+
+
+def _open_folder(plan: Plan, display: Display) -> tuple[RunFolder, dict[int, ChainRecord]]:
+    """The run folder, new or to be completed, and the chains that are completed in it."""
+    header = {**plan.header(), "selftest": _selftest(plan, display)}
+    path = run_path(plan.config)
+    if not plan.config.resume:
+        return RunFolder.create(path, header, overwrite=plan.config.overwrite), {}
+    folder = RunFolder.open(path)
+    folder.require_same(header, RESUME_SECTIONS)
+    folder.update_header(status="started", resumed_utc=utc_now())
+    return folder, {r.chain: r for r in folder.records() if r.status == "completed"}
+
+
+def _selftest(plan: Plan, display: Display) -> dict[str, Any]:
+    """Whether this machine computes the reference's bits; said aloud if it does not."""
+    revision: Any = plan.config.sim.revision
+    result = quick_selftest(plan.stage.pack, plan.config.scene, revision)
+    if result.outcome == "different":
+        display.note(f"warning: {result.message}")
+    return result.as_dict()
+
+
+def _introduce(plan: Plan, folder: RunFolder, display: Display) -> None:
+    stage = plan.stage
+    chains = stage.chain_list
+    display.note(f"policy: {plan.policy.description}")
+    display.note(
+        f"assets: {stage.pack.name} pack {stage.pack.fingerprint[:12]}, scene {plan.config.scene}"
+    )
+    display.note(f"chains: {len(stage.chains)} of {chains.name} list {chains.sha256[:12]}")
+    render = plan.render
+    parts = (render.backend, render.renderer, render.version)
+    drawn = ", ".join(filter(None, parts)) if plan.policy.requirements.cameras else ""
+    display.note(f"renderer: {drawn or 'none (the policy needs no images)'}")
+    if plan.config.protocol.realtime.latency == "measured":
+        many = choose_workers(plan) > 1
+        hint = "; --workers 1 --max-batch 1 measures what one robot would wait" if many else ""
+        display.note(f"real time: as measured, so no second run need give the same{hint}")
+    if rules := describe_rules(plan.header(), official_hashes()):
+        display.note(rules)
+    display.note(f"writing to {short_path(folder.path)}")
+
+
+def _conclude(plan: Plan, folder: RunFolder, profile: Profile, wall: float) -> Run:
+    result = conclude(folder, official_hashes())
+    times = profile.to_json(wall, plan.render.backend)
+    if said := plan.policy.report():
+        times["policy"] = said
+    folder.write_json("profile.json", times)
+    write_reports(folder, official=official_hashes())
+    return Run(
+        folder=folder.path,
+        records=result.records,
+        summary=result.summary,
+        verdict=result.verdict,
+        policy=plan.policy.description,
+        advice=profile.advice(plan.render.backend),
+        interrupted=folder.status == "interrupted",
+    )
+
+
+def run_path(config: EvalConfig) -> Path:
+    """The run folder that a configuration names or implies."""
+    if config.out is not None:
+        return Path(config.out)
+    moment = datetime.now().strftime("%Y%m%d-%H%M%S")
+    return Path("runs") / f"{policy_name(config.ckpt)}-{config.split}-{moment}"
+
+
+def short_path(path: Path) -> str:
+    """Relative to the current directory where that is shorter to read."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -1,0 +1,1 @@
+"""Re-simulation of a run's claims."""

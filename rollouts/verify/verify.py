@@ -1,0 +1,234 @@
+"""A run's claims, checked without its policy: every stored action is simulated again.
+
+Nothing of the run is believed that can be computed: which pack, chains, instructions and rules the
+header names decides what is simulated, but only under hashes of things that are at hand here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from typing import Any
+
+from calvin_eval.errors import CalvinEvalError, RunFolderError, UsageError
+from calvin_eval.results.archive import MAX_ACTIONS_BYTES
+from calvin_eval.results.conclude import OfficialHashes
+from calvin_eval.results.schema import ChainRecord
+from calvin_eval.results.store import RunFolder
+from calvin_eval.results.verification import (
+    UNCOMPUTED,
+    ChainCheck,
+    Deviation,
+    Verification,
+    recheck_derived,
+)
+from calvin_eval.rollouts.processes import Child
+from calvin_eval.rollouts.verify.inputs import Sources, Stage, set_stage
+from calvin_eval.rollouts.verify.replaying import Evidence, Replayer, ReplaySetup
+from calvin_eval.rollouts.worker import worker_environment
+
+Watch = Callable[[ChainCheck], None]
+
+
+def verify_run(
+    folder: RunFolder,
+    official: OfficialHashes,
+    *,
+    chains: Collection[int] | None = None,
+    sources: Sources | None = None,
+    workers: int = 0,
+    watch: Watch = lambda check: None,
+) -> Verification:
+    """Simulate chains of a run again and compare everything with their records.
+
+    Args:
+        folder: the run, its own or unpacked from a bundle.
+        official: what an official run is made of.
+        chains: ids to look at; all recorded chains if None. The run's summary and verdict are
+            looked at in any case.
+        sources: assets, chain list and instructions, where the header's names are not enough.
+        workers: simulator processes; 0 simulates in this one.
+        watch: told of every chain, in the order in which they are done.
+
+    Raises:
+        UsageError: a chain has no record, or a source is not the one that the run used.
+        RunFolderError: the header lacks what the simulation needs.
+    """
+    stage = set_stage(folder.header(), sources or Sources())
+    records: list[ChainRecord] = []
+    checks: list[ChainCheck] = []
+    try:
+        records = folder.records()
+    except RunFolderError as error:
+        deviations = [Deviation(what="journal", expected="whole records", found=str(error))]
+    else:
+        deviations = list(_of_the_run(folder, official, stage, records))
+        checks = _check_all(folder, stage, _choose(records, chains), workers, watch)
+    return Verification(
+        recorded=len(records), planned=len(stage.planned), chains=tuple(checks),
+        deviations=tuple(deviations), notes=tuple(stage.notes),
+    )  # fmt: skip
+
+
+def _check_all(
+    folder: RunFolder, stage: Stage, records: Sequence[ChainRecord], workers: int, watch: Watch
+) -> list[ChainCheck]:
+    """What becomes of each chain, in order of their ids."""
+    checks: list[ChainCheck] = []
+
+    def done(check: ChainCheck) -> None:
+        checks.append(check)
+        watch(check)
+
+    run = _in_processes if workers else _inline
+    for check in run(stage.setup, _gather(folder, stage, records, done), workers):
+        done(check)
+    return sorted(checks, key=lambda check: check.chain)
+
+
+def _choose(records: Sequence[ChainRecord], chains: Collection[int] | None) -> list[ChainRecord]:
+    if chains is None:
+        return list(records)
+    known = {record.chain: record for record in records}
+    if missing := sorted(set(chains) - set(known)):
+        raise UsageError(
+            f"expected chains that the run has a record of, found {', '.join(map(str, missing))}; "
+            f"it has {len(known)} of them"
+        )
+    return [known[chain] for chain in sorted(set(chains))]
+
+
+def _of_the_run(
+    folder: RunFolder, official: OfficialHashes, stage: Stage, records: Sequence[ChainRecord]
+) -> Iterator[Deviation]:
+    """What deviates of the run as a whole; what cannot be checked of it goes to the notes."""
+    yield from stage.deviations
+    if strange := [r.chain for r in records if r.chain not in stage.planned]:
+        yield Deviation(
+            what="chains with a record", expected="planned ones only",
+            found=", ".join(map(str, strange[:10])),
+        )  # fmt: skip
+    if folder.status == "finished" or (folder.path / "summary.json").exists():
+        yield from recheck_derived(folder, official)
+    else:
+        stage.notes.append("any summary: the run is not over; complete it by --resume")
+    if beside := sorted({p.name for glob in UNCOMPUTED for p in folder.path.glob(glob)}):
+        stage.notes.append(f"{', '.join(beside[:5])}: `calvin-eval report` makes reports anew")
+
+
+def _gather(
+    folder: RunFolder, stage: Stage, records: Sequence[ChainRecord], done: Watch
+) -> Iterator[Evidence]:
+    """What is known of each chain, read when its turn comes; what needs no simulation is done."""
+    for record in records:
+        if (excuse := stage.excuse(record)) is not None:
+            done(excuse)
+            continue
+        try:
+            chain, sentences = stage.chain(record), stage.sentences(record)
+            actions = _read_actions(folder, record.chain)
+        except (UsageError, RunFolderError) as error:
+            deviation = Deviation(what="record", expected="sound", found=str(error))
+            done(ChainCheck(chain=record.chain, status="deviates", deviations=(deviation,)))
+            continue
+        yield Evidence(record=record, chain=chain, instructions=sentences, actions=actions)
+
+
+def _read_actions(folder: RunFolder, chain: int) -> bytes | None:
+    path = folder.actions_path(chain)
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_ACTIONS_BYTES + 1)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise RunFolderError(f"cannot read {path}: {error}") from error
+    if len(data) > MAX_ACTIONS_BYTES:
+        raise RunFolderError(f"expected at most {MAX_ACTIONS_BYTES} bytes in {path}, found more")
+    return data
+
+
+def _inline(
+    setup: ReplaySetup | None, evidence: Iterator[Evidence], workers: int
+) -> Iterator[ChainCheck]:
+    del workers
+    replayer: Replayer | None = None
+    try:
+        for one in evidence:
+            assert setup is not None  # or else every chain is excused
+            replayer = replayer or Replayer.build(setup)
+            yield replayer.check(one)
+    finally:
+        if replayer is not None:
+            replayer.close()
+
+
+@dataclass
+class _Seat:
+    """One process and the chain that it is busy with."""
+
+    child: Child
+    chain: int
+
+
+def _in_processes(
+    setup: ReplaySetup | None, evidence: Iterator[Evidence], workers: int
+) -> Iterator[ChainCheck]:
+    """The same in processes; one that dies costs its chain only, and is replaced."""
+    seats: dict[Any, _Seat] = {}
+    try:
+        for first in _first(evidence, workers):
+            _begin(setup, first, seats, workers)
+        while seats:
+            for line in wait(list(seats)):
+                seat = seats.pop(line)
+                check, child = _answer(seat)
+                after = next(evidence, None)
+                if after is not None:
+                    _begin(setup, after, seats, workers, child)
+                elif child is not None:
+                    child.stop()
+                yield check
+    finally:
+        for seat in seats.values():
+            seat.child.kill()
+
+
+def _first(evidence: Iterator[Evidence], count: int) -> Iterator[Evidence]:
+    while count > 0 and (one := next(evidence, None)) is not None:
+        count -= 1
+        yield one
+
+
+def _begin(
+    setup: ReplaySetup | None,
+    evidence: Evidence,
+    seats: dict[Any, _Seat],
+    workers: int,
+    child: Child | None = None,
+) -> None:
+    """Give a chain to a process, a new one if there is none."""
+    messages: list[object] = [evidence]
+    if child is None:
+        child = Child("calvin_eval.rollouts.verify.replaying", worker_environment(workers))
+        messages.insert(0, setup)
+    seats[child.connection] = _Seat(child, evidence.record.chain)
+    with suppress(OSError):  # it died: its line says so when it is read
+        for message in messages:
+            child.connection.send(message)
+
+
+def _answer(seat: _Seat) -> tuple[ChainCheck, Child | None]:
+    try:
+        answer = seat.child.connection.recv()
+    except (EOFError, OSError):
+        reason = f"the process that simulated it died: {seat.child.obituary()}"
+        seat.child.kill()
+        return ChainCheck(chain=seat.chain, status="unchecked", reason=reason), None
+    if isinstance(answer, CalvinEvalError):
+        seat.child.kill()
+        raise answer
+    assert isinstance(answer, ChainCheck)
+    return answer, seat.child

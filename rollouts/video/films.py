@@ -1,0 +1,302 @@
+"""Videos of chains, made by simulating them again from their stored actions.
+
+A run never draws for a video: whatever is filmed is simulated once more, in another process. So
+filming cannot change a result, can wait until the outcome is known, and needs no model. Every
+subtask's final state is compared with the record: a repetition that departs is no film of the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+
+from calvin_eval.errors import CalvinEvalError, UnknownNameError, UsageError
+from calvin_eval.results.schema import ChainRecord
+from calvin_eval.results.store import RunFolder
+from calvin_eval.rollouts.chain import Simulator
+from calvin_eval.rollouts.video.files import FORMATS, VideoFile
+from calvin_eval.rollouts.video.frames import Frames, Slate, Verdict, reduced
+from calvin_eval.rollouts.worker import SimulatorSpec
+from calvin_eval.sim.cameras import resolve_cameras
+from calvin_eval.sim.chains import DEV_SALT
+from calvin_eval.sim.hashes import state_hash
+from calvin_eval.sim.initial_states import initial_robot_obs, initial_scene_obs
+from calvin_eval.sim.packs import CameraSpec, load_pack
+from calvin_eval.sim.render import RenderInfo, resolve_backend
+
+FOLDER = "videos"
+HOLD_SECONDS = 0.7
+"""How long the end of a subtask stays to be read."""
+
+Which: TypeAlias = Literal["all", "failures", "successes", "none"] | int
+Per: TypeAlias = Literal["chain", "subtask"]
+
+_HEIGHTS = (32, 2160)
+_FINER = {"egl": 2, "fast": 2, "gl": 2}
+"""Where size costs little, images are drawn larger and scaled down: smooth edges."""
+
+
+class ReplayError(CalvinEvalError):
+    """A chain's stored actions do not lead to its recorded states, on this machine at least."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoSpec:
+    """What is filmed, and how.
+
+    Attributes:
+        which: all chains; failures (an error is one here), successes, none; or the first N of
+            the run. With `per="subtask"`, failures and successes are subtasks.
+        per: one file per chain, or per subtask.
+        format: mp4, gif or webp.
+        cameras: names of the pack's, or cameras of one's own; side by side from the left.
+        height: of the images in pixels; each camera keeps its proportions.
+        fps: frames per second. A frame is a thirtieth of a simulated second.
+
+    Raises:
+        UsageError: a value that cannot be meant.
+    """
+
+    which: Which = "all"
+    per: Per = "chain"
+    format: str = "mp4"
+    cameras: tuple[str | CameraSpec, ...] = ("static", "gripper")
+    height: int = 400
+    fps: int = 30
+
+    def __post_init__(self) -> None:
+        parse_which(self.which)
+        if self.per not in get_args(Per):
+            raise UnknownNameError("unit of videos", self.per, get_args(Per))
+        if self.format not in FORMATS:
+            raise UnknownNameError("video format", self.format, FORMATS)
+        if not self.cameras:
+            raise UsageError("expected one camera or more for videos, found none")
+        low, high = _HEIGHTS
+        if not low <= self.height <= high:
+            raise UsageError(
+                f"expected a video height from {low} to {high} pixels, found {self.height}"
+            )
+        if not 1 <= self.fps <= 240:
+            raise UsageError(f"expected 1 to 240 frames per second, found {self.fps}")
+
+
+def parse_which(value: object) -> Which:
+    """`all`, `failures`, `successes`, `none` or a number, as a user wrote it.
+
+    Raises:
+        UsageError: something else.
+    """
+    text = "none" if value is None else str(value)
+    words: tuple[Any, ...] = get_args(get_args(Which)[0])
+    if text in words:
+        return text  # type: ignore[return-value]
+    if text.isascii() and text.isdigit() and int(text) > 0:
+        return int(text)
+    raise UnknownNameError("choice of videos", text, [*words, "a number from 1 up"])
+
+
+def wanted(spec: VideoSpec, record: ChainRecord, planned: Sequence[int]) -> tuple[int, ...]:
+    """Positions of the subtasks of a finished chain that are to be filmed.
+
+    Args:
+        spec: says which.
+        record: of the chain. The subtask that an error broke off counts as one that failed.
+        planned: ids of the run's chains in their order, for `which=N`.
+    """
+    ends = [subtask.success for subtask in record.subtasks]
+    if record.status == "error":
+        ends.append(False)
+    everything = tuple(range(len(ends)))
+    if spec.which == "none":
+        return ()
+    if isinstance(spec.which, int):
+        return everything if record.chain in planned[: spec.which] else ()
+    if spec.which == "all":
+        return everything
+    good = spec.which == "successes"
+    if spec.per == "chain":
+        return everything if (record.length == len(record.tasks)) == good else ()
+    return tuple(position for position in everything if ends[position] == good)
+
+
+def choose_renderer(simulator: SimulatorSpec) -> RenderInfo:
+    """Who draws the videos: the run's own renderer, or whatever works where it drew nothing."""
+    if simulator.render.backend != "none":
+        return simulator.render
+    return resolve_backend("auto", own=simulator.backend == "calvin_eval")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """A state of a chain that is repeated.
+
+    Attributes:
+        step: actions of the subtask that were applied so far.
+        verdict: how the subtask ended; given once, after its last step and the comparison.
+    """
+
+    position: int
+    step: int
+    verdict: Verdict | None = None
+
+
+def replay(
+    env: Simulator,
+    record: ChainRecord,
+    actions: Mapping[int, Sequence[Any]],
+    header: Mapping[str, Any],
+) -> Iterator[Moment]:
+    """Repeat a chain in a simulator: every state of every subtask, and then how it ended.
+
+    Args:
+        env: of the run's assets, scene, revision and backend.
+        record: what the chain is known to have led to.
+        actions: per position, as `RunFolder.read_actions` gives them.
+        header: of the run.
+
+    Raises:
+        ReplayError: the actions lead elsewhere than the record says.
+    """
+    salt = DEV_SALT if header["chains"]["list"] == "dev" else ""
+    start = initial_robot_obs(), initial_scene_obs(record.initial_state, salt)
+    anew = header["config"]["protocol"]["world_reset"] == "subtask"
+    for position in range(len(record.subtasks) + (record.status == "error")):
+        if not position or anew:
+            env.start(*start)
+        yield Moment(position=position, step=0)
+        step = 0
+        for step, action in enumerate(actions.get(position, ()), 1):
+            env.advance(action)
+            yield Moment(position=position, step=step)
+        verdict: Verdict = "error"
+        if position < len(record.subtasks):
+            _compare(record, position, step, state_hash(env.get_state_obs()))
+            verdict = "success" if record.subtasks[position].success else "failed"
+        yield Moment(position=position, step=step, verdict=verdict)
+
+
+def _compare(record: ChainRecord, position: int, steps: int, found: str) -> None:
+    subtask = record.subtasks[position]
+    where = f"chain {record.chain}, subtask {position} ({subtask.task})"
+    if steps != subtask.steps:
+        raise ReplayError(
+            f"{where}: expected {subtask.steps} stored actions, found {steps}. The run folder was "
+            "changed; run the chain again."
+        )
+    if found != subtask.state_hash:
+        raise ReplayError(
+            f"{where}: expected the stored actions to lead to the recorded state "
+            f"{subtask.state_hash[:12]}, found {found[:12]}. Either the actions were changed, or "
+            "this machine computes other bits than the run's (see calvin-eval doctor)."
+        )
+
+
+class Filmer:
+    """Films chains of one run, one after another, in one simulator.
+
+    Args:
+        spec: how.
+        folder: the run.
+        simulator: what the run used; cameras and size are replaced by those of `spec`.
+        out: where the files go; the run's `videos/` if None.
+
+    Raises:
+        AssetError, RenderError, UnknownNameError: the simulator or its cameras cannot be made.
+    """
+
+    def __init__(
+        self, spec: VideoSpec, folder: RunFolder, simulator: SimulatorSpec, out: Path | None = None
+    ) -> None:
+        self._spec = spec
+        self._run = folder
+        self._header = folder.header()
+        self._out = out or folder.path / FOLDER
+        self._finer = _FINER.get(simulator.render.backend, 1)
+        pack = load_pack(simulator.assets, verify=False)
+        named = resolve_cameras(pack, spec.cameras)
+        widths = [max(2, round(spec.height * camera.width / camera.height)) for camera in named]
+        self._frames = Frames([(width, spec.height) for width in widths])
+        cameras = tuple(
+            replace(camera, width=width * self._finer, height=spec.height * self._finer)
+            for camera, width in zip(named, widths, strict=True)
+        )
+        self._names = [camera.name for camera in cameras]
+        self._env = replace(simulator, cameras=cameras).build()
+
+    def close(self) -> None:
+        """Free the simulator."""
+        self._env.close()
+
+    def film(
+        self,
+        record: ChainRecord,
+        positions: Collection[int],
+        on_frame: Callable[[], None] = lambda: None,
+    ) -> list[Path]:
+        """Film some subtasks of a chain; nothing is left behind of a film that fails.
+
+        Args:
+            record: of the chain.
+            positions: of the subtasks to be shown; the others are simulated only.
+            on_frame: called after every state that was drawn.
+
+        Returns:
+            The files, in order.
+
+        Raises:
+            ReplayError: see `replay`; earlier subtasks may have their files.
+            OSError: the disk or the encoder refuses.
+        """
+        actions = self._run.read_actions(record.chain)
+        files: list[Path] = []
+        if not (shown := [position for position in positions if actions.get(position)]):
+            return files
+        with ExitStack() as films:
+            film: VideoFile | None = None
+            for moment in replay(self._env, record, actions, self._header):
+                if moment.position not in shown:
+                    continue
+                if film is None:
+                    film = films.enter_context(self._open(record.chain, moment.position))
+                self._show(film, record, moment)
+                if moment.verdict is None:
+                    on_frame()
+                elif moment.position == shown[-1]:
+                    return [*files, film.publish()]
+                elif self._spec.per == "subtask":
+                    files.append(film.publish())
+                    film = None
+        raise AssertionError("unreachable: every subtask has an end")
+
+    def _open(self, chain: int, position: int) -> VideoFile:
+        part = "" if self._spec.per == "chain" else f"_sub{position}"
+        name = f"chain{chain:04d}{part}.{self._spec.format}"
+        self._out.mkdir(parents=True, exist_ok=True)
+        return VideoFile(self._out / name, self._spec.fps)
+
+    def _show(self, film: VideoFile, record: ChainRecord, moment: Moment) -> None:
+        images = self._env.observe(rgb=self._names)["rgb_obs"]
+        frame = self._frames.compose(
+            [reduced(images[f"rgb_{name}"], self._finer) for name in self._names],
+            self._slate(record, moment.position),
+            moment.step,
+            moment.verdict,
+        )
+        film.add(frame, round(HOLD_SECONDS * self._spec.fps) if moment.verdict else 1)
+
+    def _slate(self, record: ChainRecord, position: int) -> Slate:
+        protocol = self._header["config"]["protocol"]
+        task = record.tasks[position]
+        told = position < len(record.subtasks)  # a subtask that was broken off has no record
+        return Slate(
+            chain=record.chain,
+            position=position,
+            subtasks=len(record.tasks),
+            task=task,
+            instruction=record.subtasks[position].instruction if told else task,
+            budget=protocol["steps"] if protocol["budget"] == "env_steps" else None,
+        )
