@@ -7,7 +7,7 @@ LEROBOT := $(VENV)-lerobot
 # For example: make run PIP_FLAGS="--extra-index-url <an index with CPU builds of torch>"
 PIP_FLAGS ?=
 
-.PHONY: help install run test lint format types check bench reference clean
+.PHONY: help install run test lint format types check docs bench reference clean
 
 help:
 	@echo "make run     install into $(VENV), run the scripted expert on the built-in pack"
@@ -15,6 +15,7 @@ help:
 	@echo "make lint    check style and formatting    make format  mend them"
 	@echo "make types   check types                   make check   test, lint and types"
 	@echo "make bench   measure speed ratios          make clean   remove what make made"
+	@echo "make docs    build the documentation's site, refusing broken links"
 	@echo "make reference  record demonstrations, train the reference policy on them, evaluate it"
 
 install: $(BIN)/.installed
@@ -48,6 +49,15 @@ test: install $(LEROBOT)/.installed
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows \
+	  .github/workflows/*.yml docs/examples/github-actions.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms \
+	  $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-config \
+	  .github/ISSUE_TEMPLATE/config.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.gitlab-ci docs/examples/gitlab-ci.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
 
 format: install
 	$(BIN)/ruff check --fix .
@@ -62,6 +72,11 @@ types: install
 	MYPYPATH=build/types:benchmarks $(BIN)/mypy --strict --explicit-package-bases benchmarks tools
 
 check: test lint types
+
+docs: install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) \
+	  --constraint constraints.txt --editable ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 bench: install
 	$(BIN)/python benchmarks/physics.py
