@@ -41,7 +41,7 @@ def notes(root: Path, tag: str) -> str:
     if tag != f"v{version}":
         raise ValueError(f"expected the tag v{version} (eval/__init__.py), found {tag}")
     text = (root / "CHANGELOG.md").read_text(encoding="utf-8")
-    sections = dict(re.findall(r"(?ms)^## (.+?)\n(.*?)(?=^## |\Z)", text))
+    sections: dict[str, str] = dict(re.findall(r"(?ms)^## (.+?)\n(.*?)(?=^## |\Z)", text))
     heading = next((name for name in sections if name.split()[0] == version), None)
     date = re.fullmatch(rf"{re.escape(version)} \((\d{{4}}-\d\d-\d\d)\)", heading or "")
     if heading is None or date is None:
