@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -19,23 +20,25 @@ import numpy as np
 
 from calvin_eval.errors import UnknownNameError, UsageError
 from calvin_eval.sim.chain_files import read_chain_file
-from calvin_eval.sim.initial_states import FloatArray, draw_scene_obs, initial_robot_obs
+from calvin_eval.sim.initial_states import FloatArray, initial_robot_obs, initial_scene_obs
+from calvin_eval.sim.layouts import fit_to_scene, is_like_d
+from calvin_eval.sim.packs import SceneSpec
 from calvin_eval.sim.sequences import SymbolicChain, data_file, decode, generate, generate_single
 from calvin_eval.sim.symbolic import TASK_NAMES, SymbolicState
 
-SHIPPED: Final = ("official", "dev")
-UPSTREAM: Final = "upstream:"
-SINGLE: Final = "single:"
+_SHIPPED: Final = ("official", "dev")
+_UPSTREAM: Final = "upstream:"
+_SINGLE: Final = "single:"
 MAX_UPSTREAM_CHAINS: Final = 5000
 
 # What `ChainList.sha256` is for the shipped lists: a list is official if its hash is this one.
 OFFICIAL_SHA256: Final = "45250061baf5e069c043d58624c4f98a109085a0a321744988e55cacecd22a67"
 DEV_SHA256: Final = "80b41fb5b30fed617931693f1819899188d85188f2d4303f77fa345173ca9a81"
 
-# Put before the state's text when the dev list's block poses are seeded, so that a policy
-# developed on that list has seen none of the official poses.
-DEV_SALT: Final = "dev:"
-SINGLE_SALT: Final = "single:"
+# Put before the state's text when these lists' block poses are seeded, so that a policy developed
+# on them has seen none of the official poses.
+_DEV_SALT: Final = "dev:"
+_SINGLE_SALT: Final = "single:"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -65,6 +68,42 @@ class Chain:
         """Makes the arrays read-only again: a pickle forgets that they were."""
         self.__dict__.update(state)
         self.__post_init__()
+
+    @classmethod
+    def draw(
+        cls,
+        chain_id: int,
+        initial_state: Mapping[str, str | int],
+        tasks: Sequence[str],
+        *,
+        salt: str = "",
+        scene: SceneSpec | None = None,
+        offsets: FloatArray | None = None,
+    ) -> Chain:
+        """Makes a chain that starts in a symbolic state, with block poses drawn for it.
+
+        Args:
+            chain_id: its id.
+            initial_state: all eight keys, in any order.
+            tasks: names of its subtasks.
+            salt: put before the text that seeds the poses; "" gives the benchmark's own.
+            scene: the start state is fitted to it; None leaves that of scene D.
+            offsets: (3, 2) metres along x and y by which the red, the blue and the pink block are
+                moved before that; not at all by default.
+
+        Raises:
+            UsageError: if no chain can start in the state.
+        """
+        scene_obs = initial_scene_obs(initial_state, salt)
+        if offsets is not None:
+            scene_obs[6:].reshape(3, 6)[:, :2] += offsets
+        return cls(
+            id=chain_id,
+            initial_state=initial_state,
+            tasks=tuple(tasks),
+            robot_obs=initial_robot_obs(),
+            scene_obs=scene_obs if scene is None else fit_to_scene(scene_obs, scene),
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -101,15 +140,24 @@ class ChainList:
         return iter(self.chains)
 
 
-def _chain_list(name: str, entries: Iterable[SymbolicChain], salt: str = "") -> ChainList:
+def is_generated(name: str) -> bool:
+    """Says whether a list of this name is made by this package, and not read from a file."""
+    return name in _SHIPPED or name.startswith((_UPSTREAM, _SINGLE))
+
+
+def salt_of(name: str) -> str:
+    """Returns what salts the block poses of a list, by its name."""
+    return {"dev": _DEV_SALT}.get(name, _SINGLE_SALT if name.startswith(_SINGLE) else "")
+
+
+def _chain_list(name: str, entries: Iterable[SymbolicChain]) -> ChainList:
     """Adds ids and initial observations; equal states share their arrays."""
-    robot_obs = initial_robot_obs()
-    rng = np.random.RandomState(0)
+    salt, robot_obs, rng = salt_of(name), initial_robot_obs(), np.random.RandomState(0)
     scenes: dict[SymbolicState, FloatArray] = {}
     chains = []
     for i, (state, tasks) in enumerate(entries):
         if state not in scenes:
-            scenes[state] = draw_scene_obs(state, salt, rng)
+            scenes[state] = initial_scene_obs(state, salt, rng)
         chains.append(
             Chain(
                 id=i,
@@ -125,45 +173,51 @@ def _chain_list(name: str, entries: Iterable[SymbolicChain], salt: str = "") -> 
 @cache
 def _shipped(name: str) -> ChainList:
     """Returns a list that is part of the package."""
-    entries = decode(data_file(name).read_text(encoding="utf-8"))
-    return _chain_list(name, entries, salt=DEV_SALT if name == "dev" else "")
+    return _chain_list(name, decode(data_file(name).read_text(encoding="utf-8")))
 
 
 @cache
 def _upstream(name: str) -> ChainList:
     """Returns upstream's own list of N chains."""
-    text = name.removeprefix(UPSTREAM)
-    if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= MAX_UPSTREAM_CHAINS:
+    text = name.removeprefix(_UPSTREAM)
+    if not 1 <= (count := _count(text)) <= MAX_UPSTREAM_CHAINS:
         raise UsageError(
-            f"chain list {name!r}: expected {UPSTREAM}N with N from 1 to {MAX_UPSTREAM_CHAINS}, "
+            f"chain list {name!r}: expected {_UPSTREAM}N with N from 1 to {MAX_UPSTREAM_CHAINS}, "
             f"found {text!r}"
         )
-    return _chain_list(f"{UPSTREAM}{int(text)}", generate(int(text)))
+    return _chain_list(f"{_UPSTREAM}{count}", generate(count))
 
 
 @cache
 def _single(name: str) -> ChainList:
     """Returns N chains of one task each, for every task or for those that are named."""
-    count, _, named = name.removeprefix(SINGLE).partition(":")
+    text, _, named = name.removeprefix(_SINGLE).partition(":")
     tasks = tuple(named.split("+")) if named else TASK_NAMES
     for task in tasks:
         if task not in TASK_NAMES:
             raise UnknownNameError(f"task in chain list {name!r}", task, TASK_NAMES)
-    if not (count.isascii() and count.isdigit() and int(count)):
+    if not (count := _count(text)):
         raise UsageError(
-            f"chain list {name!r}: expected {SINGLE}N or {SINGLE}N:TASK+TASK with N from 1 up, "
-            f"found {count!r}"
+            f"chain list {name!r}: expected {_SINGLE}N or {_SINGLE}N:TASK+TASK with N from 1 up, "
+            f"found {text!r}"
         )
-    entries = generate_single(int(count), tasks)
+    entries = generate_single(count, tasks)
     if not entries:
         raise UsageError(
             f"chain list {name!r}: no chain starts with {', '.join(tasks)}, which needs another "
             "task before it"
         )
-    return _chain_list(name, entries, salt=SINGLE_SALT)
+    return _chain_list(name, entries)
 
 
-def load_chains(name_or_path: str | Path = "official") -> ChainList:
+def _count(text: str) -> int:
+    """Returns a number of up to nine digits; 0 for any other text."""
+    return int(text) if re.fullmatch("[0-9]{1,9}", text) else 0
+
+
+def load_chains(
+    name_or_path: str | Path = "official", *, scene: SceneSpec | None = None
+) -> ChainList:
     """Loads a chain list.
 
     Args:
@@ -172,106 +226,49 @@ def load_chains(name_or_path: str | Path = "official") -> ChainList:
             - "official": the benchmark's 1000 chains.
             - "dev": 1000 other chains from the same generator with other seeds. None of its
               pairs of state and tasks is official. The 192 symbolic states are the same ones,
-              so the text that seeds the block poses is salted (`DEV_SALT`): positions are the
-              same few, but which block is where on the table, and all yaws, are drawn anew.
+              so the text that seeds the block poses is salted: positions are the same few, but
+              which block is where on the table, and all yaws, are drawn anew.
             - "upstream:N": upstream's own `get_sequences(N)`, generated on demand. It is not
               the first N of the official list.
             - "single:N": chains of one task, N for each task that a chain can start with (at most
               96), with poses of their own; "single:N:TASK+TASK" for these tasks only.
             - a JSON file `[[initial_state, [task, ...]], ...]`, as upstream's users keep them;
               chains may have 1 to 10 tasks, and poses are those of the benchmark.
+        scene: start states are fitted to it, so that they mean there what they mean in scene D;
+            None leaves those of scene D.
+
+    Returns:
+        The list; fitted start states give it another hash.
 
     Raises:
         UsageError: if there is no such list, or the file is not one.
     """
+    chains = _find(name_or_path)
+    if scene is None or is_like_d(scene):
+        return chains
+    fitted = (replace(c, scene_obs=fit_to_scene(c.scene_obs, scene)) for c in chains)
+    return ChainList(name=chains.name, chains=tuple(fitted))
+
+
+def _find(name_or_path: str | Path) -> ChainList:
+    """Returns a list with the start states of scene D."""
     name = str(name_or_path)
-    if name in SHIPPED:
+    if name in _SHIPPED:
         return _shipped(name)
-    if name.startswith(UPSTREAM):
+    if name.startswith(_UPSTREAM):
         return _upstream(name)
-    if name.startswith(SINGLE):
+    if name.startswith(_SINGLE):
         return _single(name)
     path = Path(name_or_path).expanduser()
     if path.is_file():
-        return _chain_list(path.name, read_chain_file(path))
+        # A file may be called like one of our lists, which has other poses.
+        shown = f"./{path.name}" if is_generated(path.name) else path.name
+        return _chain_list(shown, read_chain_file(path))
     if path.suffix or path.name != name:
         raise UsageError(
             f"chain list {name}: expected a JSON file, found none there; "
-            f"give the path of a file or one of {', '.join(SHIPPED)}, {UPSTREAM}N, {SINGLE}N"
+            f"give the path of a file or one of {', '.join(_SHIPPED)}, {_UPSTREAM}N, {_SINGLE}N"
         )
     raise UnknownNameError(
-        "chain list", name, [*SHIPPED, f"{UPSTREAM}N", f"{SINGLE}N", "PATH.json"]
+        "chain list", name, [*_SHIPPED, f"{_UPSTREAM}N", f"{_SINGLE}N", "PATH.json"]
     )
-
-
-def parse_selection(text: str, total: int) -> tuple[int, ...]:
-    """Reads a selection of chain ids such as "3,17,40-49".
-
-    Args:
-        text: ids and ranges, both ends included, separated by commas.
-        total: length of the chain list; ids run from 0 to total - 1.
-
-    Returns:
-        The ids in ascending order, each once.
-
-    Raises:
-        UsageError: if the text cannot be read or an id is not in the list.
-    """
-    ids: set[int] = set()
-    for part in text.split(","):
-        ends = [end.strip() for end in part.split("-", 1)]
-        if not all(end.isascii() and end.isdigit() for end in ends):
-            raise UsageError(
-                f"chain selection {text!r}: expected ids and ranges such as 3,17,40-49, "
-                f"found {part.strip()!r}"
-            )
-        first, last = int(ends[0]), int(ends[-1])
-        if first > last:
-            raise UsageError(
-                f"chain selection {text!r}: expected a range from low to high, "
-                f"found {part.strip()!r}; did you mean {last}-{first}?"
-            )
-        _check_ids((first, last), total)
-        ids.update(range(first, last + 1))
-    return tuple(sorted(ids))
-
-
-def _check_ids(ids: Iterable[int], total: int) -> None:
-    """Raises if a chain id is not in a list of `total` chains."""
-    for i in ids:
-        if not 0 <= i < total:
-            raise UsageError(f"chain {i}: expected an id from 0 to {total - 1} (the list's last)")
-
-
-def select(
-    chain_list: ChainList,
-    num_chains: int | None = None,
-    selection: str | Sequence[int] | None = None,
-) -> tuple[Chain, ...]:
-    """Returns some chains of a list; their ids stay those of the whole list.
-
-    Args:
-        chain_list: the list.
-        num_chains: take the first so many chains; all if neither argument is given.
-        selection: take these ids, as a text for `parse_selection` or as numbers.
-
-    Raises:
-        UsageError: if both are given, or ask for chains that the list does not have.
-    """
-    if selection is not None:
-        if num_chains is not None:
-            raise UsageError("expected a number of chains or a selection of ids, found both")
-        if isinstance(selection, str):
-            selection = parse_selection(selection, len(chain_list))
-        if not selection:
-            raise UsageError("chain selection: expected at least one id, found none")
-        _check_ids(selection, len(chain_list))
-        return tuple(chain_list[i] for i in sorted(set(selection)))
-    if num_chains is None:
-        return chain_list.chains
-    if not 1 <= num_chains <= len(chain_list):
-        raise UsageError(
-            f"number of chains: expected 1 to {len(chain_list)} "
-            f"(the length of chain list {chain_list.name!r}), found {num_chains}"
-        )
-    return chain_list.chains[:num_chains]

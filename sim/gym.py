@@ -16,8 +16,9 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from calvin_eval.errors import UnknownNameError, UsageError
+from calvin_eval.sim.chains import Chain
 from calvin_eval.sim.env import make_env
-from calvin_eval.sim.initial_states import draw_scene_obs, initial_robot_obs
+from calvin_eval.sim.initial_states import initial_robot_obs
 from calvin_eval.sim.instructions import load_instructions
 from calvin_eval.sim.oracle import TaskOracle
 from calvin_eval.sim.packs import CameraSpec, load_pack
@@ -77,6 +78,7 @@ class PlayTable(gymnasium.Env[Observation, Action]):
         pack = load_pack(assets)
         self.render_mode = render_mode
         self._task = task
+        self._scene = pack.scene(scene)
         self._instructions = load_instructions("pack", pack.instructions)
         self._oracle = TaskOracle(pack)
         drawn = tuple(cameras) or (("static",) if render_mode else ())
@@ -139,11 +141,11 @@ class PlayTable(gymnasium.Env[Observation, Action]):
         return str(task)
 
     def _draw_start(self, task: str) -> NDArray[np.float64]:
-        """A start in which the task can be done; no official chain has its block poses."""
+        """Returns a start state in which the task can be done; no official chain has its poses."""
         starts = _starts(task)
         state = starts[int(self.np_random.integers(len(starts)))]
         salt = f"gym{int(self.np_random.integers(2**31))}:"
-        return draw_scene_obs(state, salt, np.random.RandomState(0))
+        return Chain.draw(0, state, (task,), salt=salt, scene=self._scene).scene_obs
 
     def _observe(self) -> Observation:
         seen = self._env.observe(rgb=self._cameras)

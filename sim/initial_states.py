@@ -44,8 +44,10 @@ def initial_robot_obs() -> FloatArray:
     return np.array(_ROBOT_OBS)
 
 
-def initial_scene_obs(state: Mapping[str, str | int], salt: str = "") -> FloatArray:
-    """Returns the (24,) scene state of a symbolic initial state.
+def initial_scene_obs(
+    state: Mapping[str, str | int], salt: str = "", rng: np.random.RandomState | None = None
+) -> FloatArray:
+    """Returns the (24,) scene state of a symbolic initial state, in scene D.
 
     The blocks' yaw (pi/2 +- pi/8) and which of the two table positions comes first are drawn
     by NumPy's legacy generator, seeded with a hash of the state's text. So chains that start in
@@ -54,15 +56,13 @@ def initial_scene_obs(state: Mapping[str, str | int], salt: str = "") -> FloatAr
     Args:
         state: a symbolic initial state, with all eight keys in any order.
         salt: put before the text that is hashed; "" gives the benchmark's own poses.
+        rng: is seeded anew and used; a new one by default, which takes longer.
 
     Raises:
         UsageError: if no chain can start in `state`.
     """
-    return draw_scene_obs(SymbolicState.initial(state), salt, np.random.RandomState(0))
-
-
-def draw_scene_obs(state: SymbolicState, salt: str, rng: np.random.RandomState) -> FloatArray:
-    """`initial_scene_obs` of a checked state; seeds `rng` anew, for making one is slow."""
+    state = SymbolicState.initial(state)
+    rng = rng or np.random.RandomState(0)
     rng.seed(fnv1_32(salt + state.text))
     table = list(_TABLE_POSITIONS)
     rng.shuffle(table)

@@ -11,12 +11,12 @@ side; in B a table slot lies on the button's ring.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
-from calvin_eval.sim.chains import Chain, ChainList
+from calvin_eval.sim.initial_states import FloatArray
 from calvin_eval.sim.packs import SceneSpec
 from calvin_eval.sim.symbolic import BLOCKS
 
@@ -44,27 +44,20 @@ LAYOUTS: Final[Mapping[str, Layout]] = {
 }
 
 
-def fit_to_scene(chains: ChainList, scene: SceneSpec) -> ChainList:
-    """The same chains with start states that mean in a scene what they mean in scene D.
+def fit_to_scene(scene_obs: FloatArray, scene: SceneSpec) -> FloatArray:
+    """Returns the start state that means in a scene what the given one means in scene D.
 
     Args:
-        chains: a list made for scene D.
+        scene_obs: (24,) a start state of scene D.
         scene: A, B, C or D, as a pack has it.
 
     Returns:
-        The list itself where nothing changes (scene D), else one of that name and another hash.
+        The array itself where nothing changes (scene D), else a new one.
     """
-    if _is_like_d(scene):
-        return chains
-    return ChainList(name=chains.name, chains=tuple(fit_chain(chain, scene) for chain in chains))
-
-
-def fit_chain(chain: Chain, scene: SceneSpec) -> Chain:
-    """One chain of `fit_to_scene`."""
-    if _is_like_d(scene):
-        return chain
+    if is_like_d(scene):
+        return scene_obs
     layout = LAYOUTS[scene.name]
-    fitted = np.array(chain.scene_obs)
+    fitted = np.array(scene_obs)
     if fitted[0] > 0:
         fitted[0] = layout.door
     poses = dict(zip(BLOCKS, fitted[6:].reshape(3, 6).copy(), strict=True))
@@ -74,10 +67,11 @@ def fit_chain(chain: Chain, scene: SceneSpec) -> Chain:
         elif pose[0] > 0.14:
             pose[0] = layout.right
     fitted[6:] = np.concatenate([poses[name] for name in _order(scene)])
-    return replace(chain, scene_obs=fitted)
+    return fitted
 
 
-def _is_like_d(scene: SceneSpec) -> bool:
+def is_like_d(scene: SceneSpec) -> bool:
+    """Says whether scene D's start states mean the same in this scene."""
     return LAYOUTS[scene.name] == LAYOUTS["D"] and _order(scene) == list(BLOCKS)
 
 

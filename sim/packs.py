@@ -127,6 +127,11 @@ class AssetPack:
     tasks: Mapping[str, Sequence[Any]]
     instructions: Mapping[str, Sequence[str]]
 
+    @property
+    def location(self) -> str:
+        """What `load_pack` takes to find this pack again, in any process of this machine."""
+        return "builtin" if self.name == "builtin" else os.fspath(self.root)
+
     def scene(self, name: str) -> SceneSpec:
         """The scene of that name; an unknown one raises `UnknownNameError`."""
         if name not in self.scenes:

@@ -46,6 +46,16 @@ def test_imports_go_one_way(path: Path) -> None:
     assert imported(path) <= allowed, f"{folder} may import {sorted(allowed)} only"
 
 
+def test_only_the_simulator_knows_where_a_chain_starts() -> None:
+    """Salts and fitting to a scene are a chain's own business; everybody else asks the chain."""
+    private = {"calvin_eval.sim.initial_states", "calvin_eval.sim.layouts"}
+    for top in ("eval", "results", "rollouts", "wrappers", "vla", "tools", "benchmarks"):
+        for path in (ROOT / top).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.ImportFrom):
+                    assert node.module not in private, path
+
+
 @pytest.mark.parametrize(
     "module", ["calvin_eval", "calvin_eval.cli.main", "calvin_eval.wrappers.loaders"]
 )

@@ -90,7 +90,7 @@ def _choose(
     folder: RunFolder, options: Mapping[str, Any]
 ) -> tuple[Collection[int] | None, int | None]:
     """Ids of the chains to look at, and the seed if they were drawn; None means all of them."""
-    from calvin_eval.sim.chains import parse_selection
+    from calvin_eval.sim.selection import parse_selection
 
     given = [name for name in ("chains", "sample", "everything") if options[name]]
     if len(given) > 1:

@@ -87,7 +87,7 @@ def _which(word: str | None, first: int | None, chains: str | None) -> Which:
 
 def _records(folder: RunFolder, chains: str | None) -> list[ChainRecord]:
     from calvin_eval.errors import UsageError
-    from calvin_eval.sim.chains import parse_selection
+    from calvin_eval.sim.selection import parse_selection
 
     records = {record.chain: record for record in folder.records()}
     if chains is None:
@@ -133,35 +133,20 @@ def simulator_of(folder: RunFolder, assets: str | None, render: str | None) -> S
     Raises:
         AssetError: the assets are gone, or are others than the run's.
     """
-    from calvin_eval.errors import AssetError
-    from calvin_eval.rollouts.worker import SimulatorSpec
+    from dataclasses import replace
+
+    from calvin_eval.rollouts.recorded import entry, find_pack, simulator_spec
     from calvin_eval.sim.drawing.options import DrawOptions
-    from calvin_eval.sim.packs import load_pack
     from calvin_eval.sim.render import resolve_backend
 
     header = folder.header()
-    sim, wanted = header["config"]["sim"], header["assets"]
-    pack = load_pack(assets or sim["assets"], verify=sim["verify"])
-    if pack.fingerprint != wanted["fingerprint"]:
-        raise AssetError(
-            f"expected the {wanted['name']} pack {wanted['fingerprint'][:12]}, with which "
-            f"{folder.path} was made; found the {pack.name} pack {pack.fingerprint[:12]} in "
-            f"{pack.root}. Name the right one with --assets."
-        )
-    drew = header["renderer"]["backend"]
-    options = DrawOptions(**header["renderer"].get("options", {}))
-    own = sim["backend"] == "calvin_eval"
-    return SimulatorSpec(
-        backend=sim["backend"],
-        assets="builtin" if pack.name == "builtin" else str(pack.root),
-        scene=header["scene"],
-        revision=header["revision"],
-        render=resolve_backend(
-            render or ("auto" if drew == "none" else drew), options if not render else None, own=own
-        ),
-        cameras=(),
-        deterministic=sim["deterministic"],
-    )
+    pack = find_pack(header, assets or entry(header, str, "config", "sim", "assets"))
+    spec = simulator_spec(header, pack)
+    drew = entry(header, dict, "renderer")
+    options = None if render else DrawOptions(**drew.get("options", {}))
+    backend = render or ("auto" if drew["backend"] == "none" else drew["backend"])
+    own = spec.backend == "calvin_eval"
+    return replace(spec, render=resolve_backend(backend, options, own=own))
 
 
 def _film(

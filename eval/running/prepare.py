@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
@@ -22,12 +21,12 @@ from calvin_eval.rollouts.realtime import RealTime
 from calvin_eval.rollouts.service import PolicySpec
 from calvin_eval.rollouts.worker import Assignment, PolicyLink, SimulatorSpec
 from calvin_eval.running.capacity import worker_room
-from calvin_eval.sim.chains import OFFICIAL_SHA256, Chain, ChainList, load_chains, select
+from calvin_eval.sim.chains import OFFICIAL_SHA256, Chain, ChainList, load_chains
 from calvin_eval.sim.instructions import OFFICIAL_SHA256 as OFFICIAL_INSTRUCTIONS
 from calvin_eval.sim.instructions import InstructionSet, load_instructions
-from calvin_eval.sim.layouts import fit_to_scene
 from calvin_eval.sim.packs import AssetPack, CameraSpec, load_pack
 from calvin_eval.sim.render import RenderInfo, resolve_backend
+from calvin_eval.sim.selection import select
 from calvin_eval.wrappers.policy import Requirements
 
 
@@ -87,9 +86,7 @@ class Plan:
         sim = self.config.sim
         return SimulatorSpec(
             backend=sim.backend,
-            assets=os.fspath(self.stage.pack.root)
-            if self.stage.pack.name != "builtin"
-            else "builtin",
+            assets=self.stage.pack.location,
             scene=self.config.scene,
             revision=sim.revision,
             render=self.render,
@@ -167,15 +164,9 @@ def set_stage(config: EvalConfig) -> Stage:
     """Load and check everything that costs little, so that mistakes show at once."""
     protocol = config.protocol
     pack = load_pack(config.sim.assets, verify=config.sim.verify)
-    chain_list = load_chains(protocol.chains)
-    if protocol.layout == "scene":
-        chain_list = fit_to_scene(chain_list, pack.scene(config.scene))
-    chains = tuple(select(chain_list, num_chains=protocol.num_chains, selection=protocol.select))
-    if config.shard is not None:
-        i, n = map(int, config.shard.split("/"))
-        chains = chains[i - 1 :: n]
-        if not chains:
-            raise UsageError(f"shard {config.shard} of so few chains is empty; use fewer shards")
+    fitted_to = pack.scene(config.scene) if protocol.layout == "scene" else None
+    chain_list = load_chains(protocol.chains, scene=fitted_to)
+    chains = select(chain_list, protocol.num_chains, protocol.select, config.shard)
     instructions = load_instructions(protocol.instructions, pack.instructions)
     instructions.require(chains)  # a missing sentence must not end the run at chain 900
     return Stage(

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Final, Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from calvin_eval.errors import UnknownNameError, UsageError
-from calvin_eval.sim.chains import Chain, ChainList
-from calvin_eval.sim.initial_states import FloatArray, draw_scene_obs, initial_robot_obs
-from calvin_eval.sim.layouts import fit_to_scene
+from calvin_eval.sim.chains import Chain
 from calvin_eval.sim.packs import AssetPack
 from calvin_eval.sim.symbolic import (
+    BLOCKS,
     TASK_CATEGORIES,
     TASK_NAMES,
     SymbolicState,
@@ -110,15 +110,23 @@ def plan_split(
     shares = np.array_split(np.arange(episodes), len(scenes))
     for scene, numbers in zip(scenes, shares, strict=True):
         for number in map(int, numbers):
-            chain = _draw(f"{split}:{rules.seed}:{number}:", number, rules, counts, rng)
-            plans.append(EpisodePlan(split=split, scene=scene, chain=_place(chain, pack, scene)))
+            start, tasks = _draw(rules, counts, rng)
+            chain = Chain.draw(
+                number,
+                start,
+                tasks,
+                salt=f"{split}:{rules.seed}:{number}:",
+                scene=pack.scene(scene),
+                offsets=_offsets(start, rng),
+            )
+            plans.append(EpisodePlan(split=split, scene=scene, chain=chain))
     return plans
 
 
 def _draw(
-    salt: str, number: int, rules: ChainRules, counts: Counter[str], rng: np.random.Generator
-) -> Chain:
-    """A chain for scene D, with poses for this salt."""
+    rules: ChainRules, counts: Counter[str], rng: np.random.Generator
+) -> tuple[SymbolicState, list[str]]:
+    """Draws a symbolic start and tasks from it, and counts them."""
     starts = _starts(rules.tasks)
     start = starts[int(rng.integers(len(starts)))]
     tasks: list[str] = []
@@ -126,17 +134,13 @@ def _draw(
         if len(tasks) < rules.length:
             tasks = max(tasks, _walk(start, rules, counts, rng), key=len)
     counts.update(tasks)
-    scene_obs = np.array(draw_scene_obs(start, salt, np.random.RandomState(0)))
-    for pose in scene_obs[6:].reshape(3, 6):
-        spread = _SLOT_SPREAD if pose[1] > 0 else _TABLE_SPREAD
-        pose[:2] += rng.uniform(-1, 1, 2) * spread
-    return Chain(
-        id=number,
-        initial_state=start,
-        tasks=tuple(tasks),
-        robot_obs=initial_robot_obs(),
-        scene_obs=scene_obs,
-    )
+    return start, tasks
+
+
+def _offsets(start: SymbolicState, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Draws how far each block stands from the benchmark's place: (3, 2) metres along x and y."""
+    spreads = [_TABLE_SPREAD if start[block] == "table" else _SLOT_SPREAD for block in BLOCKS]
+    return rng.uniform(-1, 1, (3, 2)) * spreads
 
 
 @cache
@@ -165,10 +169,3 @@ def _allowed(state: SymbolicState, tasks: Sequence[str], among: Collection[str])
         for task in TASK_NAMES
         if task in among and TASK_CATEGORIES[task] not in used and len(outcomes(state, task)) == 1
     ]
-
-
-def _place(chain: Chain, pack: AssetPack, scene: str) -> Chain:
-    """The chain with the start state that means the same in another scene."""
-    fitted = fit_to_scene(ChainList(name="drawn", chains=(chain,)), pack.scene(scene))
-    scene_obs: FloatArray = fitted[0].scene_obs
-    return replace(chain, scene_obs=scene_obs)

@@ -7,7 +7,8 @@ from typing import Any
 
 from calvin_eval.errors import UsageError
 from calvin_eval.results.verification import Deviation
-from calvin_eval.sim.chains import ChainList, select
+from calvin_eval.sim.chains import ChainList
+from calvin_eval.sim.selection import select
 
 
 def check_planned(
@@ -23,12 +24,12 @@ def check_planned(
     protocol, shard = config.get("protocol") or {}, config.get("shard")
     try:
         chains = select(
-            chain_list, num_chains=protocol.get("num_chains"), selection=protocol.get("select")
+            chain_list,
+            protocol.get("num_chains"),
+            protocol.get("select"),
+            None if shard is None else str(shard),
         )
         selected = [chain.id for chain in chains]
-        if shard is not None:
-            i, n = map(int, str(shard).split("/"))
-            selected = selected[i - 1 :: n]
     except (UsageError, ValueError, TypeError, AttributeError) as error:
         return Deviation(what="planned chains", expected="a selection", found=str(error))
     if selected == list(planned):

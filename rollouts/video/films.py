@@ -16,14 +16,14 @@ from typing import Any, Literal, TypeAlias, get_args
 from calvin_eval.errors import CalvinEvalError, UnknownNameError, UsageError
 from calvin_eval.results.schema import ChainRecord
 from calvin_eval.results.store import RunFolder
-from calvin_eval.rollouts.chain import Simulator
+from calvin_eval.rollouts.chain import Rules, Simulator
+from calvin_eval.rollouts.recorded import chain_ref, recorded_rules
 from calvin_eval.rollouts.video.files import FORMATS, VideoFile
 from calvin_eval.rollouts.video.frames import Frames, Slate, Verdict, reduced
 from calvin_eval.rollouts.worker import SimulatorSpec
 from calvin_eval.sim.cameras import resolve_cameras
-from calvin_eval.sim.chains import DEV_SALT
+from calvin_eval.sim.chains import Chain
 from calvin_eval.sim.hashes import state_hash
-from calvin_eval.sim.initial_states import initial_robot_obs, initial_scene_obs
 from calvin_eval.sim.packs import CameraSpec, load_pack
 from calvin_eval.sim.render import RenderInfo, resolve_backend
 
@@ -146,27 +146,26 @@ class Moment:
 
 def replay(
     env: Simulator,
+    chain: Chain,
     record: ChainRecord,
     actions: Mapping[int, Sequence[Any]],
-    header: Mapping[str, Any],
+    rules: Rules,
 ) -> Iterator[Moment]:
     """Repeat a chain in a simulator: every state of every subtask, and then how it ended.
 
     Args:
         env: of the run's assets, scene, revision and backend.
+        chain: with the state that it starts from.
         record: what the chain is known to have led to.
         actions: per position, as `RunFolder.read_actions` gives them.
-        header: of the run.
+        rules: of the run.
 
     Raises:
         ReplayError: the actions lead elsewhere than the record says.
     """
-    salt = DEV_SALT if header["chains"]["list"] == "dev" else ""
-    start = initial_robot_obs(), initial_scene_obs(record.initial_state, salt)
-    anew = header["config"]["protocol"]["world_reset"] == "subtask"
     for position in range(len(record.subtasks) + (record.status == "error")):
-        if not position or anew:
-            env.start(*start)
+        if not position or rules.world_reset == "subtask":
+            env.start(chain.robot_obs, chain.scene_obs)
         yield Moment(position=position, step=0)
         step = 0
         for step, action in enumerate(actions.get(position, ()), 1):
@@ -213,11 +212,12 @@ class Filmer:
     ) -> None:
         self._spec = spec
         self._run = folder
-        self._header = folder.header()
+        header = folder.header()
+        self._chains, self._rules = chain_ref(header), recorded_rules(header)
         self._out = out or folder.path / FOLDER
         self._finer = _FINER.get(simulator.render.backend, 1)
-        pack = load_pack(simulator.assets, verify=False)
-        named = resolve_cameras(pack, spec.cameras)
+        self._pack = load_pack(simulator.assets, verify=False)
+        named = resolve_cameras(self._pack, spec.cameras)
         widths = [max(2, round(spec.height * camera.width / camera.height)) for camera in named]
         self._frames = Frames([(width, spec.height) for width in widths])
         cameras = tuple(
@@ -255,9 +255,10 @@ class Filmer:
         files: list[Path] = []
         if not (shown := [position for position in positions if actions.get(position)]):
             return files
+        chain = self._chains.chain(record, self._pack)
         with ExitStack() as films:
             film: VideoFile | None = None
-            for moment in replay(self._env, record, actions, self._header):
+            for moment in replay(self._env, chain, record, actions, self._rules):
                 if moment.position not in shown:
                     continue
                 if film is None:
@@ -289,8 +290,7 @@ class Filmer:
         film.add(frame, round(HOLD_SECONDS * self._spec.fps) if moment.verdict else 1)
 
     def _slate(self, record: ChainRecord, position: int) -> Slate:
-        protocol = self._header["config"]["protocol"]
-        task = record.tasks[position]
+        rules, task = self._rules, record.tasks[position]
         told = position < len(record.subtasks)  # a subtask that was broken off has no record
         return Slate(
             chain=record.chain,
@@ -298,5 +298,5 @@ class Filmer:
             subtasks=len(record.tasks),
             task=task,
             instruction=record.subtasks[position].instruction if told else task,
-            budget=protocol["steps"] if protocol["budget"] == "env_steps" else None,
+            budget=rules.steps if rules.budget == "env_steps" else None,
         )

@@ -54,8 +54,8 @@ Edit = Callable[[list[dict[str, Any]]], None]
 
 
 def make_run(out: Path, *arguments: str) -> Path:
-    command = [*arguments, f"protocol.steps={STEPS}", "--workers", "0", "--quiet"]
-    assert main([*command, "--split", "D", "--out", str(out)]) == 0
+    command = ["--split", "D", *arguments, f"protocol.steps={STEPS}", "--workers", "0", "--quiet"]
+    assert main([*command, "--out", str(out)]) == 0
     return out
 
 
@@ -411,6 +411,20 @@ def test_a_run_with_other_rules_is_verified(places: Path, tmp_path: Path) -> Non
     assert any("decisions" in note for note in result.notes)
     steps = RunFolder.open(folder).records()[0].subtasks[0].steps
     assert result.chains[0].steps > steps  # more than one subtask, each from the start
+
+
+@pytest.mark.parametrize("chains", ["single:1:open_drawer+close_drawer", "upstream:3", "dev"])
+def test_a_run_on_a_list_that_is_made_anew_is_verified(tmp_path: Path, chains: str) -> None:
+    folder = RunFolder.open(
+        make_run(
+            tmp_path / "run", "--ckpt", "builtin:random", "--split", "B", "--chains", "0,1",
+            f"protocol.chains={chains}",
+        )
+    )  # fmt: skip
+    result = check(folder)
+    assert result.status == "verified"
+    forge(folder, lambda data: data[1].update(tasks=[*data[1]["tasks"], "turn_on_led"]))
+    assert last(check(folder), 1).what == "tasks"  # held against the list, and not its own word
 
 
 def test_an_error_has_no_verdict(chance: RunFolder) -> None:

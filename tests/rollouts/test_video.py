@@ -289,21 +289,34 @@ def test_the_film_shows_what_the_simulator_draws(run: RunFolder, tmp_path: Path)
     assert len(shown) == HOLD
 
 
-@pytest.mark.parametrize("overrides", [("protocol.chains=dev",), ("protocol.world_reset=subtask",)])
+VARIANTS = [
+    ("protocol.chains=dev",),
+    ("protocol.chains=single:1:open_drawer+close_drawer",),
+    ("protocol.world_reset=subtask",),
+    ("split=A",),
+    ("split=B",),
+    ("split=C", "protocol.chains=dev"),
+    ("split=A", "protocol.layout=upstream"),
+]
+
+
+@pytest.mark.parametrize("overrides", VARIANTS, ids=" ".join)
 def test_variants_of_the_protocol_can_be_repeated(
     tmp_path: Path, overrides: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # An oracle that is always content makes chains of several subtasks.
     monkeypatch.setattr(TaskOracle, "achieved", lambda *args: {"anything"})
-    folder = run_folder(tmp_path / "run", *overrides, chains="5")
+    single = "single" in overrides[0]
+    folder = run_folder(tmp_path / "run", *overrides, chains="1" if single else "5")
     (made,) = folder.records()
-    assert made.length == 5
+    assert made.length == len(made.tasks)
     filmer = Filmer(
         replace(SMALL, per="subtask"), folder, simulator_of(folder, None, "tiny"), tmp_path / "o"
     )
-    files = filmer.film(made, (1, 4))
+    shown = (0,) if single else (1, 4)
+    files = filmer.film(made, shown)
     filmer.close()
-    assert [path.name for path in files] == ["chain0005_sub1.mp4", "chain0005_sub4.mp4"]
+    assert [path.name for path in files] == [f"chain{made.chain:04d}_sub{i}.mp4" for i in shown]
     assert imageio_ffmpeg.count_frames_and_secs(files[0])[0] == 2 + HOLD
 
 
@@ -532,6 +545,6 @@ def test_the_assets_must_be_those_of_the_run(run: RunFolder, tmp_path: Path) -> 
         tmp_path / "run", {**run.header(), "assets": {"name": "official", "fingerprint": "ab" * 32}}
     )
     result = command(folder.path, "--all")
-    assert "expected the official pack abababababab" in str(result.exception)
+    assert "expected the official asset pack abababababab" in str(result.exception)
     assert "--assets" in str(result.exception)
     assert json.loads((folder.path / "header.json").read_text())["status"] == "started"

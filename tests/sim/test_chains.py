@@ -14,13 +14,7 @@ import pytest
 from calvin_eval.errors import UnknownNameError, UsageError
 from calvin_eval.sim import chains as chains_module
 from calvin_eval.sim import initial_states, sequences
-from calvin_eval.sim.chains import (
-    DEV_SHA256,
-    OFFICIAL_SHA256,
-    load_chains,
-    parse_selection,
-    select,
-)
+from calvin_eval.sim.chains import DEV_SHA256, OFFICIAL_SHA256, load_chains
 from calvin_eval.sim.initial_states import initial_robot_obs, initial_scene_obs
 from calvin_eval.sim.sequences import draw_sequences, encode, fnv1_32, generate
 from calvin_eval.sim.symbolic import (
@@ -354,69 +348,6 @@ def test_a_missing_file_is_explained() -> None:
 def test_an_unknown_name_is_explained() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'official'"):
         load_chains("offical")
-
-
-# Selections
-
-
-@pytest.mark.parametrize(
-    ("text", "ids"),
-    [
-        ("3", (3,)),
-        ("3,17,40-42", (3, 17, 40, 41, 42)),
-        ("42, 40 - 41 ,3,3", (3, 40, 41, 42)),
-        ("0-99", tuple(range(100))),
-    ],
-)
-def test_selection(text: str, ids: tuple[int, ...]) -> None:
-    assert parse_selection(text, 100) == ids
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "expected ids and ranges such as 3,17,40-49, found ''"),
-        ("3,", "found ''"),
-        ("3,x", "found 'x'"),
-        ("-3", "found '-3'"),
-        ("1-2-3", "found '1-2-3'"),
-        ("9-3", "did you mean 3-9"),
-        ("100", "chain 100: expected an id from 0 to 99"),
-        ("0-100", "chain 100: expected an id from 0 to 99"),
-    ],
-)
-def test_a_wrong_selection_is_explained(text: str, message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        parse_selection(text, 100)
-
-
-def test_a_number_of_chains_is_a_prefix() -> None:
-    official = load_chains("official")
-    assert select(official) == official.chains
-    assert select(official, num_chains=100) == official.chains[:100]
-    assert select(official, num_chains=1000) == official.chains
-
-
-def test_selected_chains_keep_their_ids() -> None:
-    official = load_chains("official")
-    assert [c.id for c in select(official, selection="40-41,3")] == [3, 40, 41]
-    assert [c.id for c in select(official, selection=[7, 5, 7])] == [5, 7]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"num_chains": 0}, "expected 1 to 1000 .*'official'.*, found 0"),
-        ({"num_chains": 1001}, "found 1001"),
-        ({"num_chains": 3, "selection": "1"}, "found both"),
-        ({"selection": [1000]}, "chain 1000: expected an id from 0 to 999"),
-        ({"selection": [-1]}, "chain -1: expected an id from 0 to 999"),
-        ({"selection": []}, "at least one id"),
-    ],
-)
-def test_a_wrong_choice_is_explained(arguments: Any, message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        select(load_chains("official"), **arguments)
 
 
 # Single tasks

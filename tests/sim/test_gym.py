@@ -67,6 +67,27 @@ def test_the_task_can_be_done_from_its_start(env: Any) -> None:
         assert info["instruction"]
 
 
+PLACES = {"slider": "plank_link", "table": "base_link"}
+
+
+@pytest.mark.parametrize("scene", list("ABCD"))
+@pytest.mark.parametrize("colour", ["red", "blue", "pink"])
+@pytest.mark.parametrize("place", list(PLACES))
+def test_a_block_lies_where_its_task_looks_for_it(scene: str, colour: str, place: str) -> None:
+    made = gymnasium.make(ID, scene=scene, task=f"lift_{colour}_block_{place}")
+    world = made.unwrapped._env
+    for seed in range(3):
+        made.reset(seed=seed)
+        for _ in range(6):  # until it lies still
+            made.step(np.zeros(7, np.float32))
+        info = world.get_info()["scene_info"]
+        table = info["fixed_objects"]["table"]
+        block = info["movable_objects"][f"block_{colour}"]
+        touched = {(contact[2], contact[4]) for contact in block["contacts"]}
+        assert touched == {(table["uid"], table["links"][PLACES[place]])}
+    made.close()
+
+
 def test_a_task_that_is_done_ends_the_episode_with_a_reward() -> None:
     made = gymnasium.make(ID, task="turn_on_led")
     obs, _ = made.reset(seed=1)

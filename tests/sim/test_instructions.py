@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from calvin_eval.errors import UsageError
-from calvin_eval.sim.chains import load_chains, select
+from calvin_eval.sim.chains import load_chains
 from calvin_eval.sim.instructions import load_instructions
+from calvin_eval.sim.selection import select
 from calvin_eval.sim.symbolic import TASK_NAMES
 
 PACK = {task: [f"please {task}", "something else"] for task in TASK_NAMES}

@@ -5,7 +5,6 @@ import pytest
 
 from calvin_eval.sim import make_env
 from calvin_eval.sim.chains import load_chains
-from calvin_eval.sim.layouts import fit_to_scene
 from calvin_eval.sim.packs import load_pack
 
 OFFICIAL = load_chains("official")
@@ -14,12 +13,12 @@ SURFACES = {"table": "base_link", "slider_left": "plank_link", "slider_right": "
 
 
 def test_scene_d_keeps_the_benchmarks_own_states():
-    assert fit_to_scene(OFFICIAL, PACK.scene("D")) is OFFICIAL
+    assert load_chains("official", scene=PACK.scene("D")) is load_chains("official")
 
 
 @pytest.mark.parametrize("scene", ["A", "B", "C"])
 def test_chains_and_tasks_stay_and_only_start_states_differ(scene):
-    fitted = fit_to_scene(OFFICIAL, PACK.scene(scene))
+    fitted = load_chains("official", scene=PACK.scene(scene))
     assert fitted.name == "official"
     assert fitted.sha256 != OFFICIAL.sha256
     for chain, original in zip(fitted, OFFICIAL, strict=True):
@@ -30,7 +29,7 @@ def test_chains_and_tasks_stay_and_only_start_states_differ(scene):
 
 @pytest.mark.parametrize("scene", ["A", "B", "C", "D"])
 def test_blocks_rest_where_the_symbolic_state_says(scene):
-    fitted = fit_to_scene(OFFICIAL, PACK.scene(scene))
+    fitted = load_chains("official", scene=PACK.scene(scene))
     env = make_env(scene, render="none")
     states = {tuple(chain.initial_state.values()): chain for chain in fitted}
     for chain in list(states.values())[::16]:

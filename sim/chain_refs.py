@@ -1,0 +1,107 @@
+"""Names of chain lists in records, and the chains that they stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from calvin_eval.errors import UsageError
+from calvin_eval.sim.chains import (
+    DEV_SHA256,
+    OFFICIAL_SHA256,
+    Chain,
+    ChainList,
+    is_generated,
+    load_chains,
+    salt_of,
+)
+from calvin_eval.sim.packs import AssetPack, SceneSpec
+
+
+class AskedChain(Protocol):
+    """What a record says of the chain that it is about."""
+
+    @property
+    def chain(self) -> int:
+        """Its id."""
+
+    @property
+    def initial_state(self) -> Mapping[str, str | int]:
+        """The symbolic state that it starts from."""
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Its subtasks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChainRef:
+    """A chain list as a run names it: enough to make the run's chains again.
+
+    Attributes:
+        name: `ChainList.name`.
+        sha256: `ChainList.sha256`, of the start states that were used.
+        scene: A, B, C or D, in which the chains were run.
+        layout: "scene" if start states are fitted to it, "upstream" if they are scene D's.
+    """
+
+    name: str
+    sha256: str
+    scene: str
+    layout: str
+
+    @property
+    def needs_file(self) -> bool:
+        """Whether the list is a file of the run's own, which no name can bring back."""
+        return not is_generated(self._source)
+
+    def load(self, pack: AssetPack, file: str | Path | None = None) -> ChainList:
+        """Loads the list that the run used.
+
+        Args:
+            pack: the assets, for the scene that start states are fitted to.
+            file: where a file of the run's own is now.
+
+        Raises:
+            UsageError: it is a file that is not named, it cannot be read, or it has another hash.
+        """
+        if file is None and self.needs_file:
+            raise UsageError(
+                f"expected the path of the chain list {self.name!r}, hash {self.sha256[:12]}, "
+                "which the run read from a file; found none"
+            )
+        chains = load_chains(file or self._source, scene=self._fitted_to(pack))
+        if chains.sha256 != self.sha256:
+            raise UsageError(
+                f"expected the chain list {self.sha256[:12]} that the run used, found "
+                f"{chains.sha256[:12]} in {file or chains.name}"
+            )
+        return chains
+
+    def chain(self, asked: AskedChain, pack: AssetPack) -> Chain:
+        """Makes a chain of the list from what its record says; the list itself is not needed.
+
+        Args:
+            asked: the record.
+            pack: the assets, for the scene that start states are fitted to.
+
+        Raises:
+            UsageError: no chain can start in the recorded state.
+        """
+        return Chain.draw(
+            asked.chain,
+            asked.initial_state,
+            asked.tasks,
+            salt=salt_of(self._source),
+            scene=self._fitted_to(pack),
+        )
+
+    @property
+    def _source(self) -> str:
+        """What `load_chains` takes: a file may have any name and hold a list of ours."""
+        return {OFFICIAL_SHA256: "official", DEV_SHA256: "dev"}.get(self.sha256, self.name)
+
+    def _fitted_to(self, pack: AssetPack) -> SceneSpec | None:
+        return pack.scene(self.scene) if self.layout == "scene" else None
