@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import closing
-from typing import Any
+from typing import Any, Literal
 
 from calvin_eval.config.compose import compose_config
 from calvin_eval.config.schema import SHORTHANDS, EvalConfig
@@ -15,59 +16,117 @@ from calvin_eval.rollouts.batching import BatchRules
 from calvin_eval.rollouts.hosts import FixedPolicy
 from calvin_eval.rollouts.service import PolicyService
 from calvin_eval.rollouts.worker import PolicyLink
+from calvin_eval.running.outcome import Run
 from calvin_eval.running.prepare import PolicyInUse, make_plan, set_stage
-from calvin_eval.running.run import Run, make_engine, run_evaluations, run_plan
+from calvin_eval.running.recorder import Display
+from calvin_eval.running.run import make_engine, run_evaluation, run_plan
 from calvin_eval.wrappers.loaders import LoadedPolicy, wrap
 from calvin_eval.wrappers.policy import Policy
 
-# Keyword arguments of `evaluate`: flags of the command line that make sense in a program.
-_SHORTHANDS = {
-    name: SHORTHANDS[name]
-    for name in (
-        "split", "num_chains", "chains", "realtime", "assets", "render", "revision", "out",
-        "overwrite", "resume", "seed", "workers", "max_batch", "max_errors", "video", "gate",
-        "baseline", "expect",
-    )
-}  # fmt: skip
 
-
-def evaluate(
-    policy: Any, *, overrides: Sequence[str] = (), quiet: bool = False, **settings: Any
+def evaluate(  # noqa: PLR0913 - one argument per flag
+    policy: str | Policy | object,
+    *,
+    split: str | None = None,
+    num_chains: int | None = None,
+    chains: str | None = None,
+    preset: str | None = None,
+    assets: str | os.PathLike[str] | None = None,
+    render: str | None = None,
+    revision: str | None = None,
+    realtime: int | Literal["measured"] | None = None,
+    seed: int | None = None,
+    trust: bool = False,
+    out: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    shard: str | None = None,
+    workers: int | Literal["auto"] | None = None,
+    devices: str | Sequence[str] | None = None,
+    max_batch: int | None = None,
+    batch_wait: float | None = None,
+    retries: int | None = None,
+    step_timeout: float | None = None,
+    max_errors: int | None = None,
+    video: str | int | None = None,
+    gate: str | None = None,
+    baseline: str | os.PathLike[str] | None = None,
+    expect: str | os.PathLike[str] | None = None,
+    overrides: Sequence[str] = (),
+    quiet: bool = False,
 ) -> Run:
     """Evaluate a policy on CALVIN and write a run folder.
 
-    Needs no `if __name__ == "__main__"` guard and never imports the caller's main module again:
-    the simulators run in fresh interpreters. A policy object stays in this process, on the device
+    Works in scripts, notebooks, threads, Hydra programs and training loops. It needs no
+    `if __name__ == "__main__"` guard and never imports the caller's main module again: the
+    simulators run in fresh interpreters. A policy object stays in this process, on the device
     where it is; `act` is called from one thread other than the caller's, without gradients.
+    Nothing is printed to stdout; progress goes to stderr.
+
+    An argument that is left out is as the preset or the configuration says; its default is named
+    below.
 
     Args:
         policy: what `--ckpt` takes; or an object with `requirements`, `reset` and `act`
-            (`calvin_eval.wrappers.policy`); or one with upstream's `reset()` and
-            `step(obs, goal)`, which serves one chain at a time.
-        overrides: configuration as on the command line, for example `["protocol.steps=60"]`.
-        quiet: show nothing.
-        **settings: split, num_chains, chains, realtime, assets, render, revision, out, overwrite,
-            resume, seed, workers, max_batch, max_errors, video, gate, baseline, expect; as the
-            flags of the same names.
+            (`calvin_eval.Policy`); or one with upstream's `reset()` and `step(obs, goal)`, which
+            serves one chain at a time.
+        split: `D`, `ABC_D`, `ABCD_D` (all evaluated in scene D), `A`, `B` or `C`. [D]
+        num_chains: only the first so many chains of the list; all if None.
+        chains: only these chains, for example `"3,17,40-49"`.
+        preset: how a published policy is wrapped and run, or the path of a preset file.
+        assets: `builtin`, `official`, or the path of a checkout of mees/calvin. [builtin]
+        render: `auto`, `fast`, `gl`, `egl`, `tiny` or `none`. [auto]
+        revision: of calvin_env, `pinned` or `head`. [pinned]
+        realtime: simulated inference latency in steps, or `measured`; the world waits if None.
+        seed: of the policy. [0]
+        trust: allow a checkpoint that can run code while it is loaded.
+        out: the run folder; `runs/POLICY-SPLIT-TIME` if None.
+        overwrite: move an older run of that name aside.
+        resume: complete the run that `out` names.
+        shard: `"I/N"`, only every N-th chain from the I-th.
+        workers: simulator processes; 0 runs everything in this process. [auto]
+        devices: devices of a named policy, one process each, such as `"cuda:0,cuda:1"`.
+        max_batch: requests in one call of the policy.
+        batch_wait: seconds to wait for a fuller batch.
+        retries: of a chain after a crash or a hang of the simulator.
+        step_timeout: seconds without a sign of life that count as a hang.
+        max_errors: stop after so many error records.
+        video: `all`, `failures`, `successes`, `none`, or the first so many chains.
+        gate: stop when decided, for example `"min-avg-len=3.5"`; see `Run.decision`.
+        baseline: run folder or card that the gate's `max-drop` refers to.
+        expect: a checkpoint card whose chains are run first and compared; see `Run.check`.
+        overrides: any other configuration, `KEY=VALUE` as on the command line.
+        quiet: show no progress.
 
     Returns:
-        The run: `summary`, `records`, `folder`, `verdict`.
+        The run: `summary`, `records`, `folder`, `verdict`, `decision`.
 
     Raises:
-        CalvinEvalError: something that the caller can mend.
-        TypeError: a keyword that does not exist.
+        CalvinEvalError: something that the caller can fix; the message says how.
     """
-    unknown = sorted(set(settings) - set(_SHORTHANDS))
-    if unknown:
-        known = ", ".join(_SHORTHANDS)
-        raise TypeError(f"unknown argument {unknown[0]!r} of evaluate(); expected one of {known}")
-    values = {_SHORTHANDS[name]: value for name, value in settings.items() if value is not None}
+    given = {name: value for name, value in locals().items() if name in SHORTHANDS}
+    settings = {
+        SHORTHANDS[name]: _plain(value)
+        for name, value in given.items()
+        if value is not None and value is not False
+    }
+    if preset is not None:
+        overrides = (f"policy={preset}", *overrides)
     display = make_display(sys.stderr, quiet=quiet)
     if isinstance(policy, str):
-        (run,) = run_evaluations([compose_config(overrides, {**values, "ckpt": policy})], display)
-        return run
-    served = _as_policy(policy)
-    config = compose_config(overrides, {**values, "ckpt": f"object:{type(policy).__qualname__}"})
+        return run_evaluation(compose_config(overrides, {**settings, "ckpt": policy}), display)
+    name = f"object:{type(policy).__qualname__}"
+    config = compose_config(overrides, {**settings, "ckpt": name})
+    return _evaluate_object(_as_policy(policy), config, display)
+
+
+def _plain(value: Any) -> Any:
+    """A path as text; anything else as it is."""
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def _evaluate_object(served: Policy, config: EvalConfig, display: Display) -> Run:
+    """Evaluate a policy object of this process."""
     rules = BatchRules(most=config.engine.max_batch, wait=config.engine.batch_wait)
     loaded = wrap(_as_loaded(served, config), config.policy.observe, config.policy.actions)
     with closing(PolicyService(loaded.policy, rules=rules)) as service:

@@ -17,6 +17,11 @@ from typing import Any, Literal, TypeAlias
 from calvin_eval.errors import UnknownNameError, UsageError
 
 Outcome: TypeAlias = Literal["pass", "fail", "undecided"]
+Undecided: TypeAlias = Literal["pass", "fail", "code"]
+"""What an undecided gate counts as; `code` gives it an exit code of its own."""
+
+EXIT_CODES: Mapping[Outcome, int] = {"pass": 0, "fail": 1, "undecided": 4}
+"""Of the commands that decide a gate."""
 
 TOP = 5
 """The longest chain: no gate asks for more."""
@@ -184,6 +189,13 @@ class Decision:
         if "fail" in outcomes:
             return "fail"
         return "undecided" if "undecided" in outcomes else "pass"
+
+    def exit_code(self, undecided: Undecided = "code") -> int:
+        """Return 0 for pass, 1 for fail, 4 for undecided or what the undecided count as."""
+        outcome = self.outcome
+        if outcome == "undecided" and undecided != "code":
+            outcome = undecided
+        return EXIT_CODES[outcome]
 
     def __str__(self) -> str:
         """One line for a log."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Literal, TypeAlias
+from pathlib import Path
 from xml.etree import ElementTree
 
-from calvin_eval.results.gate_spec import Check, Decision
+from calvin_eval.errors import UsageError
+from calvin_eval.results.gate_spec import Check, Decision, Undecided
 
-Undecided: TypeAlias = Literal["pass", "fail", "code"]
-"""What an undecided gate counts as; `code` gives it an exit code of its own."""
+FILE = "junit.xml"
+"""Name of a decision's file in a run folder."""
 
 _NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _SIGNS = {"pass": "✅", "fail": "❌", "undecided": "❔"}
@@ -101,3 +102,29 @@ def _clean(text: str) -> str:
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ").replace("`", "'")
+
+
+def write_junit(
+    decision: Decision, run: Path, path: Path | None = None, undecided: Undecided = "code"
+) -> None:
+    """Write a decision as JUnit XML.
+
+    Args:
+        decision: the gate's.
+        run: the run folder.
+        path: of the file; `junit.xml` in the run folder if None.
+        undecided: what an undecided gate counts as.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    write_text(path or run / FILE, junit_xml(decision, run.resolve().name, undecided))
+
+
+def write_text(path: Path, text: str, *, append: bool = False) -> None:
+    """Write or append to a text file; raises UsageError where that is impossible."""
+    try:
+        with path.open("a" if append else "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}; name another file") from error

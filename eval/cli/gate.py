@@ -9,10 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from calvin_eval.results.gate_spec import Decision
-    from calvin_eval.results.junit import Undecided
-
-EXIT_PASS, EXIT_FAIL, EXIT_UNDECIDED = 0, 1, 4
+    from calvin_eval.results.gate_spec import Decision, Undecided
 
 SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
 """Names a file whose Markdown the build service shows."""
@@ -48,6 +45,7 @@ def gate(ctx: click.Context, /, run: Path, **options: Any) -> None:
     from calvin_eval.errors import UsageError
     from calvin_eval.results.gate import decide_run, read_baseline
     from calvin_eval.results.gate_spec import GateSpec, parse_tasks
+    from calvin_eval.results.junit import write_junit
 
     path = options["baseline"]
     if path is not None and options["max_drop"] is None:
@@ -63,48 +61,25 @@ def gate(ctx: click.Context, /, run: Path, **options: Any) -> None:
     baseline = read_baseline(path) if path is not None else None
     decision = decide_run(run, spec, baseline, force=options["force"])
     undecided: Undecided = options["undecided"]
-    report(decision, run, options["junit"], undecided)
-    ctx.exit(exit_code(decision, undecided))
+    write_junit(decision, run, options["junit"], undecided)
+    show_decision(decision, run.resolve().name, undecided)
+    ctx.exit(decision.exit_code(undecided))
 
 
-def exit_code(decision: Decision, undecided: Undecided = "code") -> int:
-    """0 pass, 1 fail, 4 undecided, or as the undecided are to count."""
-    codes = {"pass": EXIT_PASS, "fail": EXIT_FAIL, "undecided": EXIT_UNDECIDED}
-    outcome = decision.outcome
-    if outcome == "undecided" and undecided != "code":
-        outcome = undecided
-    return codes[outcome]
-
-
-def report(
-    decision: Decision, run: Path, junit: Path | None = None, undecided: Undecided = "code"
-) -> None:
-    """Write the decision where people and build services look.
+def show_decision(decision: Decision, name: str, undecided: Undecided = "code") -> None:
+    """Print a decision as Markdown, and append it to the job summary of a build service.
 
     Args:
         decision: the gate's.
-        run: the run folder.
-        junit: where the JUnit file goes; `junit.xml` in the run folder if None.
+        name: of the run.
         undecided: what an undecided gate counts as.
 
     Raises:
-        UsageError: a file cannot be written.
+        UsageError: the job summary cannot be written.
     """
-    from calvin_eval.results.junit import junit_xml, markdown
+    from calvin_eval.results.junit import markdown, write_text
 
-    name = run.resolve().name
     text = markdown(decision, name, undecided)
-    _put(junit or run / "junit.xml", junit_xml(decision, name, undecided), "w")
     click.echo(text, nl=False)
     if summary := os.environ.get(SUMMARY_VARIABLE):
-        _put(Path(summary), f"{text}\n", "a")
-
-
-def _put(path: Path, text: str, mode: str) -> None:
-    from calvin_eval.errors import UsageError
-
-    try:
-        with path.open(mode, encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}; name another file") from error
+        write_text(Path(summary), f"{text}\n", append=True)

@@ -21,7 +21,7 @@ from calvin_eval.cli.check import check
 from calvin_eval.cli.compare import compare
 from calvin_eval.cli.dataset import dataset
 from calvin_eval.cli.doctor import doctor
-from calvin_eval.cli.gate import gate
+from calvin_eval.cli.gate import gate, show_decision
 from calvin_eval.cli.merge import merge
 from calvin_eval.cli.presets import presets
 from calvin_eval.cli.record import record
@@ -159,15 +159,21 @@ def run_command(
     from rich.console import Console
 
     from calvin_eval.console.display import make_display, print_comparison, print_run
-    from calvin_eval.running.run import run_evaluations
+    from calvin_eval.running.outcome import Run
+    from calvin_eval.running.run import run_evaluation, run_evaluations
 
     console = Console(file=sys.stdout)
-    runs = run_evaluations(configs, make_display(sys.stderr, quiet=quiet))
-    for run in runs:
+    display = make_display(sys.stderr, quiet=quiet)
+    one = len(configs) == 1
+    runs = [run_evaluation(configs[0], display)] if one else run_evaluations(configs, display)
+    finished = [run for run in runs if isinstance(run, Run)]
+    for run in finished:
+        if run.decision is not None:
+            show_decision(run.decision, run.folder.name)
         print_run(run, console)
-    if len(configs) > 1:
+    if not one:
         print_comparison(runs, console)
-    for run in runs:
+    for run in finished:
         if run.interrupted:
             click.echo(f"interrupted; complete it by --out {run.folder} --resume", err=True)
     ctx.exit(max(run.exit_code for run in runs))

@@ -31,8 +31,8 @@ def merge(ctx: click.Context, runs: tuple[Path, ...], out: Path, overwrite: bool
     from calvin_eval.results.conclude import conclude
     from calvin_eval.results.merge import merge_runs
     from calvin_eval.results.provenance import provenance
+    from calvin_eval.running.outcome import Run
     from calvin_eval.running.prepare import official_hashes
-    from calvin_eval.running.run import Run
 
     folder = merge_runs(runs, out, provenance=provenance(), overwrite=overwrite)
     result = conclude(folder, official_hashes())

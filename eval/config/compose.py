@@ -11,8 +11,9 @@ from glob import glob
 from pathlib import Path
 from typing import Any
 
-from calvin_eval.cli.arguments import with_arguments
-from calvin_eval.config.presets import check_stages, store_preset
+from calvin_eval.config.arguments import with_arguments
+from calvin_eval.config.hydra_scope import CONFIG_MODULE, hydra_scope
+from calvin_eval.config.preset_files import check_stages, store_preset
 from calvin_eval.config.schema import (
     EngineConfig,
     EvalConfig,
@@ -77,13 +78,12 @@ def compose_config(
     Raises:
         UsageError: an override that cannot be parsed, an unknown key, or a value out of range.
     """
-    from hydra import compose, initialize_config_module
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    free = [_prepared(override) for override in overrides]
-    with initialize_config_module("calvin_eval.conf", version_base="1.3"):
+    with hydra_scope() as compose:
+        free = [_prepared(override) for override in overrides]
         try:
             composed = compose("config", overrides=free)
             raw: Any = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
@@ -163,7 +163,7 @@ def usage_error(error: Exception, defaults: Any) -> UsageError:
 def _group_names(group: str) -> list[str]:
     from importlib.resources import files
 
-    folder = files("calvin_eval.conf") / group
+    folder = files(CONFIG_MODULE) / group
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir())
 
 

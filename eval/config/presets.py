@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from calvin_eval.config.compose import compose_config
+from calvin_eval.config.hydra_scope import CONFIG_MODULE
+from calvin_eval.config.preset_files import DEFAULT, FOLDER
 from calvin_eval.config.schema import EvalConfig, PolicyConfig
-from calvin_eval.errors import CheckpointError, UsageError
+from calvin_eval.errors import CheckpointError
 from calvin_eval.results.conclude import OfficialHashes, stated_departures
-
-FOLDER = "policy"
-DEFAULT = "default"
-_FROM_FILE = "_from_file"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,15 +41,13 @@ def preset_names() -> list[str]:
     """Names of the packaged presets, in alphabetical order."""
     from importlib.resources import files
 
-    entries = (files("calvin_eval.conf") / FOLDER).iterdir()
+    entries = (files(CONFIG_MODULE) / FOLDER).iterdir()
     names = {entry.name.removesuffix(".yaml") for entry in entries if entry.name.endswith(".yaml")}
     return sorted(names - {DEFAULT})
 
 
 def read_presets() -> list[Preset]:
     """All packaged presets, composed over the official protocol."""
-    from calvin_eval.config.compose import compose_config
-
     found = []
     for name in preset_names():
         config = compose_config(["ckpt=any", f"{FOLDER}={name}"])
@@ -74,48 +70,6 @@ def _commands(policy: PolicyConfig) -> str:
     if policy.kind is not None:
         return "declared"
     return "absolute" if "absolute" in policy.actions else "relative"
-
-
-def store_preset(path: Path) -> str:
-    """Make a user's file an option of the group `policy`, and return the option's name.
-
-    The file has the form of a packaged preset: sections such as `policy` and `protocol`, and
-    `defaults: [NAME]` where it starts from another preset.
-
-    Raises:
-        UsageError: it cannot be read, or is no YAML table.
-    """
-    import yaml
-    from hydra.core.config_store import ConfigStore
-
-    try:
-        content: Any = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise UsageError(f"the preset {path} cannot be read: {reason}") from error
-    if not isinstance(content, dict) or not isinstance(content.get("policy", {}), dict):
-        raise UsageError(
-            f"the preset {path}: expected sections such as policy and protocol, as the packaged "
-            "presets have them (docs/presets.md)"
-        )
-    policy = {"preset": str(path), **content.get("policy", {})}
-    node = {"defaults": [f"{DEFAULT}@{FOLDER}"], **content, "policy": policy}
-    ConfigStore.instance().store(group=FOLDER, name=_FROM_FILE, package="_global_", node=node)
-    return _FROM_FILE
-
-
-def check_stages(policy: Mapping[str, Any]) -> None:
-    """Raise a UsageError unless options of stages are tables, or null.
-
-    Their names and values are checked where stages are built.
-    """
-    for side in ("observe", "actions"):
-        for label, options in policy[side].items():
-            if options is not None and not isinstance(options, Mapping):
-                raise UsageError(
-                    f"expected options such as policy.{side}.{label}.NAME=VALUE, or null to take "
-                    f"that stage away; found policy.{side}.{label}={options!r}"
-                )
 
 
 def check_kind(config: EvalConfig) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from calvin_eval.config.compose import compose_config, key_names, unknown_key, usage_error
+from calvin_eval.config.hydra_scope import hydra_scope
 from calvin_eval.config.values import check_number
 from calvin_eval.errors import RunFolderError, UsageError
 
@@ -112,13 +113,12 @@ def _split(overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
 
 
 def _composed(overrides: Sequence[str], resumed: Path | None) -> dict[str, Any]:
-    from hydra import compose, initialize_config_module
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    start, rest = _start(overrides, resumed)
-    with initialize_config_module("calvin_eval.conf", version_base="1.3"):
+    with hydra_scope() as compose:
+        start, rest = _start(overrides, resumed)
         try:
             defaults = compose(CONFIG, overrides=start)
             raw: Any = OmegaConf.to_container(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
@@ -16,9 +15,7 @@ from rich.text import Text
 from calvin_eval.results.intervals import Interval
 from calvin_eval.results.metrics import Count, Summary
 from calvin_eval.results.schema import ChainRecord
-
-if TYPE_CHECKING:
-    from calvin_eval.running.run import Run
+from calvin_eval.running.outcome import FailedRun, Run
 
 GOOD, BAD = "green", "bold red"
 """The only colours: both can be read on light and on dark terminals."""
@@ -75,10 +72,13 @@ def print_run(run: Run, console: Console) -> None:
     console.print(Text(f"Files: {run.folder}"), soft_wrap=True)
 
 
-def print_comparison(runs: Sequence[Run], console: Console) -> None:
-    """One line per run, the best average length first; two where the terminal is narrow."""
+def print_comparison(runs: Sequence[Run | FailedRun], console: Console) -> None:
+    """Print one line per run, the best average length first, then those that failed.
+
+    Where the terminal is narrow, a run takes two lines.
+    """
     signs = Signs.of(console)
-    ranked = sorted(runs, key=_by_length)
+    ranked = sorted((run for run in runs if isinstance(run, Run)), key=_by_length)
     table = _plain_table()
     table.add_column("run", no_wrap=True)
     for heading in ("chains", "1..5 %", "length", "95 %"):
@@ -90,10 +90,12 @@ def print_comparison(runs: Sequence[Run], console: Console) -> None:
     console.print()
     if _fits(table, console):
         console.print(table)
-        return
-    for run in ranked:
-        console.print(Text(run.folder.name, style="bold", overflow="fold"))
-        console.print(Text("   ").join([Text(), *_compared(run.summary, signs)]))
+    else:
+        for run in ranked:
+            console.print(Text(run.folder.name, style="bold", overflow="fold"))
+            console.print(Text("   ").join([Text(), *_compared(run.summary, signs)]))
+    for failed in (run for run in runs if isinstance(run, FailedRun)):
+        console.print(Text.assemble((failed.name, "bold"), (" failed: ", BAD), str(failed.error)))
 
 
 def _compared(summary: Summary, signs: Signs) -> list[Text]:

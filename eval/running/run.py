@@ -5,21 +5,19 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from calvin_eval.cli.gate import exit_code, report
 from calvin_eval.config.presets import describe_rules
 from calvin_eval.config.schema import EvalConfig, policy_name
-from calvin_eval.errors import UsageError
-from calvin_eval.results.card import Card, CardCheck, check_card, read_card
+from calvin_eval.errors import CalvinEvalError, UsageError
+from calvin_eval.results.card import Card, check_card, read_card
 from calvin_eval.results.conclude import conclude
 from calvin_eval.results.gate import check_baseline, read_baseline
 from calvin_eval.results.gate_spec import Decision, parse_gate
-from calvin_eval.results.metrics import Summary
-from calvin_eval.results.official import Verdict
+from calvin_eval.results.junit import write_junit
 from calvin_eval.results.profile import Profile
 from calvin_eval.results.report import write_reports
 from calvin_eval.results.schema import ChainRecord
@@ -31,6 +29,7 @@ from calvin_eval.rollouts.ray.cluster import connect
 from calvin_eval.rollouts.video.films import VideoSpec, parse_which
 from calvin_eval.rollouts.video.pool import VideoPool
 from calvin_eval.running.checking import ActionWatch
+from calvin_eval.running.outcome import FailedRun, Run
 from calvin_eval.running.prepare import (
     RESUME_SECTIONS,
     Plan,
@@ -45,74 +44,70 @@ from calvin_eval.running.recorder import Display, Recorder
 from calvin_eval.sim.chains import Chain
 from calvin_eval.sim.selftest import quick_selftest
 
-EXIT_DONE, EXIT_ERRORS, EXIT_INTERRUPTED = 0, 3, 130
 
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """A run that is over.
-
-    Attributes:
-        folder: where its files are.
-        records: its chains, in order of their ids.
-        summary: its metrics.
-        verdict: whether it is official, and why not.
-        policy: one line about what was evaluated.
-        advice: one line about where the time went.
-        interrupted: whether it was stopped before its end.
-        decision: of the gate that it was held against, if there was one.
-        check: of the checkpoint card that it was expected to reproduce, if there was one.
-    """
-
-    folder: Path
-    records: tuple[ChainRecord, ...]
-    summary: Summary
-    verdict: Verdict
-    policy: str
-    advice: str
-    interrupted: bool
-    decision: Decision | None = None
-    check: CardCheck | None = None
-
-    @property
-    def exit_code(self) -> int:
-        """0 for a complete run, 3 for one with errors, 130 for one that was stopped.
-
-        A gate that decides ends a run before it is complete: what counts then is the decision.
-        """
-        if self.interrupted:
-            return EXIT_INTERRUPTED
-        if self.decision is not None:
-            return exit_code(self.decision)
-        return EXIT_DONE if self.summary.complete else EXIT_ERRORS
-
-
-def run_evaluations(configs: Sequence[EvalConfig], display: Display) -> list[Run]:
-    """Run several configurations one after another; those that differ in nothing but the policy
-    share their workers.
+def run_evaluation(config: EvalConfig, display: Display) -> Run:
+    """Run one configuration.
 
     Raises:
-        CalvinEvalError: something that the user can mend, before or during a run.
+        CalvinEvalError: something that the user can fix, before or during the run.
         KeyboardInterrupt: the second Ctrl-C; the finished chains are safe.
-    """  # noqa: D205 - one sentence
-    runs: list[Run] = []
-    engine: LocalEngine | InlineEngine | None = None
-    try:
+    """
+    with Evaluations(display) as evaluations:
+        return evaluations.run(config)
+
+
+def run_evaluations(configs: Sequence[EvalConfig], display: Display) -> list[Run | FailedRun]:
+    """Run several configurations one after another, with the same workers.
+
+    One that cannot be run becomes a `FailedRun`, and the next one follows.
+
+    Raises:
+        KeyboardInterrupt: the second Ctrl-C; the finished chains are safe.
+    """
+    runs: list[Run | FailedRun] = []
+    with Evaluations(display) as evaluations:
         for config in configs:
-            stage = set_stage(config)
-            policy = open_policy(config)
             try:
-                plan = make_plan(stage, policy)
-                engine = engine or make_engine(plan)
-                runs.append(run_plan(plan, engine, display))
-            finally:
-                policy.close()
+                runs.append(evaluations.run(config))
+            except CalvinEvalError as error:
+                display.note(f"error: {config.ckpt}: {error}")
+                runs.append(FailedRun(name=run_path(config).name, error=error))
             if runs[-1].interrupted:
                 break
-    finally:
-        if engine is not None:
-            engine.close()
     return runs
+
+
+class Evaluations:
+    """Evaluations that differ in nothing but the policy, and share their workers."""
+
+    def __init__(self, display: Display) -> None:
+        self._display = display
+        self._engine: Any = None
+
+    def __enter__(self) -> Evaluations:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._close()
+
+    def run(self, config: EvalConfig) -> Run:
+        """Run one configuration; after an error the next one gets new workers."""
+        stage = set_stage(config)
+        policy = open_policy(config)
+        try:
+            plan = make_plan(stage, policy)
+            self._engine = self._engine or make_engine(plan)
+            return run_plan(plan, self._engine, self._display)
+        except CalvinEvalError:
+            self._close()
+            raise
+        finally:
+            policy.close()
+
+    def _close(self) -> None:
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
 
 
 def make_engine(plan: Plan) -> Any:
@@ -207,11 +202,11 @@ def _make_gate(plan: Plan) -> SequentialGate | None:
 
 
 def _decide(plan: Plan, folder: RunFolder, gate: SequentialGate | None) -> Decision | None:
-    """What the gate says in the end, written where build services look."""
+    """The gate's final decision, also written to junit.xml in the run folder."""
     if gate is None:
         return None
     decision = gate.state()
-    report(decision, folder.path)
+    write_junit(decision, folder.path)
     return decision
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -83,8 +84,32 @@ def test_a_checkpoint_by_name(tmp_path: Path) -> None:
 def test_what_is_no_policy_is_refused() -> None:
     with pytest.raises(PolicyError, match="found dict"):
         calvin_eval.evaluate({})
-    with pytest.raises(TypeError, match="unknown argument 'chians'"):
-        calvin_eval.evaluate("builtin:still", chians="3")
+    with pytest.raises(TypeError, match="'chians'"):
+        calvin_eval.evaluate("builtin:still", chians="3")  # type: ignore[call-arg]
+
+
+def test_every_flag_of_a_run_is_an_argument() -> None:
+    from calvin_eval.config.schema import SHORTHANDS
+
+    arguments = set(inspect.signature(calvin_eval.evaluate).parameters)
+    assert set(SHORTHANDS) <= arguments
+    assert arguments - set(SHORTHANDS) == {"policy", "preset", "overrides", "quiet"}
+
+
+def test_a_gate_is_decided_without_a_word_on_stdout(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
+    run = calvin_eval.evaluate(
+        "builtin:still", num_chains=40, workers=0, gate="min-avg-len=3", out=tmp_path / "run",
+        overrides=["protocol.steps=1"], quiet=True,
+    )  # fmt: skip
+    assert run.decision is not None
+    assert run.decision.outcome == "fail"
+    assert run.exit_code == 1
+    assert (tmp_path / "run" / "junit.xml").is_file()
+    assert not (tmp_path / "summary.md").exists()
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_script_needs_no_main_guard(tmp_path: Path) -> None:

@@ -225,6 +225,20 @@ def test_several_checkpoints_in_one_call(tmp_path: Path) -> None:
     assert all(name in table for name in folders)
 
 
+def test_a_checkpoint_that_cannot_be_loaded_is_a_row_and_not_the_end(tmp_path: Path) -> None:
+    (tmp_path / "bad.py").write_text("class Bad:\n    def __init__(self): raise ValueError('no')\n")
+    done = calvin_eval(
+        "--ckpt", "bad.py:Bad", "--ckpt", "builtin:still", "--num-chains", "1", "--out", "all",
+        "--workers", "1", "protocol.steps=4", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 2
+    table = done.stdout[done.stdout.rindex("run ") :]
+    assert "builtin-still" in table
+    assert "bad.py-Bad failed: " in table
+    assert [path.name for path in (tmp_path / "all").iterdir()] == ["builtin-still"]
+    assert "Traceback" not in done.stderr
+
+
 def test_a_gate_stops_the_run_and_gives_the_exit_code(tmp_path: Path) -> None:
     done = calvin_eval(
         "--ckpt", "builtin:still", "--num-chains", "60", "--gate", "min-avg-len=3", "--out", "run",

@@ -30,7 +30,7 @@ from calvin_eval.console.tally import Speed, Tally
 from calvin_eval.results.metrics import summarize
 from calvin_eval.results.official import Verdict
 from calvin_eval.results.schema import ChainRecord, SubtaskRecord
-from calvin_eval.running.run import Run
+from calvin_eval.running.outcome import Run
 
 TASKS = ("open_drawer", "lift_pink_block_slider", "turn_off_led", "rotate_blue_block_right",
          "push_into_drawer")  # fmt: skip

@@ -20,8 +20,9 @@ from calvin_eval.results.journal import encode_journal
 from calvin_eval.results.merge import SAME
 from calvin_eval.results.schema import ChainRecord
 from calvin_eval.results.store import RunFolder
+from calvin_eval.running.outcome import Run
 from calvin_eval.running.prepare import RESUME_SECTIONS
-from calvin_eval.running.run import Run, run_evaluations
+from calvin_eval.running.run import run_evaluations
 
 SOMETIMES = """
 class Policy:

@@ -23,8 +23,9 @@ from calvin_eval.errors import RunFolderError
 from calvin_eval.results.journal import read_journal
 from calvin_eval.results.store import RunFolder
 from calvin_eval.rollouts.local import FaultRules, LocalEngine
+from calvin_eval.running.outcome import Run
 from calvin_eval.running.prepare import make_plan, open_policy, set_stage
-from calvin_eval.running.run import Run, run_plan
+from calvin_eval.running.run import run_plan
 
 pytestmark = pytest.mark.slow
 

@@ -22,8 +22,9 @@ from calvin_eval.errors import AssetError, CheckpointError, RenderError, UsageEr
 from calvin_eval.results.journal import read_journal
 from calvin_eval.rollouts.ray import cluster as ray_cluster
 from calvin_eval.rollouts.worker import SimulatorSpec
+from calvin_eval.running.outcome import Run
 from calvin_eval.running.prepare import make_plan, open_policy, set_stage
-from calvin_eval.running.run import Run, make_engine, run_plan
+from calvin_eval.running.run import make_engine, run_plan
 from calvin_eval.sim.render import RenderInfo
 
 ray = pytest.importorskip("ray", reason="needs calvin-eval[ray]")
