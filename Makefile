@@ -7,7 +7,7 @@ LEROBOT := $(VENV)-lerobot
 # For example: make run PIP_FLAGS="--extra-index-url <an index with CPU builds of torch>"
 PIP_FLAGS ?=
 
-.PHONY: help install run test lint format types check docs bench reference clean
+.PHONY: help install run test lint format types check docs matrix bench reference clean
 
 help:
 	@echo "make run     install into $(VENV), run the scripted expert on the built-in pack"
@@ -16,6 +16,7 @@ help:
 	@echo "make types   check types                   make check   test, lint and types"
 	@echo "make bench   measure speed ratios          make clean   remove what make made"
 	@echo "make docs    build the documentation's site, refusing broken links"
+	@echo "make matrix  run the quick tests on every Python, with lowest and newest versions (uv)"
 	@echo "make reference  record demonstrations, train the reference policy on them, evaluate it"
 
 install: $(BIN)/.installed
@@ -77,6 +78,10 @@ docs: install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) \
 	  --constraint constraints.txt --editable ".[docs]"
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
+# For example: make matrix CELLS="3.10:lowest 3.13:newest" MATRIX_EXTRAS=torch
+matrix:
+	$(PYTHON) -m tools.matrix --extras "$(MATRIX_EXTRAS)" $(CELLS)
 
 bench: install
 	$(BIN)/python benchmarks/physics.py

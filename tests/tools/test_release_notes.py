@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import runpy
 from pathlib import Path
 
 import pytest
+from tooling import ROOT, load_tool
 
 from calvin_eval import __version__
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-TOOL = runpy.run_path(str(ROOT / "tools" / "release_notes.py"))
-notes = TOOL["notes"]
+tool = load_tool("release_notes")
+notes = tool.notes
 
 
 @pytest.fixture
@@ -65,7 +64,7 @@ def test_what_does_not_belong_to_the_tag_is_named(
 def test_this_tree_states_one_version_and_one_license() -> None:
     from importlib.metadata import metadata
 
-    assert TOOL["package_version"](ROOT) == __version__ == TOOL["citation"](ROOT)["version"]
+    assert tool.package_version(ROOT) == __version__ == tool.citation(ROOT)["version"]
     assert metadata("calvin-eval")["Version"] == __version__
-    assert metadata("calvin-eval")["License-Expression"] == TOOL["citation"](ROOT)["license"]
+    assert metadata("calvin-eval")["License-Expression"] == tool.citation(ROOT)["license"]
     assert f"## {__version__} (" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
