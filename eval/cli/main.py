@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -44,16 +44,14 @@ Examples:
 """
 
 
-class _NumberOr(click.ParamType[Any]):
-    """A number, or a word."""
+def _number_or(word: str) -> Callable[[str], int | str]:
+    """A reader of a whole number or a word, as the type of an option."""
 
-    name = "number"
+    def number(value: str) -> int | str:
+        found: int | str = value if value == word else click.INT.convert(value, None, None)
+        return found
 
-    def __init__(self, word: str) -> None:
-        self._word = word
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> int | str:
-        return value if value == self._word else click.INT.convert(value, param, ctx)
+    return number
 
 
 class _RunByDefault(click.Group):
@@ -102,7 +100,7 @@ def cli() -> None:
 @click.option("--chains", metavar="IDS", help="Only these chains, for example 3,17,40-49.")
 @click.option("--assets", metavar="PACK", help="builtin, official, or a checkout.  [builtin]")
 @click.option(
-    "--realtime", type=_NumberOr("measured"), metavar="STEPS", is_flag=False,
+    "--realtime", type=_number_or("measured"), metavar="STEPS", is_flag=False,
     flag_value="measured",
     help="The world goes on while the policy thinks: for so many steps, or as long as measured.",
 )  # fmt: skip
@@ -115,7 +113,9 @@ def cli() -> None:
 )
 @click.option("--resume", is_flag=True, default=None, help="Complete the run that --out names.")
 @click.option("--shard", metavar="I/N", help="Only every N-th chain from the I-th; see merge.")
-@click.option("--workers", type=_NumberOr("auto"), metavar="N", help="Simulator processes.  [auto]")
+@click.option(
+    "--workers", type=_number_or("auto"), metavar="N", help="Simulator processes.  [auto]"
+)
 @click.option("--devices", metavar="LIST", help="cpu, or cuda:0,cuda:1: a policy process each.")
 @click.option(
     "--max-batch", type=int, metavar="N", help="Requests in one call of the policy.  [32]"
