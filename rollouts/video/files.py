@@ -8,9 +8,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-import imageio_ffmpeg
-import numpy as np
-
 from calvin_eval.rollouts.video.frames import Frame
 from calvin_eval.sim.bullet import captured_output
 
@@ -35,7 +32,7 @@ _PALETTE = (
 _ENCODERS: dict[str, dict[str, Any]] = {
     "mp4": {
         "codec": "libx264",
-        "pix_fmt_out": "yuv420p",
+        "pixelformat": "yuv420p",
         "output_params": [
             *("-crf", "20", "-preset", "veryfast", "-movflags", "+faststart"),
             *("-vf", _COLOURS),
@@ -43,12 +40,12 @@ _ENCODERS: dict[str, dict[str, Any]] = {
     },
     "gif": {
         "codec": "gif",
-        "pix_fmt_out": "pal8",
+        "pixelformat": "pal8",
         "output_params": ["-filter_complex", _PALETTE, "-loop", "0"],
     },
     "webp": {
         "codec": "libwebp_anim",
-        "pix_fmt_out": "yuv420p",
+        "pixelformat": "yuv420p",
         "output_params": ["-quality", "75", "-compression_level", "2", "-loop", "0"],
     },
 }
@@ -80,31 +77,33 @@ class VideoFile:
         Raises:
             OSError: the encoder is gone, most often for want of space.
         """
-        if self._writer is None:
-            self._writer = self._start(frame.shape[1], frame.shape[0])
         try:
             for _ in range(times):
-                self._writer.send(np.ascontiguousarray(frame))
+                if self._writer is None:
+                    self._start(frame)
+                else:
+                    self._writer.append_data(frame)
         except OSError as error:
             raise OSError(self._explain()) from error
         self._count += times
 
-    def _start(self, width: int, height: int) -> Any:
-        """Start imageio's encoder process, and keep what it says."""
+    def _start(self, frame: Frame) -> None:
+        """Start imageio's encoder process with the first frame, and keep what it says."""
+        import imageio.v3 as iio
+
         encoder = _ENCODERS[self._path.suffix[1:]]
-        writer = imageio_ffmpeg.write_frames(
-            os.fspath(self._temporary),
-            (width, height),
+        # imageio would refuse GIF and WebP by their names; the encoder goes by the true name.
+        place = iio.imopen(os.path.abspath(self._temporary), "w", plugin="FFMPEG", extension=".mp4")
+        self._writer = place.legacy_get_writer(
             fps=self._fps,
             quality=None,
             macro_block_size=1,
             ffmpeg_log_level="error",
             **{**encoder, "output_params": ["-threads", "1", *encoder["output_params"]]},
         )
-        with captured_output() as sink:
-            writer.send(None)  # the process inherits our stderr
+        with captured_output() as sink:  # the process inherits our stderr
             self._words = os.fdopen(os.dup(sink.fileno()), "rb")
-        return writer
+            self._writer.append_data(frame)
 
     def publish(self) -> Path:
         """Finish the file, look whether it is whole, and give it its name.
@@ -125,6 +124,8 @@ class VideoFile:
         try:
             if self._path.suffix == ".webp":  # equal frames are merged, and few readers exist
                 return _riff_is_whole(self._temporary)
+            import imageio_ffmpeg
+
             frames, _ = imageio_ffmpeg.count_frames_and_secs(self._temporary)
         except (OSError, RuntimeError):
             return False
