@@ -21,15 +21,26 @@ help:
 
 install: $(BIN)/.installed
 
-$(BIN)/.installed: pyproject.toml constraints.txt $(wildcard sim/drawing/*.cpp sim/drawing/*.hpp)
+SOURCES := pyproject.toml constraints.txt $(wildcard sim/drawing/*.cpp sim/drawing/*.hpp)
+define pip-install
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 	  { echo "make: $(PYTHON) cannot make virtual environments;" \
 	    "on Debian and Ubuntu: apt-get install python3-venv"; rm -rf $(VENV); exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) \
-	  --constraint constraints.txt --editable ".[dev]"
+	  --constraint constraints.txt --editable
+endef
+
+# What `run` needs: no torch, no tools.
+$(BIN)/.installed-core: $(SOURCES)
+	$(pip-install) .
 	@touch $@
 
-run: install
+# All extras but LeRobot, and the tools; the core is among them.
+$(BIN)/.installed: $(SOURCES)
+	$(pip-install) ".[dev]"
+	@touch $(BIN)/.installed-core $@
+
+run: $(BIN)/.installed-core
 	$(BIN)/calvin-eval --ckpt builtin:expert --split D --num-chains 20 video.which=2 $(ARGS)
 
 # LeRobot needs other versions of some packages: they lie over the first environment in a second.
@@ -50,6 +61,7 @@ test: install $(LEROBOT)/.installed
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/deptry .
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows \
 	  .github/workflows/*.yml docs/examples/github-actions.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml

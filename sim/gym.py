@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-import gymnasium
 import numpy as np
-from gymnasium import spaces
 from numpy.typing import NDArray
 
 from calvin_eval.errors import UnknownNameError, UsageError
+from calvin_eval.extras import missing_extra
 from calvin_eval.sim.chains import Chain
 from calvin_eval.sim.env import make_env
 from calvin_eval.sim.initial_states import initial_robot_obs
@@ -23,6 +22,12 @@ from calvin_eval.sim.instructions import load_instructions
 from calvin_eval.sim.oracle import TaskOracle
 from calvin_eval.sim.packs import CameraSpec, load_pack
 from calvin_eval.sim.symbolic import TASK_NAMES, SymbolicState, initial_states, outcomes
+
+try:
+    import gymnasium
+    from gymnasium import spaces
+except ModuleNotFoundError as error:
+    raise (missing_extra(error, "calvin_eval.sim.gym") or error) from error
 
 ID = "calvin_eval/PlayTable-v0"
 MAX_STEPS = 360

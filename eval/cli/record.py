@@ -70,8 +70,11 @@ def record(**options: Any) -> None:
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
     from calvin_eval.rollouts.recording.session import record as record_dataset
+    from calvin_eval.wrappers.loaders import require_packages
+    from calvin_eval.wrappers.loaders.base import Source
 
     spec = _spec(options)
+    require_packages(Source(ckpt=spec.policy, options=spec.options, trust=spec.trust))
     console = Console(file=sys.stderr)
     shown = Progress(
         *Progress.get_default_columns()[:2],

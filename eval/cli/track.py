@@ -26,7 +26,7 @@ TRACKERS = ("tensorboard", "wandb")
 def track(run: Path, target: str, step: int | None, videos: int) -> None:
     """Log metrics, report and videos of the run folder RUN to an experiment tracker.
 
-    Needs no simulator, but `pip install 'calvin-eval[tensorboard]'` or `[wandb]`. While chains are
+    Needs no simulator, but `pip install "calvin-eval[tensorboard]"` or `[wandb]`. While chains are
     missing or broken, metrics have names that begin with partial/.
     """
     kind, where = parse_target(target)

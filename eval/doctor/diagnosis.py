@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from calvin_eval.doctor import hardware
+from calvin_eval.doctor.extras import check_extras
 from calvin_eval.doctor.findings import Finding, error, from_exception, ok, warning
 from calvin_eval.errors import AssetError
 
@@ -30,7 +31,7 @@ __all__ = ["Finding", "diagnose", "examine"]
 
 DISTRIBUTION = "calvin-eval"
 _OLDEST_PYTHON = (3, 10)
-_SHOWN = ("numpy", "scipy", "torch")
+_SHOWN = ("numpy", "scipy")
 
 Check: TypeAlias = Callable[[], "Finding | Iterable[Finding] | None"]
 
@@ -53,6 +54,7 @@ def examine(assets: str = "builtin", render: str = "auto") -> Iterator[Finding]:
     checks: tuple[tuple[str, Check], ...] = (
         ("python", check_python),
         ("packages", check_packages),
+        ("extras", check_extras),
         ("pybullet", check_pybullet),
         ("machine", hardware.check_machine),
         ("disk", hardware.check_disk),

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal, TypeAlias
 
 from calvin_eval.errors import CalvinEvalError
+from calvin_eval.extras import MissingExtraError, install_command
 
 Status: TypeAlias = Literal["ok", "warning", "error"]
 
@@ -54,6 +55,8 @@ def from_exception(name: str, exception: BaseException) -> Finding:
         if "\n" in text:
             first, *_, remedy = text.splitlines()
             return error(name, first.rstrip(":"), remedy)
+        if isinstance(exception, MissingExtraError):
+            return error(name, text, install_command(exception.extra))
         detail, _, remedy = text.partition(". ")
         return error(name, detail, remedy)
     if isinstance(exception, ModuleNotFoundError) and exception.name:

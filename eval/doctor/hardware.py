@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from calvin_eval.doctor.findings import Finding, error, ok, warning
 from calvin_eval.errors import CalvinEvalError
+from calvin_eval.extras import install_command, missing_modules
 
 if TYPE_CHECKING:
     from calvin_eval.sim.egl_devices import EglDevice, Gpu
@@ -124,7 +125,7 @@ def check_gl(render: str) -> Finding | None:
 
     problem = context_problem()
     if problem:
-        return error("gl", problem, f"pip install 'calvin-eval[gl]'; {APT_EGL}")
+        return error("gl", problem, f"{install_command('gl')}; {APT_EGL}")
     from calvin_eval.sim.render import resolve_backend
 
     info = resolve_backend("gl")
@@ -180,6 +181,9 @@ def check_gpu() -> Finding:
     gpus = nvidia_gpus()
     if not gpus and not has_gpu():
         return ok("gpu", "none: physics needs none, policies run on the processor")
+    if missing_modules("torch"):
+        use = f"policy files need torch: {install_command('torch')}"
+        return ok("gpu", f"{_gpu_names(gpus)}; torch is not installed ({use})")
     torch = ask_torch()
     detail = f"{_gpu_names(gpus)}; torch {torch['version']}"
     if torch["build"] is None:

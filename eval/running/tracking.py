@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from calvin_eval.errors import RunFolderError, UsageError
+from calvin_eval.extras import install_command, require
 from calvin_eval.results.metrics import Count, Summary
 from calvin_eval.results.report import render_report
 from calvin_eval.results.report.text import cell, percent
@@ -148,12 +149,13 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, bo
 
 
 def _package(name: str, extra: str) -> Any:
+    require(extra, f"--to {extra}")
     try:
         return importlib.import_module(name)
-    except ImportError as error:
+    except ImportError as error:  # an older or broken one
         raise UsageError(
             f"--to {extra}: expected the package {extra}, found: {error}. "
-            f"Install it: pip install 'calvin-eval[{extra}]'"
+            f"Install it again: {install_command(extra)}"
         ) from error
 
 
@@ -288,12 +290,9 @@ def _frames(path: Path) -> Iterator[tuple[Image, float]]:
                 frame = still.convert("RGB")  # which loads it: only then is its time known
                 yield frame, float(still.info.get("duration") or 100)
         return
-    import imageio_ffmpeg
+    import imageio.v2 as iio
 
-    reader = imageio_ffmpeg.read_frames(str(path))
-    try:
-        facts = next(reader)
-        for data in reader:
-            yield Image.frombytes("RGB", facts["size"], data), 1000 / facts["fps"]
-    finally:
-        reader.close()
+    with iio.get_reader(path, format="FFMPEG") as reader:
+        duration = 1000 / reader.get_meta_data()["fps"]
+        for frame in reader:
+            yield Image.fromarray(frame), duration

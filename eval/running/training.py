@@ -14,6 +14,7 @@ from rich.progress import MofNCompleteColumn, Progress, TaskID, TextColumn, Time
 from rich.table import Table
 
 from calvin_eval.config.training import TrainConfig
+from calvin_eval.extras import require
 
 if TYPE_CHECKING:
     from calvin_eval.results.metrics import Summary
@@ -41,6 +42,7 @@ def run_training(config: TrainConfig, *, quiet: bool = False) -> Outcome:
     Raises:
         CalvinEvalError: something that the caller can mend.
     """
+    require("vla", "calvin-eval train")
     from calvin_eval.vla.training.loop import train
 
     silent = quiet or os.environ.get("RANK", "0") != "0"  # of several processes one tells

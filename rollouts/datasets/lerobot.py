@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from calvin_eval.errors import UsageError
+from calvin_eval.extras import install_command, require
 from calvin_eval.rollouts.datasets.folder import Annotation, SplitFolder
 
 FPS: Final = 30
@@ -56,8 +57,10 @@ def export_lerobot(
         watch: told how many episodes are done, and of how many.
 
     Raises:
-        UsageError: no LeRobot, no annotations, broken frames, or `out` exists.
+        MissingExtraError: LeRobot is not installed.
+        UsageError: no annotations, broken frames, or `out` exists.
     """
+    require("lerobot", "export-lerobot")
     spans = [(split, a) for split in splits for a in split.annotations or ()]
     if not spans:
         raise UsageError("expected a data set with language annotations, found none")
@@ -81,7 +84,8 @@ def _create(out: Path, repo_id: str, videos: bool, frame: Mapping[str, Any]) -> 
         module = importlib.import_module("lerobot.datasets.lerobot_dataset")
     except ImportError as error:
         raise UsageError(
-            f"expected LeRobot to be installed ({error}): pip install 'calvin-eval[lerobot]'"
+            f"expected LeRobot to be whole, found that it cannot be imported ({error}): "
+            f"{install_command('lerobot')}"
         ) from error
     features: dict[str, Any] = {
         "observation.state": _numbers(STATE_NAMES),

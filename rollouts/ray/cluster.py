@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from calvin_eval.errors import UsageError
+from calvin_eval.extras import require
 
 _PACKAGES = ("calvin-eval", "numpy", "pybullet")
 _KNOCK_SECONDS = 10.0
@@ -28,15 +29,11 @@ def connect(address: str | None) -> None:
             variable RAY_ADDRESS.
 
     Raises:
-        UsageError: Ray is not installed, or no cluster answers.
+        MissingExtraError: Ray is not installed.
+        UsageError: no cluster answers.
     """
-    try:
-        ray: Any = import_module("ray")  # untyped: its hints know less than its documentation
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            "engine=ray: expected Ray to be installed, found that it is not. "
-            "pip install 'calvin-eval[ray]', here and on every node."
-        ) from error
+    require_ray()
+    ray: Any = import_module("ray")  # untyped: its hints know less than its documentation
     if ray.is_initialized():
         return
     named = os.environ.get("RAY_ADDRESS", "auto") if address in (None, "auto") else address
@@ -50,6 +47,11 @@ def connect(address: str | None) -> None:
             "with `ray start --head` on one node and `ray start --address=HOST:6379` on the "
             "others, and name it by engine.address=HOST:6379."
         ) from error
+
+
+def require_ray() -> None:
+    """Raise a MissingExtraError unless Ray is installed here."""
+    require("ray", "engine=ray", "Every node needs it.")
 
 
 def _knock(address: str) -> None:

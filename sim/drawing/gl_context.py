@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from calvin_eval.errors import RenderError
+from calvin_eval.errors import CalvinEvalError, RenderError
+from calvin_eval.extras import require
 from calvin_eval.sim.drawing import light
 from calvin_eval.sim.drawing.options import DrawOptions
 from calvin_eval.sim.egl_devices import DEVICE_VARIABLE
@@ -31,9 +32,8 @@ _GL_LOWER_LEFT, _GL_UPPER_LEFT, _GL_NEGATIVE_ONE_TO_ONE = 0x8CA1, 0x8CA2, 0x935E
 _TEX_IMAGE = (ctypes.c_uint, *[ctypes.c_int] * 5, *[ctypes.c_uint] * 2, ctypes.c_void_p)
 _CLIP_CONTROL = (ctypes.c_uint, ctypes.c_uint)
 _REMEDY = (
-    "render=gl needs the extra of that name (pip install 'calvin-eval[gl]') and a driver with "
-    "EGL and OpenGL 4.5 (Debian and Ubuntu: apt-get install libegl1 libgl1 libgl1-mesa-dri). "
-    "Or choose --render fast."
+    "render=gl needs a driver with EGL and OpenGL 4.5 (Debian and Ubuntu: apt-get install libegl1 "
+    "libgl1 libgl1-mesa-dri). Or choose --render fast."
 )
 
 
@@ -51,15 +51,14 @@ class GlContext:
         shadow_map: the framebuffer that casters are drawn into.
 
     Raises:
-        RenderError: the extra `gl` or a driver is missing.
+        MissingExtraError: the extra `gl` is not installed.
+        RenderError: a driver is missing.
     """
 
     def __init__(self, options: DrawOptions, device: int = 0) -> None:
-        try:
-            import moderngl
-        except ImportError as error:
-            message = f"expected the package moderngl; it is not installed. {_REMEDY}"
-            raise RenderError(message) from error
+        require("gl", "render=gl")
+        import moderngl
+
         try:
             # Names without a version belong to packages for developers.
             settings: dict[str, Any] = {
@@ -176,7 +175,7 @@ def shared_context(options: DrawOptions) -> GlContext:
     """This process's context for such pictures; `EGL_VISIBLE_DEVICES` names the device.
 
     Raises:
-        RenderError: see `GlContext`.
+        MissingExtraError, RenderError: see `GlContext`.
     """
     return _context(options, int(os.environ.get(DEVICE_VARIABLE) or 0), os.getpid())
 
@@ -185,7 +184,7 @@ def context_problem() -> str:
     """Why `gl` cannot draw here, or nothing."""
     try:
         shared_context(DrawOptions())
-    except RenderError as error:
+    except CalvinEvalError as error:
         return str(error)
     return ""
 

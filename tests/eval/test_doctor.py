@@ -24,7 +24,10 @@ from calvin_eval.sim.packs import AssetPack
 from calvin_eval.sim.selftest import SelftestResult
 from calvin_eval.sim.selftest_trace import Replay
 
-NAMES = ["python", "packages", "pybullet", "machine", "disk", "ffmpeg", "assets", "chains", "gpu"]
+NAMES = [
+    *("python", "packages", "extras", "pybullet", "machine", "disk", "ffmpeg", "assets", "chains"),
+    "gpu",
+]
 NAMES += ["fast", "egl", "physics", "images"]
 MESA = render.EglProbe(
     error="", vendor="Mesa", renderer="llvmpipe (LLVM 15)", version="4.5 Mesa 22.3.6"

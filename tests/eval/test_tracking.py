@@ -283,7 +283,7 @@ def test_a_missing_package_is_named_with_its_remedy(
     for module in [m for m in sys.modules if m.split(".")[0] == name]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(UsageError, match=rf"pip install 'calvin-eval\[{name}\]'"):
+    with pytest.raises(UsageError, match=rf'pip install "calvin-eval\[{name}\]"'):
         log(run, f"{name}:{tmp_path / 'logs'}")
     assert not (tmp_path / "logs").exists()
 

@@ -378,6 +378,6 @@ def test_without_lerobot_the_extra_is_named(drawn: Path, tmp_path: Path, monkeyp
 
     from calvin_eval.rollouts.datasets.lerobot import export_lerobot
 
-    monkeypatch.setitem(sys.modules, "lerobot.datasets.lerobot_dataset", None)
-    with pytest.raises(UsageError, match=r"pip install 'calvin-eval\[lerobot\]'"):
+    monkeypatch.setitem(sys.modules, "lerobot", None)
+    with pytest.raises(UsageError, match=r'pip install "calvin-eval\[lerobot\]"'):
         export_lerobot([SplitFolder(drawn)], tmp_path / "out")

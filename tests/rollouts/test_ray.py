@@ -439,7 +439,7 @@ def test_a_light_policy_of_other_content_is_refused(tmp_path: Path) -> None:
 
 def test_without_ray_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UsageError, match=r"pip install 'calvin-eval\[ray\]'"):
+    with pytest.raises(UsageError, match=r'pip install "calvin-eval\[ray\]"'):
         ray_cluster.connect("auto")
 
 

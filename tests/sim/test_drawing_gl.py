@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from calvin_eval.errors import RenderError
+from calvin_eval.extras import MissingExtraError
 from calvin_eval.sim import load_chains, make_env
 from calvin_eval.sim.cameras import Camera
 from calvin_eval.sim.drawing import gl_context
@@ -110,7 +111,7 @@ def test_without_the_extra_the_message_says_how_to_get_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "moderngl", None)
-    with pytest.raises(RenderError, match=r"calvin-eval\[gl\]"):
+    with pytest.raises(MissingExtraError, match=r"calvin-eval\[gl\]"):
         GlContext(DrawOptions())
 
 

@@ -200,7 +200,7 @@ def test_unknown_options_are_errors(tmp_path):
 def test_without_lerobot_the_way_to_get_it_is_said(tmp_path, monkeypatch):
     folder = write(tmp_path / "policy")
     (folder / "statistics.safetensors").write_bytes(b"")
-    with pytest.raises(CheckpointError, match=r"not installed.*calvin-eval\[lerobot\].*policy\.py"):
+    with pytest.raises(UsageError, match=r"not installed.*calvin-eval\[lerobot\].*policy\.py"):
         resolve(str(folder))
     (tmp_path / "lerobot").mkdir()
     (tmp_path / "lerobot" / "__init__.py").write_text("raise TypeError('non-default argument')")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from calvin_eval.errors import UnknownNameError, UsageError
+from calvin_eval.extras import missing_modules, require
 from calvin_eval.vla.training.saving import written
 
 CSV = "metrics.csv"
@@ -143,7 +143,8 @@ def open_logs(config: Mapping[str, Any], folder: Path, start: int) -> list[Log]:
 
     Raises:
         UnknownNameError: a log that does not exist.
-        UsageError: wandb is not installed, or refuses.
+        MissingExtraError: wandb is not installed.
+        UsageError: it refuses.
     """
     asked = (config.get("trainer") or {}).get("logger") or []
     names = [asked] if isinstance(asked, str) else list(asked)
@@ -151,14 +152,10 @@ def open_logs(config: Mapping[str, Any], folder: Path, start: int) -> list[Log]:
         if name not in LOGS:
             raise UnknownNameError("trainer.logger", name, LOGS)
     logs: list[Log] = [CsvLog(folder / CSV, start)]
-    if "tensorboard" in names and importlib.util.find_spec("tensorboard"):
+    if "tensorboard" in names and not missing_modules("tensorboard"):
         logs.append(TensorBoardLog(folder / "tensorboard", start))
     if "wandb" in names:
-        if importlib.util.find_spec("wandb") is None:
-            raise UsageError(
-                "trainer.logger: expected the package wandb, found none. Install it: pip install "
-                "'calvin-eval[wandb]'"
-            )
+        require("wandb", "trainer.logger=wandb")
         logs.append(WandbLog(folder, config))
     return logs
 

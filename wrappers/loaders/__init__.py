@@ -14,6 +14,7 @@ from calvin_eval.wrappers.loaders.base import LoadedPolicy, Source
 from calvin_eval.wrappers.loaders.builtin import PREFIX, load_builtin, load_recording
 from calvin_eval.wrappers.loaders.declared import Stages, arrange, declared, kind_of
 from calvin_eval.wrappers.loaders.detect import RECOGNISED, detect
+from calvin_eval.wrappers.loaders.needs import require_packages
 from calvin_eval.wrappers.loaders.python_class import is_class_spec, load_class
 from calvin_eval.wrappers.loaders.torch_file import load_export, load_torchscript
 from calvin_eval.wrappers.loaders.weights import load_pickle, load_safetensors
@@ -27,6 +28,7 @@ __all__ = [
     "declared",
     "is_light",
     "kind_of",
+    "require_packages",
     "resolve",
     "wrap",
 ]
@@ -77,9 +79,11 @@ def resolve(  # noqa: PLR0913 - one keyword for each thing that a run says of it
 
     Raises:
         CheckpointError: it cannot be recognised, loaded or trusted.
+        MissingExtraError: its kind needs packages that are not installed.
         UsageError: a name or an option that does not exist.
     """
     source = Source(ckpt=ckpt, options=dict(options or {}), trust=trust, seed=seed, scene=scene)
+    require_packages(source)
     own = declared(source)
     if own is not None:  # a misspelt stage must not cost the loading of a large model
         arrange(own, observe or {}, actions or {})

@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from calvin_eval.errors import CalvinEvalError, CheckpointError, UnknownNameError, UsageError
+from calvin_eval.extras import missing_extra
 from calvin_eval.wrappers.custom import CustomModelPolicy
 from calvin_eval.wrappers.loaders.base import LoadedPolicy, Source, file_facts
 from calvin_eval.wrappers.policy import Policy, Requirements
@@ -40,6 +41,7 @@ def load_class(source: Source) -> LoadedPolicy:
 
     Raises:
         CheckpointError: the code cannot be imported or constructed, or is no policy.
+        MissingExtraError: it imports what an extra brings and is not installed.
         UnknownNameError: the module has no such class.
         UsageError: the constructor does not take the options.
     """
@@ -110,6 +112,8 @@ def _explained(ckpt: str, folder: Path) -> Iterator[None]:
         frames = [(Path(f.filename), f.lineno) for f in traceback.extract_tb(error.__traceback__)]
         theirs = [(file, line) for file, line in frames if folder.resolve() in file.parents]
         where = f" at {theirs[-1][0].name}:{theirs[-1][1]}" if theirs else ""
+        if isinstance(error, ImportError) and (missing := missing_extra(error, f"{ckpt}{where}")):
+            raise missing from error
         hint = ""
         if isinstance(error, ModuleNotFoundError):
             hint = " It is neither installed nor a file in that folder."

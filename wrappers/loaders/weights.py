@@ -47,7 +47,7 @@ def load_pickle(source: Source) -> LoadedPolicy:
         CheckpointError: not trusted, damaged, or weights without an architecture.
     """
     facts = inspect_pickle(source.path)
-    if facts.root is None and _has_config(source):
+    if facts.root is None and has_config(source):
         return _load_robovlms(source)
     if facts.root is None:
         raise CheckpointError(_weights_only(source.path, facts.tensors, facts.example))
@@ -66,7 +66,7 @@ def load_safetensors(source: Source) -> LoadedPolicy:
     Raises:
         CheckpointError: the file has no architecture.
     """
-    if _has_config(source):
+    if has_config(source):
         return _load_robovlms(source)
     with source.path.open("rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
@@ -80,7 +80,7 @@ def declare(source: Source) -> tuple[Settings, Settings]:
     Raises:
         CheckpointError: the configuration cannot be read.
     """
-    if not _has_config(source) or _is_object(source.path):
+    if not has_config(source) or _is_object(source.path):
         return {}, {}
     found: tuple[Settings, Settings] = import_module("calvin_eval.vla.loading").declare(source)
     return found
@@ -91,7 +91,7 @@ def _is_object(path: Path) -> bool:
     return detect(path) == "pickle" and inspect_pickle(path).root is not None
 
 
-def _has_config(source: Source) -> bool:
+def has_config(source: Source) -> bool:
     """Whether a RoboVLMs configuration was given, or lies beside the file."""
     return "config" in source.options or bool(robovlms_configs(source.path.absolute().parent))
 

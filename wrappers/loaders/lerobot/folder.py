@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from calvin_eval.errors import CheckpointError, UsageError
+from calvin_eval.extras import require
 from calvin_eval.wrappers.loaders.base import FileFacts, LoadedPolicy, Source, file_facts
 from calvin_eval.wrappers.loaders.lerobot.features import WEIGHTS, Declared, read_declared
+from calvin_eval.wrappers.loaders.needs import LEROBOT_ELSEWHERE
 from calvin_eval.wrappers.loaders.torch_file import DEVICE_VARIABLE
 from calvin_eval.wrappers.policy import Policy, Request
 from calvin_eval.wrappers.stages import Settings
@@ -21,19 +23,14 @@ from calvin_eval.wrappers.tensor_contract import last_line
 if TYPE_CHECKING:
     from calvin_eval.wrappers.loaders.lerobot.policy import Network
 
-ELSEWHERE = (
-    "LeRobot needs other versions of PyTorch and transformers than many policies do, so give it an "
-    "environment of its own (pip install 'calvin-eval[lerobot]'), and name that environment's "
-    "Python as policy.python=PATH or run `calvin-eval serve` there (docs/lerobot.md)."
-)
-
 
 def load(source: Source) -> LoadedPolicy:
     """Load a folder that `save_pretrained` wrote, with its processors.
 
     Raises:
-        CheckpointError: LeRobot is missing or does not fit its libraries; the folder is damaged,
-            incomplete, or declares what CALVIN does not have.
+        CheckpointError: LeRobot does not fit its libraries; the folder is damaged, incomplete, or
+            declares what CALVIN does not have.
+        MissingExtraError: LeRobot is not installed.
         UsageError: a wrong option.
     """
     declared = read_declared(source)
@@ -105,18 +102,13 @@ def _open(source: Source, declared: Declared) -> Network:
 
 def _import() -> tuple[Any, Any]:
     """LeRobot's modules of configurations and of the policies' factory."""
-    try:
-        version("lerobot")
-    except PackageNotFoundError as error:
-        raise CheckpointError(
-            f"a LeRobot policy needs the package lerobot, which is not installed here. {ELSEWHERE}"
-        ) from error
+    require("lerobot", "a LeRobot policy", LEROBOT_ELSEWHERE)
     try:
         return import_module("lerobot.configs.policies"), import_module("lerobot.policies.factory")
     except Exception as error:  # libraries that do not fit each other raise anything
         raise CheckpointError(
             f"lerobot {version('lerobot')} cannot be imported here ({type(error).__name__}: "
-            f"{last_line(error)}). {ELSEWHERE}"
+            f"{last_line(error)}). {LEROBOT_ELSEWHERE}"
         ) from error
 
 
