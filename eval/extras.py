@@ -6,6 +6,7 @@ optional package asks `require` first, so that the user reads one line with the 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 
@@ -86,7 +87,9 @@ def missing_extra(error: ImportError, purpose: str) -> MissingExtraError | None:
 
 
 def _installed(module: str) -> bool:
+    if module in sys.modules:
+        return sys.modules[module] is not None
     try:
         return find_spec(module) is not None
-    except (ImportError, ValueError):  # hidden by a finder, or half imported
+    except ImportError:  # a finder refuses it
         return False

@@ -292,7 +292,8 @@ def _frames(path: Path) -> Iterator[tuple[Image, float]]:
         return
     import imageio.v2 as iio
 
-    with iio.get_reader(path, format="FFMPEG") as reader:
+    opened: Any = iio.get_reader(path, format="FFMPEG")
+    with opened as reader:
         duration = 1000 / reader.get_meta_data()["fps"]
         for frame in reader:
             yield Image.fromarray(frame), duration

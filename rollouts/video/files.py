@@ -93,7 +93,13 @@ class VideoFile:
 
         encoder = _ENCODERS[self._path.suffix[1:]]
         # imageio would refuse GIF and WebP by their names; the encoder goes by the true name.
-        place = iio.imopen(os.path.abspath(self._temporary), "w", plugin="FFMPEG", extension=".mp4")
+        place = iio.imopen(
+            os.path.abspath(self._temporary),
+            "w",
+            plugin="FFMPEG",
+            extension=".mp4",
+            legacy_mode=True,  # frames one by one
+        )
         self._writer = place.legacy_get_writer(
             fps=self._fps,
             quality=None,
