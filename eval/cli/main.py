@@ -48,7 +48,7 @@ def _number_or(word: str) -> Callable[[str], int | str]:
     """A reader of a whole number or a word, as the type of an option."""
 
     def number(value: str) -> int | str:
-        found: int | str = value if value == word else click.INT.convert(value, None, None)
+        found: int | str = value if value == word else click.INT(value)
         return found
 
     return number
