@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable
+
 from calvin_eval.config.presets import check_kind
 from calvin_eval.config.schema import EvalConfig
+from calvin_eval.errors import CheckpointError
 from calvin_eval.extras import require
 from calvin_eval.rollouts.ray.cluster import require_ray
+
+
+def require_all_installed(configs: Iterable[EvalConfig]) -> None:
+    """`require_installed` for each; what else is wrong with a policy waits for its turn."""
+    for config in configs:
+        with contextlib.suppress(CheckpointError):
+            require_installed(config)
 
 
 def require_installed(config: EvalConfig) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from calvin_eval.config.presets import describe_rules
 from calvin_eval.config.schema import EvalConfig, policy_name
-from calvin_eval.errors import CalvinEvalError, CheckpointError, UsageError
+from calvin_eval.errors import CalvinEvalError, UsageError
 from calvin_eval.results.card import Card, check_card, read_card
 from calvin_eval.results.conclude import conclude
 from calvin_eval.results.gate import check_baseline, read_baseline
@@ -30,7 +30,7 @@ from calvin_eval.rollouts.video.films import VideoSpec, parse_which
 from calvin_eval.rollouts.video.pool import VideoPool
 from calvin_eval.running.checking import ActionWatch
 from calvin_eval.running.outcome import FailedRun, Run
-from calvin_eval.running.packages import require_installed
+from calvin_eval.running.packages import require_all_installed, require_installed
 from calvin_eval.running.prepare import (
     RESUME_SECTIONS,
     Plan,
@@ -63,12 +63,10 @@ def run_evaluations(configs: Sequence[EvalConfig], display: Display) -> list[Run
     One that cannot be run becomes a `FailedRun`, and the next one follows.
 
     Raises:
-        MissingExtraError: a package is not installed that one of them needs; none has started then.
+        MissingExtraError: one needs a package that is not installed; none has started then.
         KeyboardInterrupt: the second Ctrl-C; the finished chains are safe.
     """
-    for config in configs:
-        with contextlib.suppress(CheckpointError):  # that is said in its turn
-            require_installed(config)
+    require_all_installed(configs)
     runs: list[Run | FailedRun] = []
     with Evaluations(display) as evaluations:
         for config in configs:
