@@ -414,7 +414,7 @@ def children() -> list[int]:
                 words = (entry / "cmdline").read_bytes().split(b"\0")
             except OSError:
                 continue
-            if b"video_worker" in b" ".join(words) and str(os.getpid()).encode() in words:
+            if b"rollouts.video.worker" in b" ".join(words) and str(os.getpid()).encode() in words:
                 found.append(int(entry.name))
     return found
 
