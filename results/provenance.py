@@ -15,7 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("numpy", "scipy", "pybullet", "torch")
+PACKAGES = ("numpy", "scipy", "pybullet", "pybullet-arm64", "torch")
+"""Those that can move a record; PyBullet is one of two distributions of the same module."""
 _GIT_TIMEOUT = 10.0  # seconds
 _PASSWORD_IN_URL = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
@@ -32,7 +33,7 @@ def provenance() -> dict[str, Any]:
         "platform": platform.platform(),
         "machine": platform.machine(),
         "cpus": os.cpu_count(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: version for name in PACKAGES if (version := _version(name))},
     }
 
 

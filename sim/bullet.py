@@ -2,6 +2,8 @@
 
 PyBullet's functions fall back to the client that connected first when no client is named; a
 `BulletClient` names its own in every call, so two worlds of one process cannot meet.
+
+Once this module is imported, `pybullet.getCameraImage` returns NumPy arrays with every build.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ import tempfile
 from collections.abc import Iterator
 from functools import partial
 from typing import IO, Any
+
+from calvin_eval.sim.builds import with_arrays
 
 
 @contextlib.contextmanager
@@ -40,6 +44,10 @@ def captured_output() -> Iterator[IO[bytes]]:
 
 with captured_output():
     import pybullet
+
+if not pybullet.isNumpyEnabled():
+    # In the module itself: upstream's cameras, and everybody else's in this process, call it there.
+    pybullet.getCameraImage = with_arrays(pybullet.getCameraImage)
 
 __all__ = ["BulletClient", "captured_output", "joint_infos", "pybullet"]
 

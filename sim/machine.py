@@ -8,20 +8,45 @@ import platform
 import struct
 import sys
 from collections.abc import Mapping
-from importlib import metadata
+
+from calvin_eval.sim.builds import TESTED, installed_builds
 
 _SAMPLES = 512
 
 
 def machine_facts() -> dict[str, str]:
-    """PyBullet, processor family and mathematics library, as short comparable texts."""
+    """PyBullet, processor family and mathematics library, as short comparable texts.
+
+    Imports PyBullet: whether it was built with NumPy is written nowhere else.
+    """
     return {
-        "pybullet": _version("pybullet"),
-        "build": pybullet_build(),
+        **_pybullet_facts(),
         "processor": platform.machine(),
         "libc": " ".join(platform.libc_ver()).strip() or platform.system(),
         "libm": libm_fingerprint(),
         "denormals": "kept" if sys.float_info.min / 2 else "flushed to zero",
+    }
+
+
+def _pybullet_facts() -> dict[str, str]:
+    """Version, distribution, origin, wheel tag, and whether images come as NumPy arrays.
+
+    Two distributions at once overwrite each other's files, so nothing is said about either.
+    """
+    from calvin_eval.sim.bullet import pybullet
+
+    images = {"images": "arrays" if pybullet.isNumpyEnabled() else "tuples"}
+    builds = installed_builds()
+    if len(builds) != 1:
+        names = " and ".join(map(str, builds)) or "unknown"
+        return dict.fromkeys(("pybullet", "distribution", "build", "wheel"), names) | images
+    (build,) = builds
+    return {
+        "pybullet": build.version,
+        "distribution": build.distribution,
+        "build": build.origin,
+        "wheel": build.tag or "unknown",
+        **images,
     }
 
 
@@ -30,11 +55,14 @@ def differences(recorded: Mapping[str, str]) -> tuple[str, ...]:
     here = machine_facts()
     phrases = {
         "pybullet": "PyBullet is {}",
-        "build": "PyBullet is a {}",
+        "distribution": "PyBullet is the distribution {}",
+        "build": "PyBullet is a build of this kind: {}",
         "processor": "the processor is {}",
         "libm": "the C library rounds sines differently",
         "denormals": "denormal numbers are {} in this process",
     }
+    if _is_tested(here) and _is_tested(recorded):  # then their bits are known to be equal
+        del phrases["pybullet"], phrases["distribution"]
     return tuple(
         f"{phrase.format(here[key])} ({_reference(key, recorded)})"
         for key, phrase in phrases.items()
@@ -42,19 +70,14 @@ def differences(recorded: Mapping[str, str]) -> tuple[str, ...]:
     )
 
 
+def _is_tested(facts: Mapping[str, str]) -> bool:
+    return TESTED.get(facts["distribution"]) == facts["pybullet"]
+
+
 def _reference(key: str, recorded: Mapping[str, str]) -> str:
     if key == "libm":
         return f"the reference: {recorded['libc']} on a processor with FMA"
     return f"the reference: {recorded[key]}"
-
-
-def pybullet_build() -> str:
-    """`PyPI wheel`, or `local build`, whose compiler may have chosen other instructions."""
-    try:
-        tags = metadata.distribution("pybullet").read_text("WHEEL") or ""
-    except metadata.PackageNotFoundError:
-        return "missing"
-    return "PyPI wheel" if "manylinux" in tags else "local build"
 
 
 def libm_fingerprint() -> str:
@@ -72,10 +95,3 @@ def libm_fingerprint() -> str:
         )  # fmt: skip
         digest.update(struct.pack("<10d", *values))
     return digest.hexdigest()[:12]
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "missing"

@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from calvin_eval.doctor import hardware
+from calvin_eval.doctor.bullet import check_pybullet
 from calvin_eval.doctor.extras import check_extras
 from calvin_eval.doctor.findings import Finding, error, from_exception, ok, warning
 from calvin_eval.errors import AssetError
+from calvin_eval.sim.builds import TESTED, fitting_distribution, reinstall_command
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -102,7 +104,12 @@ def check_packages(requirements: Iterable[str] | None = None) -> Finding:
     if requirements is None:
         requirements = metadata.requires(DISTRIBUTION) or ()
     parsed = map(Requirement, requirements)
-    needed = [one for one in parsed if one.marker is None or one.marker.evaluate({"extra": ""})]
+    needed = [
+        one
+        for one in parsed
+        if one.marker is None or one.marker.evaluate({"extra": ""})
+        if one.name not in TESTED  # either of these will do: check_pybullet
+    ]
     found = {one.name: _version(one.name) for one in needed}
     wrong = [one for one in needed if not _fits(one, found[one.name])]
     if wrong:
@@ -124,22 +131,6 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-def check_pybullet() -> Finding:
-    """Whether PyBullet is the one that the references were recorded with."""
-    from calvin_eval.sim.machine import machine_facts
-    from calvin_eval.sim.selftest import references
-
-    here, there = machine_facts(), references()["recorded"]["machine"]
-    detail = f"{here['pybullet']}, {here['build']}"
-    if here["pybullet"] != there["pybullet"]:
-        return warning(
-            "pybullet",
-            f"{detail}: not the tested {there['pybullet']}, bits may differ",
-            f"pip install pybullet=={there['pybullet']}",
-        )
-    return ok("pybullet", detail)
 
 
 def check_assets(assets: str) -> Finding:
@@ -247,30 +238,23 @@ def _no_reference(name: str, pack: str) -> Finding:
     return warning(
         name,
         f"the {pack} pack is not the one of this release: nothing to compare with",
-        f"pip install --force-reinstall --no-deps {DISTRIBUTION} pybullet",
+        f"pip install --force-reinstall --no-deps {DISTRIBUTION} {fitting_distribution()}",
     )
 
 
 def _wrong_bits(name: str, detail: str, causes: Sequence[str]) -> Finding:
     """A difference that has a known cause is a reservation; one that has none, a defect."""
     if not causes:
-        return error(name, f"{detail}, for no known reason", _pybullet_remedy())
+        return error(name, f"{detail}, for no known reason", reinstall_command())
     detail = f"{detail}: {'; '.join(causes)}"
     if any("PyBullet" in cause for cause in causes):
-        return warning(name, detail, _pybullet_remedy())
+        return warning(name, detail, reinstall_command())
     return warning(
         name,
         detail,
         "Runs on machines of this kind agree with each other; those on other kinds end up "
         "centimetres away. For the same bits: x86-64 with FMA (since 2013) and glibc.",
     )
-
-
-def _pybullet_remedy() -> str:
-    from calvin_eval.sim.selftest import references
-
-    tested = references()["recorded"]["machine"]["pybullet"]
-    return f"pip install --force-reinstall --only-binary :all: --no-deps pybullet=={tested}"
 
 
 def _strange_driver(detail: str, *, broken: bool) -> Finding:

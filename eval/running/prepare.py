@@ -24,6 +24,7 @@ from calvin_eval.running.capacity import worker_room
 from calvin_eval.sim.chains import OFFICIAL_SHA256, Chain, ChainList, load_chains
 from calvin_eval.sim.instructions import OFFICIAL_SHA256 as OFFICIAL_INSTRUCTIONS
 from calvin_eval.sim.instructions import InstructionSet, load_instructions
+from calvin_eval.sim.machine import machine_facts
 from calvin_eval.sim.packs import AssetPack, CameraSpec, load_pack
 from calvin_eval.sim.render import RenderInfo, resolve_backend
 from calvin_eval.sim.selection import select
@@ -149,6 +150,7 @@ class Plan:
             },
             "instructions": {"name": stage.instructions.name, "sha256": stage.instructions.sha256},
             "renderer": self.render.as_dict(),
+            "machine": machine_facts(),
             "provenance": provenance(),
             "started_utc": utc_now(),
         }

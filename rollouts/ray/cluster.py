@@ -13,8 +13,9 @@ from typing import Any
 
 from calvin_eval.errors import UsageError
 from calvin_eval.extras import require
+from calvin_eval.sim.builds import installed_builds
 
-_PACKAGES = ("calvin-eval", "numpy", "pybullet")
+_PACKAGES = ("calvin-eval", "numpy")
 _KNOCK_SECONDS = 10.0
 _FOLDERS = ("rollouts", "sim", "wrappers")  # whose code can change a record
 
@@ -81,7 +82,8 @@ def software() -> tuple[tuple[str, str], ...]:
 
     Names with versions, and with a hash of our own code: two checkouts of one version may differ.
     """
-    versions = [(name, _version(name)) for name in _PACKAGES]
+    versions = [(name, metadata.version(name)) for name in _PACKAGES]
+    versions += [(build.distribution, build.version) for build in installed_builds()]
     root = Path(__file__).parents[2]
     digest = hashlib.sha256()
     for folder in _FOLDERS:
@@ -94,7 +96,7 @@ def require_software(expected: tuple[tuple[str, str], ...]) -> None:
     """Raise UsageError, naming what differs, unless this is the software here."""
     found = dict(software())
     different = [
-        f"{name} {version} where the run was started, {found.get(name)} here"
+        f"{name} {version} where the run was started, {found.get(name, 'not installed')} here"
         for name, version in expected
         if found.get(name) != version
     ]
@@ -103,10 +105,3 @@ def require_software(expected: tuple[tuple[str, str], ...]) -> None:
             f"expected the same software on every node, found {'; '.join(different)}. Install the "
             "same versions everywhere."
         )
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "not installed"

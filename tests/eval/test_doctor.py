@@ -9,15 +9,18 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import bullet_distributions
 import imageio_ffmpeg
 import pytest
 from click.testing import CliRunner, Result
 
 from calvin_eval.cli.doctor import doctor
 from calvin_eval.doctor import diagnosis, hardware
+from calvin_eval.doctor.bullet import check_pybullet
 from calvin_eval.doctor.diagnosis import Finding, diagnose, judge_images, judge_physics
-from calvin_eval.sim import egl_devices, load_pack, render, selftest
+from calvin_eval.sim import builds, egl_devices, load_pack, render, selftest
 from calvin_eval.sim.assets import store as assets_store
+from calvin_eval.sim.bullet import pybullet
 from calvin_eval.sim.drawing import fast, gl_context
 from calvin_eval.sim.egl_devices import EglDevice, Gpu
 from calvin_eval.sim.packs import AssetPack
@@ -204,11 +207,63 @@ def test_an_old_python_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found.status, found.remedy[:22]) == ("error", "Use Python 3.10 or new")
 
 
-def test_another_pybullet_is_a_warning(stored: dict[str, Any]) -> None:
-    assert diagnosis.check_pybullet().status == "ok"
-    stored["recorded"]["machine"]["pybullet"] = "3.2.6"
-    found = diagnosis.check_pybullet()
-    assert (found.status, found.remedy) == ("warning", "pip install pybullet==3.2.6")
+def test_one_tested_pybullet_is_sound_whoever_built_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for i, (name, version) in enumerate(builds.TESTED.items()):
+        for tag in ("cp311-cp311-linux_x86_64", bullet_distributions.LINUX_WHEEL):
+            folder = tmp_path / f"{i}{tag}"
+            bullet_distributions.install(monkeypatch, folder, (name, version), tag=tag)
+            found = check_pybullet()
+            assert found.status == "ok"
+            assert found.detail.startswith(f"{name} {version}, ")
+            assert tag in found.detail
+
+
+def test_another_pybullet_is_a_warning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    bullet_distributions.install(monkeypatch, tmp_path, ("pybullet", "3.2.5"))
+    found = check_pybullet()
+    assert found.status == "warning"
+    assert "not the tested 3.2.7" in found.detail
+    assert found.remedy.splitlines()[0] == "pip uninstall -y pybullet"
+
+
+@pytest.mark.parametrize(
+    ("python", "wanted"), [((3, 11), "pybullet==3.2.7"), ((3, 12), "pybullet-arm64==3.2.8")]
+)
+def test_two_distributions_of_pybullet_are_an_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, python: tuple[int, int], wanted: str
+) -> None:
+    bullet_distributions.install(
+        monkeypatch, tmp_path, ("pybullet", "3.2.7"), ("pybullet-arm64", "3.2.8")
+    )
+    monkeypatch.setattr(sys, "version_info", python)
+    monkeypatch.setattr(sys, "platform", "linux")
+    found = check_pybullet()
+    assert found.status == "error"
+    assert "pybullet 3.2.7 and pybullet-arm64 3.2.8 are both installed" in found.detail
+    assert found.remedy.splitlines() == [
+        "pip uninstall -y pybullet pybullet-arm64",
+        f"pip install --only-binary :all: --no-deps {wanted}",
+    ]
+
+
+def test_a_pybullet_that_nothing_installed_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    bullet_distributions.install(monkeypatch, tmp_path)
+    found = check_pybullet()
+    assert found.status == "warning"
+    assert found.detail.startswith(pybullet.__file__)
+    monkeypatch.setitem(sys.modules, "calvin_eval.sim.bullet", None)
+    found = check_pybullet()
+    assert (found.status, found.detail) == ("error", "not installed")
+    assert found.remedy.startswith("pip install --only-binary :all: --no-deps pybullet")
+
+
+def test_either_pybullet_will_do_for_the_packages() -> None:
+    found = diagnosis.check_packages(["pybullet>=99", "pybullet-arm64>=99", "click>=8.1"])
+    assert found.detail.startswith("all 1 as needed")
 
 
 def test_memory_is_that_of_the_container(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -462,9 +517,9 @@ def test_a_changed_builtin_pack_has_nothing_to_be_compared_with(stored: dict[str
 
 def test_the_remedy_fits_the_cause() -> None:
     assert judge_physics([state("same")] * 2, "official").status == "ok"
-    pybullet = judge_physics([state("different", "PyBullet is 3.3")], "official")
-    assert pybullet.status == "warning"
-    assert "pybullet==3.2.7" in pybullet.remedy
+    bullet = judge_physics([state("different", "PyBullet is 3.3")], "official")
+    assert bullet.status == "warning"
+    assert bullet.remedy == builds.reinstall_command()
     library = judge_physics([state("different", "the C library rounds")], "official")
     assert (library.status, "pybullet" in library.remedy) == ("warning", False)
 

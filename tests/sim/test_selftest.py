@@ -126,6 +126,7 @@ def test_a_pack_of_ones_own_has_no_reference(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_difference_names_both_hashes_and_the_cause(stored: dict[str, Any]) -> None:
     entry = stored["packs"][PACK.fingerprint]["physics"]["D"]["pinned"]
     found, entry["quick"] = entry["quick"], "f" * 32
+    stored["recorded"]["machine"] = machine.machine_facts()
     result = quick_selftest(PACK, "D")
     assert result.outcome == "different"
     assert f"expected {'f' * 32}, found {found}" in result.message
@@ -172,14 +173,17 @@ def test_a_c_library_with_other_sines_is_found_and_named() -> None:
     ("fact", "words"),
     [
         ("pybullet", "PyBullet is 3.2.7 (the reference: else)"),
-        ("build", "PyBullet is a PyPI wheel (the reference: else)"),
+        ("distribution", "PyBullet is the distribution pybullet (the reference: else)"),
+        ("build", "PyBullet is a build of this kind: PyPI wheel (the reference: else)"),
         ("processor", "(the reference: else)"),
         ("libm", "rounds sines differently"),
         ("denormals", "denormal numbers are kept in this process"),
     ],
 )
 def test_what_changes_bits_is_compared(fact: str, words: str) -> None:
-    here = machine.machine_facts() | {"pybullet": "3.2.7", "build": "PyPI wheel"}
+    here = machine.machine_facts() | {
+        "pybullet": "3.2.7", "distribution": "pybullet", "build": "PyPI wheel",
+    }  # fmt: skip
     assert machine.differences(machine.machine_facts()) == ()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(machine, "machine_facts", lambda: here)
