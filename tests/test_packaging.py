@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import platform
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -11,7 +14,9 @@ import zipfile
 from importlib.metadata import requires
 from pathlib import Path
 
+import numpy as np
 import pytest
+from drawn_elsewhere import draw_from_file, save_scene
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,10 +33,33 @@ def run(*command: object, cwd: Path, **env: str) -> str:
 
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sdist, and the wheel that is built from the sdist."""
+    """The sdist, and the wheel that is built from the sdist, as a release has them."""
     out = tmp_path_factory.mktemp("dist")
-    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", out, ROOT, cwd=ROOT)
+    run(sys.executable, "-m", "tools.wheel", "--no-isolation", out, cwd=ROOT)
     return out
+
+
+def find_python(version: str) -> Path:
+    """An interpreter of this machine, such as `3.12`; skips the test if there is none."""
+    kept = Path.home().glob(f".pyenv/versions/{version}.*/bin/python")
+    on_path = shutil.which(f"python{version}")
+    for python in [*map(str, kept), *([on_path] if on_path else [])]:
+        # A name on PATH may be a shim without an interpreter behind it.
+        command = [python, "-c", "import sys, venv; print('%d.%d' % sys.version_info[:2])"]
+        child = subprocess.run(command, capture_output=True, text=True, check=False)
+        if child.stdout.strip() == version:
+            return Path(python)
+    pytest.skip(f"needs Python {version}, for example by `pyenv install {version}`")
+
+
+def lend_packages(python: Path, cwd: Path) -> None:
+    """Let another environment import the packages of this one, but not this source tree.
+
+    Installing them again would only test pip; .pth files, such as that of the editable install, are
+    not followed in a folder that is named by one.
+    """
+    site = run(python, "-c", "import site; print(site.getsitepackages()[0])", cwd=cwd).strip()
+    (Path(site) / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
 
 
 @pytest.mark.slow
@@ -45,7 +73,71 @@ def test_the_wheel_holds_the_package_and_nothing_else(dist: Path) -> None:
     for folder in ("results", "rollouts", "sim", "vla", "wrappers"):
         for path in (ROOT / folder).rglob("*.py"):
             assert f"calvin_eval/{path.relative_to(ROOT)}" in names
+    assert [name for name in names if ".so" in name] == ["calvin_eval/sim/drawing/_raster.so"]
     assert wheel.stat().st_size < 3e6
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="manylinux is for Linux")
+def test_the_wheel_is_for_every_python_on_systems_since_2018(dist: Path) -> None:
+    (wheel,) = dist.glob("*.whl")
+    assert wheel.name.endswith(f"-py3-none-manylinux_2_28_{platform.machine()}.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/WHEEL"))
+        tags = [line for line in archive.read(name).decode().splitlines() if "Tag: " in line]
+    assert tags == [f"Tag: py3-none-manylinux_2_28_{platform.machine()}"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["3.10", "3.11", "3.12", "3.13"])
+def test_every_python_draws_the_same_images(dist: Path, tmp_path: Path, version: str) -> None:
+    """The library of the wheel, called from there, and that of this environment, from here."""
+    expected = save_scene(tmp_path / "scene.npz")
+    environment = tmp_path / "env"
+    run(find_python(version), "-m", "venv", environment, cwd=tmp_path)
+    python = environment / "bin" / "python"
+    (wheel,) = dist.glob("*.whl")
+    run(python, "-m", "pip", "install", "--quiet", "--no-deps", wheel, "numpy", cwd=tmp_path)
+    script = f"{inspect.getsource(draw_from_file)}\ndraw_from_file('scene.npz', 'images.npz')"
+    run(python, "-c", script, cwd=tmp_path)
+    with np.load(tmp_path / "images.npz") as images:
+        assert set(images) == set(expected)
+        for name, image in expected.items():
+            assert images[name].dtype == image.dtype
+            assert np.array_equal(images[name], image), name
+
+
+@pytest.mark.slow
+def test_without_a_compiler_the_sources_install_and_say_what_is_missing(
+    dist: Path, tmp_path: Path
+) -> None:
+    (source,) = dist.glob("*.tar.gz")
+    environment = tmp_path / "env"
+    venv.create(environment, with_pip=True)
+    python = environment / "bin" / "python"
+    lend_packages(python, tmp_path)
+    printed = run(
+        python, "-m", "pip", "install", "--verbose", "--no-deps", "--no-build-isolation", source,
+        cwd=tmp_path, CC="/nonexistent/cc", CXX="/nonexistent/c++",
+    )  # fmt: skip
+    assert 'building extension "calvin_eval.sim.drawing._raster" failed' in printed
+    command = environment / "bin" / "calvin-eval"
+    child = subprocess.run(
+        [command, "--ckpt", "builtin:random", "--num-chains", "1", "--render", "fast"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert child.returncode == 2
+    assert "the renderer 'fast' is not built" in child.stderr
+    assert "Traceback" not in child.stderr
+    script = (
+        "from calvin_eval.sim import make_env\n"
+        "with make_env('D', render='auto') as env: print(env.render_info.backend)\n"
+    )
+    child = subprocess.run(
+        [python, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert child.stdout.strip() in ("egl", "tiny")
+    assert "Now drawing with Bullet's own renderers" in child.stderr
 
 
 @pytest.mark.slow
@@ -55,10 +147,7 @@ def test_the_wheel_runs_in_an_environment_of_its_own(dist: Path, tmp_path: Path)
     python = environment / "bin" / "python"
     (wheel,) = dist.glob("*.whl")
     run(python, "-m", "pip", "install", "--quiet", "--no-deps", wheel, cwd=tmp_path)
-    # Its dependencies are this environment's: installing them again would only test pip. The
-    # editable install of the source tree does not come along, since .pth files are not followed.
-    site = run(python, "-c", "import site; print(site.getsitepackages()[0])", cwd=tmp_path).strip()
-    (Path(site) / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    lend_packages(python, tmp_path)
     where = run(python, "-c", "import calvin_eval; print(calvin_eval.__file__)", cwd=tmp_path)
     assert where.startswith(str(environment))
     command = environment / "bin" / "calvin-eval"

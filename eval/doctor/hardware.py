@@ -106,7 +106,7 @@ def check_ffmpeg() -> Finding:
 
 def check_fast(render: str) -> Finding:
     """Whether our own renderer was built when the package was installed."""
-    from calvin_eval.sim.drawing.fast import library_problem
+    from calvin_eval.sim.drawing.fast import REINSTALL, library_problem
 
     if render not in ("auto", "fast"):
         return ok("fast", f"not needed for --render {render}")
@@ -114,7 +114,7 @@ def check_fast(render: str) -> Finding:
     if not problem:
         return ok("fast", "built: draws EGL's images without EGL, a display or a GPU")
     told = error if render == "fast" else warning
-    return told("fast", problem, "apt-get install g++; pip install --force-reinstall calvin-eval")
+    return told("fast", problem, f"apt-get install g++; {REINSTALL}")
 
 
 def check_gl(render: str) -> Finding | None:

@@ -9,9 +9,17 @@
 // not depend on it. AVX-512 (x86-64-v4) brought no more speed.
 
 #include <algorithm>
+#include <cstdio>
+#include <new>
 #include <utility>
 
 #include "_raster_types.hpp"
+
+#if defined(_GLIBCXX_RELEASE) && _GLIBCXX_RELEASE >= 11
+// The headers of newer compilers call this function, which the C++ library of manylinux_2_28
+// lacks. With a definition of our own, a wheel built here runs there too.
+void std::__throw_bad_array_new_length() { throw std::bad_alloc(); }
+#endif
 
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wunused-function"
@@ -159,6 +167,8 @@ int guarded(char* message, int size, Work work) {
 
 using raster::Renderer;
 
+#pragma GCC visibility push(default)
+
 extern "C" {
 
 // Python refuses a library whose number is another one than it expects.
@@ -207,3 +217,5 @@ int raster_draw(Renderer* renderer, const float* poses, const float* colours,
 }
 
 }  // extern "C"
+
+#pragma GCC visibility pop

@@ -8,9 +8,9 @@ several threads are drawn at the same time.
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -29,10 +29,13 @@ CameraView: TypeAlias = tuple[Sequence[float], Sequence[float], int, int]
 Image: TypeAlias = tuple[NDArray[np.uint8], NDArray[np.float32]]
 
 _VERSION = 2
-_MODULE = "calvin_eval.sim.drawing._raster"
+_LIBRARY = Path(__file__).with_name("_raster.so")
+REINSTALL = "pip install --force-reinstall --no-deps --no-cache-dir calvin-eval"
+"""Takes the wheel where there is one for this system, and else builds the library."""
 _REMEDY = (
-    "Install a C++ compiler (Debian and Ubuntu: apt-get install g++) and install calvin-eval "
-    "again (pip install . or make install), or choose --render egl or tiny."
+    f"Run `{REINSTALL}` (in a checkout: `make install`), where there is no wheel for this system "
+    "after installing a C++ compiler (Debian and Ubuntu: apt-get install g++); or choose --render "
+    "egl or tiny."
 )
 _UNSHADOWED_IMAGES = 2
 _MESSAGE_SIZE = 200
@@ -57,21 +60,20 @@ def _library() -> ctypes.CDLL:
     Raises:
         RenderError: it was not built, or from other sources than these.
     """
-    spec = importlib.util.find_spec(_MODULE)
-    if spec is None or spec.origin is None:
+    if not _LIBRARY.is_file():
         raise RenderError(
-            "the renderer 'fast' is not built: no C++ compiler was found when calvin-eval was "
-            f"installed. {_REMEDY}"
+            "the renderer 'fast' is not built: calvin-eval was installed from its sources, and no "
+            f"C++ compiler was found then. {_REMEDY}"
         )
     try:
-        library = ctypes.CDLL(spec.origin)
+        library = ctypes.CDLL(str(_LIBRARY))
         version = library.raster_version()
     except (OSError, AttributeError) as error:
         raise RenderError(f"the renderer 'fast' cannot be loaded: {error}. {_REMEDY}") from None
     if version != _VERSION:
         raise RenderError(
             f"expected version {_VERSION} of the compiled renderer 'fast'; found {version}, built "
-            "from older sources. Install calvin-eval again (pip install . or make install)."
+            f"from other sources. {_REMEDY}"
         )
     library.raster_new.restype = ctypes.c_void_p
     return library
