@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -16,6 +17,9 @@ from calvin_eval.extras import install_command, missing_extra, missing_modules
 ROOT = Path(__file__).resolve().parent.parent
 # Tests and their policy processes share few cores: threads that wait for each other would spin.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# How long an example takes is the machine's affair.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 SHARED = Path(os.environ.get("CALVIN_EVAL_SHARED", ROOT.parent / "shared"))
 
 

@@ -53,7 +53,7 @@ def test_the_sign_flip_test_on_a_thousand_chains_agrees_with_sampling() -> None:
     rng = np.random.default_rng(4)
     steps = rng.choice([-5, -2, -1, 0, 0, 0, 1, 2, 5], size=1000)
     found = stats.permutation_test(
-        (steps,), np.mean, permutation_type="samples", n_resamples=5000, rng=rng
+        (steps,), np.mean, permutation_type="samples", n_resamples=5000, random_state=rng
     )
     assert sign_flip_test(steps.tolist()) == pytest.approx(found.pvalue, abs=0.03)
 

@@ -32,7 +32,7 @@ NUMBERS = arrays.arrays(
 
 @pytest.mark.parametrize("codec", [OPENPI, VLA_EVAL])
 @given(array=NUMBERS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_arrays_survive(codec: Codec, array: Any) -> None:
     found = codec.unpack(codec.pack({"a": [array]}))["a"][0]
     assert found.dtype == array.dtype
@@ -42,7 +42,7 @@ def test_arrays_survive(codec: Codec, array: Any) -> None:
 
 
 @given(array=NUMBERS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_openpi_reads_what_we_write_and_the_other_way_round(array: Any) -> None:
     content = {"observation/image": array, "prompt": "open the drawer", "n": np.float32(0.25)}
     assert OPENPI.pack(content) == pack(content)
@@ -52,7 +52,7 @@ def test_openpi_reads_what_we_write_and_the_other_way_round(array: Any) -> None:
 
 
 @given(array=NUMBERS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_vla_eval_reads_what_we_write_and_the_other_way_round(array: Any) -> None:
     messages = pytest.importorskip("vla_eval.protocol.messages")
     envelope = {"type": "observation", "payload": {"x": array}, "seq": 1, "timestamp": 0.5}
