@@ -37,9 +37,11 @@ $(BIN)/.installed-core: $(SOURCES)
 	$(pip-install) .
 	@touch $@
 
-# All extras but LeRobot, and the tools; the core is among them.
+# All extras but LeRobot, and the tools; the core is among them. `make test EXTRAS=test` does
+# without torch: the tests that need it are skipped.
+EXTRAS ?= dev
 $(BIN)/.installed: $(SOURCES)
-	$(pip-install) ".[dev]"
+	$(pip-install) ".[$(EXTRAS)]"
 	@touch $(BIN)/.installed-core $@
 
 run: $(BIN)/.installed-core

@@ -140,7 +140,7 @@ as_user() { # folder, command... on the fresh machine
 
 # What a command printed that a reader of the summary wants: pytest's counts, or a score.
 gist() {
-  sed 's/\x1b\[[0-9;]*m//g' "$1" | grep -E '[0-9]+ (passed|failed|error)|average length' |
+  sed 's/\x1b\[[0-9;]*m//g' "$1" | grep -E '[0-9]+ (passed|failed|error)|^ +length ' |
     sed -E 's/^[= │]+|[= │]+$//g; s/  +/ /g' | paste -sd';' || true
 }
 
@@ -193,8 +193,8 @@ part_wheel() {
     step evaluate $HOME_IN $bin/calvin-eval --ckpt builtin:expert --num-chains 2 --video 1 --out run &&
     step report $HOME_IN $bin/calvin-eval report run || true
   describe $bin/python python3-venv
-  SUMMARY+="  drawn by: $(sed -n 's/.*"renderer": *"\([a-z]*\)".*/\1/p' "$ROOT$HOME_IN/run/header.json" |
-    sort -u | paste -sd' '); videos: $(find "$ROOT$HOME_IN/run" -name '*.mp4' -size +1k | wc -l)"$'\n'
+  SUMMARY+="  videos: $(find "$ROOT$HOME_IN/run" -name '*.mp4' -size +1k | wc -l); doctor: $(as_user $HOME_IN \
+    $bin/calvin-eval doctor 2>&1 | sed -n 's/^. \(physics\|images\) */\1 /p' | paste -sd';')"$'\n'
 }
 
 finish() {
@@ -207,14 +207,18 @@ finish() {
   done
 }
 
-enter_namespaces "$@"
-read_options "$@"
-LOGS=$FRESH_DIR/logs/$RELEASE SUMMARY="" FAILED=0 ROOTS=()
-mkdir -p "$LOGS"
-trap finish EXIT
-trap 'exit 130' INT TERM # pid 1 of a namespace hears no others
-for part in $PARTS; do "part_$part"; done
-echo "$RELEASE at commit $(git -C "$HERE" rev-parse --short HEAD), $(date +%F), $(nproc) cores:"
-printf '%s' "$SUMMARY"
-if [ $FAILED = 0 ]; then echo "All of it worked."; else echo "Something failed: see $LOGS."; fi
-exit $FAILED
+main() {
+  enter_namespaces "$@"
+  read_options "$@"
+  LOGS=$FRESH_DIR/logs/$RELEASE SUMMARY="" FAILED=0 ROOTS=()
+  mkdir -p "$LOGS"
+  trap finish EXIT
+  trap 'exit 130' INT TERM # pid 1 of a namespace hears no others
+  for part in $PARTS; do "part_$part"; done
+  echo "$RELEASE, tree at commit $(git -C "$HERE" rev-parse --short HEAD), $(date +%F), $(nproc) cores:"
+  printf '%s' "$SUMMARY"
+  if [ $FAILED = 0 ]; then echo "All of it worked."; else echo "Something failed: see $LOGS."; fi
+  exit $FAILED
+}
+
+main "$@"
