@@ -35,6 +35,7 @@ from calvin_eval.sim.chains import Chain
 
 _TICK = 0.5  # seconds between looks at the clock
 _STARTS = 3  # times that a worker may die before it has run anything
+_START_SECONDS = 600.0  # that a worker may take to be ready, however short a step may be
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -344,17 +345,33 @@ class _Run:
         """Replace workers, or their policy's process, that gave no sign of life for too long."""
         limit = self._faults.step_timeout
         for seat in seats:
-            if seat.chain is None and seat.ready:
+            if not seat.ready:
+                self._check_start(seat)
                 continue
-            if time.monotonic() - seat.heard < limit:
+            if seat.chain is None or not self._silent(seat, limit):
                 continue
             chain, seat.chain = seat.chain, None
             where = "simulator worker"
-            if chain is not None and self._hosts[seat.host].hangs(limit / 2):
+            if self._hosts[seat.host].hangs(limit / 2):
                 where = "policy"
                 self._replace_host(seat.host)
             self._engine.respawn(seat)
             self._brief(seat)
-            if chain is not None:
-                reason = f"{where} hung: no progress for {limit:g} s (--step-timeout)"
-                self._try_again(seat.number, chain, reason, self._suspects)
+            reason = f"{where} hung: no progress for {limit:g} s (--step-timeout)"
+            self._try_again(seat.number, chain, reason, self._suspects)
+
+    def _check_start(self, seat: _Seat) -> None:
+        """Replace a worker that never gets ready. Imports and a world to build are no steps."""
+        limit = max(self._faults.step_timeout, _START_SECONDS)
+        if self._silent(seat, limit):
+            self._watcher.note(
+                f"simulator worker {seat.number} was not ready after {limit:g} s; started another"
+            )
+            self._engine.respawn(seat)
+            self._brief(seat)
+
+    @staticmethod
+    def _silent(seat: _Seat, limit: float) -> bool:
+        """Whether nothing came for so long, and nothing that came meanwhile is still unread."""
+        late = time.monotonic() - seat.heard >= limit
+        return late and not wait([seat.child.connection], timeout=0)

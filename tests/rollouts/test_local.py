@@ -1,0 +1,76 @@
+"""The local engine's clock: who counts as hanging, and who is only late."""
+
+from __future__ import annotations
+
+from multiprocessing import Pipe
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from calvin_eval.rollouts import local
+from calvin_eval.rollouts.local import FaultRules, _Run, _Seat
+from calvin_eval.sim.chains import load_chains
+
+LIMIT = 3.0
+CHAIN = load_chains("official").chains[0]
+
+
+class Supervised:
+    """One worker that never says anything, and the engine's supervisor at a time of our choice."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        self.respawned: list[int] = []
+        self.notes: list[str] = []
+        monkeypatch.setattr(local, "time", SimpleNamespace(monotonic=lambda: self.now))
+        self.line, self.worker = Pipe()
+        child: Any = SimpleNamespace(connection=self.line)
+        self.seat = _Seat(number=0, host=0, child=child, heard=0.0)
+        engine: Any = SimpleNamespace(
+            faults=FaultRules(step_timeout=LIMIT),
+            respawn=lambda seat: self.respawned.append(seat.number),
+        )
+        watcher: Any = SimpleNamespace(note=self.notes.append)
+        hosts: Any = [SimpleNamespace(hangs=lambda seconds: False)]
+        self._run = _Run(engine, [], lambda host: None, hosts, watcher)  # type: ignore[arg-type, return-value]
+
+    def look(self, now: float) -> list[int]:
+        """Who is replaced when the clock shows this."""
+        self.now = now
+        self.respawned.clear()
+        self._run._check_clock([self.seat])
+        return self.respawned
+
+
+@pytest.fixture
+def supervised(monkeypatch: pytest.MonkeyPatch) -> Supervised:
+    return Supervised(monkeypatch)
+
+
+def test_a_worker_that_is_silent_in_a_chain_is_replaced(supervised: Supervised) -> None:
+    supervised.seat.ready, supervised.seat.chain = True, CHAIN
+    assert supervised.look(LIMIT - 0.1) == []
+    assert supervised.look(LIMIT) == [0]
+    assert "simulator worker hung: no progress for 3 s" in supervised.notes[0]
+
+
+def test_a_worker_without_a_chain_may_be_silent(supervised: Supervised) -> None:
+    supervised.seat.ready = True
+    assert supervised.look(1e6) == []
+
+
+def test_a_worker_may_take_longer_to_start_than_a_step_may(supervised: Supervised) -> None:
+    """On a busy machine it would otherwise be replaced for ever, and the run would never begin."""
+    assert supervised.look(100 * LIMIT) == []
+    assert supervised.look(local._START_SECONDS) == [0]
+    assert supervised.notes == ["simulator worker 0 was not ready after 600 s; started another"]
+
+
+def test_what_is_still_unread_is_a_sign_of_life(supervised: Supervised) -> None:
+    """While the engine itself was busy, with a policy to replace, say, a worker went on."""
+    supervised.seat.ready, supervised.seat.chain = True, CHAIN
+    supervised.worker.send("progress")
+    assert supervised.look(10 * LIMIT) == []
+    supervised.line.recv()
+    assert supervised.look(10 * LIMIT) == [0]
