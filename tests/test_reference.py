@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from calvin_eval import evaluate
-from calvin_eval.sim.render import probe_egl
 from calvin_eval.wrappers.loaders import resolve
 
 ROOT = Path(__file__).parents[1]
@@ -39,8 +38,7 @@ def test_it_opens_drawers_from_images_and_words(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(bool(probe_egl().error), reason="EGL does not work here")
-def test_verdicts_under_our_renderer_are_those_under_egl(tmp_path: Path) -> None:
+def test_verdicts_under_our_renderer_are_those_under_egl(egl: None, tmp_path: Path) -> None:
     tasks = "close_drawer+turn_on_led+turn_off_led+turn_on_lightbulb"
     verdicts = {
         render: evaluate(

@@ -13,7 +13,7 @@ import calvin_eval
 from calvin_eval.errors import PolicyError
 from calvin_eval.wrappers.policy import Requirements
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
 
 
 class Batching:

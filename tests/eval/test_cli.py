@@ -15,6 +15,8 @@ import yaml
 from calvin_eval.results.journal import read_journal
 from calvin_eval.results.schema import same_outcome
 
+pytestmark = pytest.mark.processes
+
 POLICY = '''
 import numpy as np
 

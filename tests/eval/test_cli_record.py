@@ -11,6 +11,8 @@ import pytest
 from calvin_eval.cli.main import main
 from calvin_eval.rollouts.datasets.folder import SplitFolder
 
+pytestmark = pytest.mark.processes
+
 
 def run(out: Path, *options: str) -> int:
     return main(["record", "--out", str(out), "--workers", "0", "--quiet", *options])

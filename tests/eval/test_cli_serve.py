@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -11,7 +12,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -20,8 +20,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from waiting import LIMIT
 from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import connect
+from websockets.sync import client
 from wire_servers import OpenpiServer, pack, unpack
 
 from calvin_eval.cli.main import main
@@ -33,6 +34,10 @@ from calvin_eval.wrappers.loaders import resolve
 from calvin_eval.wrappers.servers import dialect
 from calvin_eval.wrappers.servers.loopback import is_loopback
 from calvin_eval.wrappers.testing import check_policy, fake_request
+
+pytestmark = pytest.mark.processes
+
+connect = functools.partial(client.connect, open_timeout=LIMIT, ping_interval=None)
 
 POLICY = '''
 from dataclasses import replace
@@ -133,7 +138,7 @@ def serving(*arguments: str, cwd: Path, **env: str) -> Iterator[tuple[str, Any]]
     )  # fmt: skip
     try:
         assert process.stdout is not None
-        ready, _, _ = select.select([process.stdout], [], [], 60)
+        ready, _, _ = select.select([process.stdout], [], [], LIMIT)
         line = process.stdout.readline() if ready else ""
         if "serving at" not in line:
             process.kill()
@@ -392,10 +397,8 @@ def test_ctrl_c_ends_it_with_clients_connected(tmp_path: Path) -> None:
     with serving("--ckpt", "builtin:still", cwd=tmp_path) as (address, process):
         with connect(address) as line:
             line.recv()
-            began = time.monotonic()
             process.send_signal(signal.SIGINT)
-            assert process.wait(timeout=10) == 0
+            assert process.wait(timeout=LIMIT) == 0  # while this client stays
             with pytest.raises(ConnectionClosed):
                 line.recv()
-        assert time.monotonic() - began < 5
         assert "Traceback" not in process.stderr.read()

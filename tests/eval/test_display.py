@@ -447,6 +447,7 @@ def test_a_terminal_that_went_away_does_not_end_the_run(clock: Clock) -> None:
     display.end()
 
 
+@pytest.mark.processes
 def test_its_thread_ends_with_the_run() -> None:
     terminal = Terminal()
     display = Dashboard(Console(file=terminal, width=100, height=40))

@@ -6,13 +6,13 @@ import json
 import re
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from wire_servers import free_port
+from child_processes import wait_for_health
+from ports import reserved_port
+from requirements import need_package
 
 from calvin_eval.cli.main import main
 from calvin_eval.results.journal import read_journal
@@ -22,27 +22,24 @@ PAGE = Path(__file__).resolve().parents[2] / "docs/servers.md"
 
 @pytest.fixture
 def address(tmp_path: Path) -> Iterator[str]:
-    pytest.importorskip("vla_eval")
+    need_package("vla_eval", "vla-eval")
     (code,) = re.findall(r"```python\n# trivial_server\.py\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    script, port = tmp_path / "trivial_server.py", free_port()
+    script = tmp_path / "trivial_server.py"
     script.write_text(code)
-    process = subprocess.Popen(
-        [sys.executable, str(script), str(port)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        for _ in range(600):
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1).close()
-                break
-            except OSError:
-                time.sleep(0.05)
-        yield f"ws://127.0.0.1:{port}"
-    finally:
-        process.kill()
-        process.wait()
+    with reserved_port() as port:
+        process = subprocess.Popen(
+            [sys.executable, str(script), str(port)],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            wait_for_health(process, port)
+            yield f"ws://127.0.0.1:{port}"
+        finally:
+            process.kill()
+            process.wait()
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 def test_a_run_against_vla_evals_own_server(address: str, tmp_path: Path) -> None:
     out = tmp_path / "run"

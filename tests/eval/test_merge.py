@@ -24,6 +24,8 @@ from calvin_eval.running.outcome import Run
 from calvin_eval.running.prepare import RESUME_SECTIONS
 from calvin_eval.running.run import run_evaluations
 
+pytestmark = pytest.mark.processes
+
 SOMETIMES = """
 class Policy:
     requirements = {"rgb": []}

@@ -12,6 +12,8 @@ import pytest
 
 from calvin_eval.results.journal import read_journal
 
+pytestmark = pytest.mark.processes
+
 POLICY = """
 import os
 

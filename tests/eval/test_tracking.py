@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
+from requirements import need_package
 
 from calvin_eval.cli.track import parse_target
 from calvin_eval.cli.track import track as command
@@ -92,7 +93,7 @@ def log(run: RunFolder, target: str) -> None:
 
 def events(folder: Path) -> dict[str, list[tuple[int, Any]]]:
     """Per tag the steps and values of all events in a folder, read by TensorBoard itself."""
-    pytest.importorskip("tensorboard")
+    need_package("tensorboard", "the extra tensorboard")
     from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
     found: dict[str, list[tuple[int, Any]]] = {}
@@ -195,7 +196,7 @@ def test_animations_are_small_and_keep_their_tempo(
 
 
 def test_a_broken_video_stops_before_anything_is_written(run: RunFolder, tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
+    need_package("tensorboard", "the extra tensorboard")
     (run.path / "videos").mkdir()
     (run.path / "videos" / "chain0001.mp4").write_bytes(b"not a video")
     with pytest.raises(RunFolderError, match=r"chain0001\.mp4.*calvin-eval video"):
@@ -204,7 +205,7 @@ def test_a_broken_video_stops_before_anything_is_written(run: RunFolder, tmp_pat
 
 
 def test_tensorboard_reads_back_what_was_logged(run: RunFolder, tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
+    need_package("tensorboard", "the extra tensorboard")
     film(run.path / "videos" / "chain0002.mp4", 10)
     logs = tmp_path / "logs"
     outcome = call(run.path, "--to", f"tensorboard:{logs}", "--step", 7)
@@ -228,7 +229,7 @@ def test_tensorboard_reads_back_what_was_logged(run: RunFolder, tmp_path: Path) 
 def test_tensorboard_shows_the_hyperparameters_and_the_verdict(
     run: RunFolder, tmp_path: Path
 ) -> None:
-    pytest.importorskip("tensorboard")
+    need_package("tensorboard", "the extra tensorboard")
     from tensorboard.plugins.hparams import metadata
 
     log(run, f"tensorboard:{tmp_path / 'logs'}")
@@ -242,7 +243,7 @@ def test_tensorboard_shows_the_hyperparameters_and_the_verdict(
 
 
 def test_steps_make_a_curve(run: RunFolder, partial: RunFolder, tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
+    need_package("tensorboard", "the extra tensorboard")
     for step, folder in enumerate((run, run, partial)):
         assert call(folder.path, "--to", f"tensorboard:{tmp_path / 'logs'}",
                     "--step", step).exit_code == 0  # fmt: skip
@@ -253,7 +254,7 @@ def test_steps_make_a_curve(run: RunFolder, partial: RunFolder, tmp_path: Path) 
 
 
 def test_a_folder_that_cannot_be_written(run: RunFolder, tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
+    need_package("tensorboard", "the extra tensorboard")
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match=r"expected a folder that can be written.*name another"):
         log(run, f"tensorboard:{tmp_path / 'file'}")
@@ -392,7 +393,7 @@ def test_what_wandb_refuses_is_the_users_to_mend(
 def test_the_real_wandb_takes_a_run_offline(
     run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("wandb")
+    need_package("wandb", "the extra wandb")
     for name in ("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
         monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.setenv("WANDB_MODE", "offline")

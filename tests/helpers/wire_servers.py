@@ -11,6 +11,7 @@ from typing import Any
 
 import msgpack
 import numpy as np
+from waiting import LIMIT
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection, serve
 
@@ -25,8 +26,9 @@ class WireServer:
         self.connections: list[ServerConnection] = []
         self.headers: list[Any] = []
         self._server = serve(
-            self._handle, "127.0.0.1", port, compression=None, max_size=None, ping_interval=None
-        )
+            self._handle, "127.0.0.1", port, compression=None, max_size=None, ping_interval=None,
+            open_timeout=LIMIT,
+        )  # fmt: skip
         self.port = self._server.socket.getsockname()[1]
         self.address = f"ws://127.0.0.1:{self.port}"
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
@@ -55,13 +57,6 @@ def cut(connection: ServerConnection) -> None:
     """Break a connection as a dying process does, without a word."""
     with contextlib.suppress(OSError):
         connection.socket.shutdown(socket.SHUT_RDWR)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 # openpi's form of arrays, written down from its description and not with our codec.

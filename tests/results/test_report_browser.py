@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -12,15 +11,15 @@ from typing import Any
 
 import imageio_ffmpeg
 import pytest
+from requirements import need_browser
 
 from calvin_eval.results.report import write_reports
 from calvin_eval.results.store import RunFolder
 
 MakeRun = Callable[..., RunFolder]
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 ARGUMENTS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
 
 
 class Browser:
@@ -73,10 +72,7 @@ class Browser:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    binary = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    driver = shutil.which("chromedriver")
-    if binary is None or driver is None:
-        pytest.skip("needs a browser: apt-get install chromium chromium-driver")
+    binary, driver = need_browser()
     process = subprocess.Popen([driver, "--port=0"], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None

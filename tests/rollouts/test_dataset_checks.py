@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 from recording import record_drawn_episode
+from requirements import need_package
 
 from calvin_eval.errors import UsageError
 from calvin_eval.rollouts.datasets.checks import Fault
@@ -20,8 +21,6 @@ from calvin_eval.rollouts.datasets.report import DatasetReport, check_dataset, e
 from calvin_eval.rollouts.datasets.show import choose, contact_sheet, write_videos
 from calvin_eval.rollouts.recording.labels import save_plain
 from calvin_eval.sim.render import probe_egl
-
-EGL = not probe_egl().error
 
 
 @pytest.fixture(scope="module")
@@ -235,13 +234,12 @@ def test_the_renderer_of_a_data_set_is_recognised(drawn: Path) -> None:
     assert one.renderer == "tiny"
     assert "--render tiny" in explain(one)
     assert one.decibels["tiny"]["static"] > 35
-    if EGL:
+    if not probe_egl().error:
         assert one.decibels["egl"]["static"] < 25
     assert report.to_json()["images"][0]["renderer"] == "tiny"
 
 
-@pytest.mark.skipif(not EGL, reason="needs EGL")
-def test_images_by_the_other_renderer_are_told_apart(split: Path) -> None:
+def test_images_by_the_other_renderer_are_told_apart(egl: None, split: Path) -> None:
     from calvin_eval.sim import make_env
 
     with make_env(render="egl") as env:
@@ -353,7 +351,7 @@ def test_a_task_without_demonstrations_is_told(drawn: Path) -> None:
 
 
 def test_a_lerobot_data_set_holds_the_same(drawn: Path, tmp_path: Path) -> None:
-    pytest.importorskip("lerobot", reason="needs the extra calvin-eval[lerobot]")
+    need_package("lerobot", "LeRobot")
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
     from calvin_eval.rollouts.datasets.lerobot import export_lerobot

@@ -16,6 +16,8 @@ from calvin_eval.sim.chains import load_chains
 from calvin_eval.sim.instructions import load_instructions
 from calvin_eval.sim.packs import load_pack
 
+pytestmark = pytest.mark.processes
+
 RECORDING = {(motion.chain, motion.position): motion.actions for motion in recorded()}
 
 

@@ -9,16 +9,16 @@ import resource
 import signal
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from child_processes import children_of
+from engine_watch import EngineWatch, OnEvent
+from waiting import LIMIT, wait_until
 
 from calvin_eval.config.compose import compose_config
-from calvin_eval.console.display import QuietDisplay
 from calvin_eval.errors import RunFolderError
 from calvin_eval.results.journal import read_journal
 from calvin_eval.results.store import RunFolder
@@ -27,9 +27,10 @@ from calvin_eval.running.outcome import Run
 from calvin_eval.running.prepare import make_plan, open_policy, set_stage
 from calvin_eval.running.run import run_plan
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
 
-# A policy with the batch-first protocol; what it does on which chain is up to each test.
+# A policy with the batch-first protocol; what it does on which chain is up to each test. With
+# `journal` it answers only until so many chains have their records, or the file `go` exists.
 POLICY = """
 import ctypes, os, time
 import numpy as np
@@ -38,8 +39,9 @@ from calvin_eval.wrappers.policy import Requirements
 class Policy:
     requirements = Requirements()
 
-    def __init__(self, fault="", chains=(), log=None):
+    def __init__(self, fault="", chains=(), log=None, journal=None, most=0):
         self.fault, self.chains, self.log = fault, set(chains), log
+        self.journal, self.most = journal, most
         self.history = {}
 
     def reset(self, session, instruction):
@@ -49,7 +51,15 @@ class Policy:
         if self.log:
             with open(self.log, "a") as file:
                 file.write(f"{os.getpid()} {len(requests)}\\n")
+        while self.journal and self.finished() >= self.most and not os.path.exists("go"):
+            time.sleep(0.01)
         return [self.one(request) for request in requests]
+
+    def finished(self):
+        if not os.path.exists(self.journal):
+            return 0
+        with open(self.journal, "rb") as file:
+            return file.read().count(b"\\n")
 
     def one(self, request):
         if request.session in self.chains and request.step >= 2:
@@ -78,17 +88,17 @@ def evaluate(
     *overrides: str,
     workers: int = 2,
     faults: FaultRules = FaultRules(),  # noqa: B008 - frozen
-    meanwhile: Callable[[LocalEngine], None] | None = None,
+    on_progress: OnEvent | None = None,
+    on_record: OnEvent | None = None,
 ) -> Run:
     """Run with an engine of our own, so that a test can lay hands on its processes."""
     config = compose_config(["protocol.steps=4", *overrides], {"ckpt": ckpt, "out": str(out)})
     policy = open_policy(config)
     engine = LocalEngine(workers, faults)
+    watch = EngineWatch(on_progress, on_record)
+    watch.engine = engine
     try:
-        plan = make_plan(set_stage(config), policy)
-        if meanwhile is not None:
-            threading.Thread(target=meanwhile, args=(engine,), daemon=True).start()
-        return run_plan(plan, engine, QuietDisplay())
+        return run_plan(make_plan(set_stage(config), policy), engine, watch)
     finally:
         engine.close()
         policy.close()
@@ -102,47 +112,22 @@ def actions(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (folder / "actions").iterdir()}
 
 
-def running_children(parent: int) -> list[int]:
-    """Process ids of the calvin-eval processes that were started by a parent."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if b"calvin_eval.rollouts" in b" ".join(words) and str(parent).encode() in words:
-                found.append(int(entry.name))
-    return found
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 30) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
-
-
 def test_workers_killed_at_random_change_nothing(tmp_path: Path) -> None:
-    chains = "protocol.num_chains=200"
+    chains = "protocol.num_chains=100"
     calm = evaluate(tmp_path / "calm", "builtin:random", chains)
-    killed = []
+    dice, finished, killed = random.Random(0), [], []
 
-    def kill_now_and_then(engine: LocalEngine) -> None:
-        dice = random.Random(0)
-        while True:
-            time.sleep(dice.uniform(0.3, 0.9))
-            seats = [seat for seat in engine._seats if seat.child.alive and seat.ready]
-            if seats:
-                seat = dice.choice(seats)
-                os.kill(seat.child.pid, dice.choice([signal.SIGKILL, signal.SIGSEGV]))
-                killed.append(seat.number)
+    def kill_now_and_then(engine: LocalEngine, worker: int) -> None:
+        finished.append(worker)
+        at_work = [seat for seat in engine._seats if seat.chain is not None]
+        if at_work and len(finished) % 10 == 0:  # wherever in their chains they are
+            seat = dice.choice(at_work)
+            os.kill(seat.child.pid, dice.choice([signal.SIGKILL, signal.SIGSEGV]))
+            killed.append(seat.number)
 
     wild = evaluate(
         tmp_path / "wild", "builtin:random", chains,
-        faults=FaultRules(retries=100), meanwhile=kill_now_and_then,
+        faults=FaultRules(retries=100), on_record=kill_now_and_then,
     )  # fmt: skip
     assert len(killed) >= 3
     assert wild.summary.complete
@@ -173,26 +158,35 @@ def lines(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
+def held(policy: str, most: int) -> tuple[str, ...]:
+    """Arguments for a run that finishes about so many chains, and then no more until `go`."""
+    return (
+        "--ckpt", policy, "--workers", "2", "policy.options.journal=run/chains.jsonl",
+        f"policy.options.most={most}",
+    )  # fmt: skip
+
+
 def test_a_killed_run_is_completed_by_resume(
-    tmp_path: Path, command: Callable[..., subprocess.Popen[str]]
+    tmp_path: Path, policy: str, command: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    run = ("--ckpt", "builtin:random", "--num-chains", "40", "--workers", "2", "protocol.steps=4")
+    run = (*held(policy, 8), "--num-chains", "40", "protocol.steps=4")
     journal = tmp_path / "run" / "chains.jsonl"
     child = command(*run, "--out", "run")
-    assert eventually(lambda: lines(journal) >= 8)
-    assert len(running_children(child.pid)) == 2
+    wait_until(lambda: lines(journal) >= 8, "eight chains have their records")
+    assert len(children_of(child.pid, "calvin_eval.rollouts.worker")) == 2
+    assert len(children_of(child.pid, "calvin_eval.rollouts.service")) == 1
     child.kill()
     child.wait()
-    assert eventually(lambda: not running_children(child.pid)), "orphans"
-    finished = lines(journal)
-    assert finished < 40
+    wait_until(lambda: not children_of(child.pid), "the processes of a killed run have ended")
+    assert 8 <= lines(journal) < 40
     with journal.open("ab") as file:  # as a power cut would leave it
         file.write(b'{"crc32":"0123')
+    (tmp_path / "go").touch()
     resumed = command(*run, "--out", "run", "--resume")
-    _, err = resumed.communicate(timeout=120)
+    _, err = resumed.communicate(timeout=LIMIT)
     assert resumed.returncode == 0, err
     calm = command(*run, "--out", "calm")
-    calm.communicate(timeout=120)
+    calm.communicate(timeout=LIMIT)
     assert outcomes(tmp_path / "run") == outcomes(tmp_path / "calm")
     assert actions(tmp_path / "run") == actions(tmp_path / "calm")
 
@@ -225,7 +219,7 @@ def test_a_policy_that_raises_on_3_of_50_chains(
         "--ckpt", policy, "--num-chains", "50", "--workers", "2", "--out", "run",
         "protocol.steps=4", "policy.options.fault=raise", "policy.options.chains=[3,17,41]",
     )  # fmt: skip
-    out, err = child.communicate(timeout=120)
+    out, err = child.communicate(timeout=LIMIT)
     assert child.returncode == 3, err
     records = {r.chain: r for r in read_journal(tmp_path / "run" / "chains.jsonl")}
     assert [c for c, r in records.items() if r.status == "error"] == [3, 17, 41]
@@ -241,12 +235,14 @@ def test_errors_are_run_again_by_resume(tmp_path: Path, policy: str) -> None:
     broken = evaluate(tmp_path / "run", policy, *chains, "policy.options.chains=[2]")
     assert broken.summary.errors == 1
     header = json.loads((tmp_path / "run" / "header.json").read_text())
-    header["config"]["policy"]["options"]["chains"] = []  # the fault was mended
+    header["config"]["policy"]["options"]["chains"] = []  # the fault was repaired
     header["policy"]["options"]["chains"] = []
     RunFolder.open(tmp_path / "run").write_json("header.json", header)
-    mended = evaluate(tmp_path / "run", policy, *chains, "policy.options.chains=[]", "resume=true")
-    assert mended.summary.complete
-    assert [record.chain for record in mended.records] == list(range(6))
+    repaired = evaluate(
+        tmp_path / "run", policy, *chains, "policy.options.chains=[]", "resume=true"
+    )
+    assert repaired.summary.complete
+    assert [record.chain for record in repaired.records] == list(range(6))
 
 
 def test_a_policy_that_kills_its_process_costs_its_own_chain_only(
@@ -263,30 +259,27 @@ def test_a_policy_that_kills_its_process_costs_its_own_chain_only(
 
 
 def test_a_policy_that_hangs_costs_its_own_chain_only(tmp_path: Path, policy: str) -> None:
+    limit = 6  # far more than a step takes on a busy machine
     run = evaluate(
         tmp_path / "run", policy, "protocol.num_chains=6", "policy.options.fault=hang",
-        "policy.options.chains=[1]", faults=FaultRules(retries=1, step_timeout=3),
+        "policy.options.chains=[1]", faults=FaultRules(retries=1, step_timeout=limit),
     )  # fmt: skip
     errors = {record.chain: record.error for record in run.records if record.status == "error"}
     assert list(errors) == [1]
-    assert "policy hung: no progress for 3 s" in str(errors[1])
+    assert f"policy hung: no progress for {limit} s" in str(errors[1])
 
 
 def test_a_worker_that_hangs_is_replaced(tmp_path: Path) -> None:
-    stopped = []
+    stopped: list[int] = []
 
-    def stop_one(engine: LocalEngine) -> None:
-        while not stopped:
-            for seat in engine._seats:
-                if seat.chain is not None and seat.ready:
-                    os.kill(seat.child.pid, signal.SIGSTOP)
-                    stopped.append(seat.child.pid)
-                    return
-            time.sleep(0.01)
+    def stop_one(engine: LocalEngine, worker: int) -> None:
+        if not stopped:
+            stopped.append(engine._seats[worker].child.pid)
+            os.kill(stopped[0], signal.SIGSTOP)
 
     run = evaluate(
         tmp_path / "run", "builtin:random", "protocol.num_chains=20",
-        faults=FaultRules(step_timeout=3), meanwhile=stop_one,
+        faults=FaultRules(step_timeout=6), on_progress=stop_one,
     )  # fmt: skip
     assert stopped
     assert run.summary.complete
@@ -305,19 +298,24 @@ def test_enough_errors_stop_the_run(tmp_path: Path, policy: str) -> None:
 
 @pytest.mark.parametrize("times", [1, 2])
 def test_ctrl_c_once_finishes_cleanly_and_twice_stops_at_once(
-    tmp_path: Path, command: Callable[..., subprocess.Popen[str]], times: int
+    tmp_path: Path, policy: str, command: Callable[..., subprocess.Popen[str]], times: int
 ) -> None:
     journal = tmp_path / "run" / "chains.jsonl"
-    run = ("--ckpt", "builtin:random", "--num-chains", "30", "--workers", "2", "--out", "run")
-    child = command(*run, "protocol.steps=60")
-    assert eventually(lambda: lines(journal) >= 2)
-    for _ in range(times):
+    run = (*held(policy, 2), "--num-chains", "30", "--out", "run", "protocol.steps=60")
+    child = command(*run)
+    assert child.stderr is not None
+    wait_until(lambda: lines(journal) >= 2, "two chains have their records")
+    child.send_signal(signal.SIGINT)
+    heard = iter(child.stderr.readline, "")
+    assert any("stopping after the chains in progress" in line for line in heard)
+    if times == 1:
+        (tmp_path / "go").touch()  # otherwise the chains in progress never end
+    else:
         child.send_signal(signal.SIGINT)
-        time.sleep(0.1)
-    _, err = child.communicate(timeout=60)
+    _, err = child.communicate(timeout=LIMIT)
     assert child.returncode == 130, err
     assert "--resume" in err
-    assert not running_children(child.pid)
+    assert not children_of(child.pid)
     header = json.loads((tmp_path / "run" / "header.json").read_text())
     assert header["status"] == "interrupted"
     assert 2 <= lines(journal) < 30
@@ -332,14 +330,14 @@ def test_a_full_disk_stops_the_run_with_the_finished_chains_safe(
 
     run = ("--ckpt", "builtin:random", "--num-chains", "40", "--workers", "2", "protocol.steps=4")
     child = command(*run, "--out", "run", preexec_fn=small_files)
-    _, err = child.communicate(timeout=120)
+    _, err = child.communicate(timeout=LIMIT)
     assert child.returncode == 2
     assert "cannot write" in err
-    assert not running_children(child.pid)
+    assert not children_of(child.pid)
     safe = read_journal(tmp_path / "run" / "chains.jsonl")
     assert 0 < len(safe) < 40
     resumed = command(*run, "--out", "run", "--resume")
-    _, err = resumed.communicate(timeout=120)
+    _, err = resumed.communicate(timeout=LIMIT)
     assert resumed.returncode == 0, err
     assert len(read_journal(tmp_path / "run" / "chains.jsonl")) == 40
 
@@ -388,16 +386,12 @@ def test_a_model_without_sessions_gets_an_instance_per_worker(tmp_path: Path) ->
 def test_workers_never_import_torch_and_nothing_is_left_running(
     tmp_path: Path, policy: str
 ) -> None:
-    seen: list[bool] = []
+    seen: dict[int, bool] = {}
 
-    def look(engine: LocalEngine) -> None:
-        while not seen:
-            for seat in engine._seats:
-                if seat.ready:
-                    maps = Path(f"/proc/{seat.child.pid}/maps").read_text()
-                    seen.append("libtorch" in maps)
-            time.sleep(0.02)
+    def look(engine: LocalEngine, worker: int) -> None:
+        maps = Path(f"/proc/{engine._seats[worker].child.pid}/maps").read_text()
+        seen[worker] = "libtorch" in maps
 
-    evaluate(tmp_path / "run", policy, "protocol.num_chains=4", meanwhile=look)
-    assert seen == [False] * len(seen)
-    assert not running_children(os.getpid())
+    evaluate(tmp_path / "run", policy, "protocol.num_chains=4", on_progress=look)
+    assert seen == {0: False, 1: False}
+    assert not children_of(os.getpid())

@@ -5,14 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from waiting import LIMIT
 
 from calvin_eval.rollouts.processes import Child
+
+pytestmark = pytest.mark.processes
 
 DYING = """
 import os, sys, time
 def main():
     os.close(int(sys.argv[1]))  # the line, as the kernel does it for a process that dies
-    time.sleep(0.3)
+    while not os.path.exists(os.environ["DIE"]):
+        time.sleep(0.01)
     print("last words", flush=True)
     os.kill(os.getpid(), 11)
 """
@@ -20,11 +24,13 @@ def main():
 
 def test_a_process_that_dies_closes_its_line_before_its_end_is_seen(tmp_path: Path) -> None:
     (tmp_path / "dying.py").write_text(DYING)
-    child = Child("dying", {"PYTHONPATH": str(tmp_path)})
+    die = tmp_path / "die"
+    child = Child("dying", {"PYTHONPATH": str(tmp_path), "DIE": str(die)})
     with pytest.raises((EOFError, OSError)):
         child.connection.recv()
     assert child.alive
-    assert child.ended(within=5)
+    die.touch()
+    assert child.ended(within=LIMIT)
     assert child.obituary() == "killed by SIGSEGV; last output:\nlast words"
     child.kill()
 

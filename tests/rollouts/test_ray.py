@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +14,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from engine_watch import EngineWatch, once_at_work
+from requirements import need_package
+from two_nodes import Nodes, two_nodes
+from waiting import LIMIT, wait_until
 
 from calvin_eval.config.compose import compose_config
-from calvin_eval.console.display import QuietDisplay
 from calvin_eval.errors import AssetError, CheckpointError, RenderError, UsageError
 from calvin_eval.results.journal import read_journal
 from calvin_eval.rollouts.ray import cluster as ray_cluster
@@ -27,11 +29,11 @@ from calvin_eval.running.prepare import make_plan, open_policy, set_stage
 from calvin_eval.running.run import make_engine, run_plan
 from calvin_eval.sim.render import RenderInfo
 
-ray = pytest.importorskip("ray", reason="needs calvin-eval[ray]")
+ray = need_package("ray", "the extra ray")
 
 from calvin_eval.rollouts.ray import nodes as ray_nodes  # noqa: E402 - imports Ray
 
-pytestmark = [pytest.mark.slow, pytest.mark.cluster]
+pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.processes]
 
 # One policy with sessions and batches, one with upstream's interface. Both write into what they
 # are given, as code in the wild does.
@@ -43,8 +45,8 @@ from calvin_eval.wrappers.policy import Requirements
 class Batched:
     requirements = Requirements()
 
-    def __init__(self, fault=""):
-        self.fault, self.history = fault, {}
+    def __init__(self, fault="", go=""):
+        self.fault, self.history, self.go = fault, {}, go
 
     def reset(self, session, instruction):
         self.history[session] = 0
@@ -59,6 +61,8 @@ class Batched:
             raise RuntimeError("no idea")
         if self.fault == "hang" and request.session == 1:
             time.sleep(600)
+        while self.fault == "wait" and request.session >= 4 and not os.path.exists(self.go):
+            time.sleep(0.01)
         if self.fault == "device":
             raise RuntimeError(f"device {os.environ['CALVIN_EVAL_DEVICE']}")
         rng = np.random.default_rng([request.session, self.history[request.session]])
@@ -82,62 +86,11 @@ class Single:
         return np.array([np.sin(self.t), np.cos(len(goal)), 0, 0, 0, 0, 1])
 """
 
-Callback = Callable[[], object]
-
-
-class Witness(QuietDisplay):
-    """Sees everything, and does something as soon as so many workers are at work."""
-
-    def __init__(self, workers: int = 0, then: Callback | None = None) -> None:
-        self.notes: list[str] = []
-        self.workers: set[int] = set()
-        self._expected, self._then = workers, then
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def progress(self, worker: int, chain: int, position: int, steps: int) -> None:
-        self.workers.add(worker)
-        if self._then is not None and len(self.workers) >= self._expected:
-            then, self._then = self._then, None
-            then()
-
-
-class Nodes:
-    """A cluster: the head with one CPU, and a node with one CPU and one GPU that is none."""
-
-    def __init__(self) -> None:
-        from ray.cluster_utils import Cluster
-
-        self._memory = {"object_store_memory": 80 * 2**20}
-        # A busy machine is no lost node: a node that is killed refuses at once, others may be slow.
-        patience = {"_system_config": {"health_check_timeout_ms": 60_000}}
-        arguments = {"num_cpus": 1, "num_gpus": 0, "include_dashboard": False, **self._memory}
-        arguments |= patience
-        self._cluster = Cluster(initialize_head=True, head_node_args=arguments)
-        self.address = self._cluster.address
-        ray_cluster.connect(self.address)
-        self._second: Any = None
-        self.complete()
-
-    def complete(self) -> None:
-        if self._second is None:
-            self._second = self._cluster.add_node(num_cpus=1, num_gpus=1, **self._memory)
-
-    def lose_one(self) -> None:
-        self._cluster.remove_node(self._second, allow_graceful=False)
-        self._second = None
-
-    def close(self) -> None:
-        ray.shutdown()
-        self._cluster.shutdown()
-
 
 @pytest.fixture(scope="module")
 def started() -> Iterator[Nodes]:
-    nodes = Nodes()
-    yield nodes
-    nodes.close()
+    with two_nodes() as nodes:
+        yield nodes
 
 
 @pytest.fixture
@@ -155,19 +108,29 @@ def policies(tmp_path: Path) -> Path:
 
 
 def run(
-    out: Path, ckpt: str, *overrides: str, display: Witness | None = None, then: Any = None
+    out: Path,
+    ckpt: str,
+    *overrides: str,
+    watch: EngineWatch | None = None,
+    workers: int = 0,
+    then: Callable[[Any, Any], object] | None = None,
 ) -> Run:
-    """A run as the command makes it; `then` is called with the policy's host and the engine."""
+    """A run as the command makes it.
+
+    `then` is called once with the policy's host and the engine, when so many workers are at work.
+    """
+    watch = watch or EngineWatch()
     config = compose_config(["protocol.steps=30", *overrides], {"ckpt": ckpt, "out": str(out)})
     stage, policy = set_stage(config), open_policy(config)
     try:
         plan = make_plan(stage, policy)
         engine = make_engine(plan)
         try:
+            watch.engine = engine
             if then is not None:
-                assert display is not None
-                display._then = lambda: then(policy.hosts[0], engine)
-            return run_plan(plan, engine, display or Witness())
+                host = policy.hosts[0]
+                watch.on_progress = once_at_work(workers, lambda engine: then(host, engine))
+            return run_plan(plan, engine, watch)
         finally:
             engine.close()
     finally:
@@ -203,34 +166,40 @@ def test_two_nodes_give_the_records_of_one_process(
 ) -> None:
     ckpt = f"{policies}:{name}" if name else "builtin:random"
     shared = ("protocol.num_chains=8", *overrides)
-    witness = Witness()
-    far = run(tmp_path / "far", ckpt, *shared, "engine=ray", display=witness)
+    watch = EngineWatch()
+    far = run(tmp_path / "far", ckpt, *shared, "engine=ray", watch=watch)
     near = run(tmp_path / "near", ckpt, *shared, "engine.workers=0")
-    assert witness.workers == {0, 1}, "each node has room for one worker: both are to work"
+    assert watch.workers == {0, 1}, "each node has room for one worker: both are to work"
     assert_same(far, near)
     assert json.loads((far.folder / "header.json").read_text())["engine"]["name"] == "ray"
 
 
 def test_a_lost_node_costs_nothing_but_time(nodes: Nodes, tmp_path: Path) -> None:
     shared = ("protocol.num_chains=8", "protocol.steps=150")
-    witness = Witness(2, nodes.lose_one)
-    far = run(tmp_path / "far", "builtin:random", *shared, "engine=ray", display=witness)
-    assert any("simulator worker died" in note for note in witness.notes), witness.notes
-    assert any("trying again" in note for note in witness.notes), witness.notes
+    watch = EngineWatch()
+    far = run(
+        tmp_path / "far", "builtin:random", *shared, "engine=ray", watch=watch, workers=2,
+        then=lambda host, engine: nodes.lose_one(),
+    )  # fmt: skip
+    assert any("simulator worker died" in note for note in watch.notes), watch.notes
+    assert any("trying again" in note for note in watch.notes), watch.notes
     assert_same(far, run(tmp_path / "near", "builtin:random", *shared, "engine.workers=0"))
 
 
 def test_a_node_lost_with_the_policy_on_it_is_made_up_for(
     nodes: Nodes, policies: Path, tmp_path: Path
 ) -> None:
-    def move() -> None:
+    def move(host: Any, engine: Any) -> None:
         nodes.lose_one()  # the only one with a GPU
         nodes.complete()
 
     ckpt, shared = f"{policies}:Batched", ("protocol.num_chains=8", "protocol.steps=150")
-    witness = Witness(2, move)
-    far = run(tmp_path / "far", ckpt, *shared, "engine=ray", "engine.devices=cuda", display=witness)
-    assert any("policy process died" in note for note in witness.notes), witness.notes
+    watch = EngineWatch()
+    far = run(
+        tmp_path / "far", ckpt, *shared, "engine=ray", "engine.devices=cuda", watch=watch,
+        workers=2, then=move,
+    )  # fmt: skip
+    assert any("policy process died" in note for note in watch.notes), watch.notes
     assert_same(far, run(tmp_path / "near", ckpt, *shared, "engine.workers=0"))
 
 
@@ -239,28 +208,32 @@ def test_a_killed_policy_actor_is_replaced(nodes: Nodes, policies: Path, tmp_pat
         ray.kill(host._child.actor)
 
     ckpt, shared = f"{policies}:Batched", ("protocol.num_chains=6", "protocol.steps=60")
-    witness = Witness(2)
-    far = run(tmp_path / "far", ckpt, *shared, "engine=ray", display=witness, then=kill)
-    assert any("policy process died" in note for note in witness.notes), witness.notes
+    watch = EngineWatch()
+    far = run(tmp_path / "far", ckpt, *shared, "engine=ray", watch=watch, workers=2, then=kill)
+    assert any("policy process died" in note for note in watch.notes), watch.notes
     assert_same(far, run(tmp_path / "near", ckpt, *shared, "engine.workers=0"))
 
 
 def test_a_killed_worker_is_replaced_and_what_served_it_serves_the_next(
     nodes: Nodes, policies: Path, tmp_path: Path
 ) -> None:
+    def made() -> int:
+        return log.read_text().count("made") if log.exists() else 0
+
     def kill(host: Any, engine: Any) -> None:
+        wait_until(lambda: made() == 2, "both workers have their instance")
         ray.kill(engine._seats[0].child._actor)
 
     ckpt = f"{policies}:Single"
     shared = ("protocol.num_chains=6", "protocol.steps=12", "sim.render=tiny")
     log = tmp_path / "log"
-    witness = Witness(2)
+    watch = EngineWatch()
     far = run(
         tmp_path / "far", ckpt, *shared, "engine=ray", "engine.workers=2",
-        f"policy.options.log={log}", display=witness, then=kill,
+        f"policy.options.log={log}", watch=watch, workers=2, then=kill,
     )  # fmt: skip
-    assert any("simulator worker died" in note for note in witness.notes), witness.notes
-    assert log.read_text().count("made") == 2, "one instance for each worker, dead or alive"
+    assert any("simulator worker died" in note for note in watch.notes), watch.notes
+    assert made() == 2, "one instance for each worker, dead or alive"
     assert_same(far, run(tmp_path / "near", ckpt, *shared, "engine.workers=0"))
 
 
@@ -284,7 +257,7 @@ def test_a_chain_that_cannot_be_finished_is_given_up(nodes: Nodes, tmp_path: Pat
 
     done = run(
         tmp_path / "far", "builtin:random", "protocol.num_chains=1", "protocol.steps=150",
-        "engine=ray", "engine.retries=0", display=Witness(1), then=kill,
+        "engine=ray", "engine.retries=0", workers=1, then=kill,
     )  # fmt: skip
     assert done.summary.errors == 1
     assert "given up after 1 attempts: simulator worker died" in str(done.records[0].error)
@@ -337,20 +310,29 @@ def test_the_command_runs_on_a_cluster_without_torch_on_the_driver(
     assert done.stderr.strip().splitlines()[-1] == "False"
 
 
-def test_ctrl_c_finishes_the_chains_in_progress(nodes: Nodes, tmp_path: Path) -> None:
-    journal = tmp_path / "run" / "chains.jsonl"
+def test_ctrl_c_finishes_the_chains_in_progress(
+    nodes: Nodes, policies: Path, tmp_path: Path
+) -> None:
+    journal, go = tmp_path / "run" / "chains.jsonl", tmp_path / "go"
     child = subprocess.Popen(
         [
-            sys.executable, "-m", "calvin_eval", "--ckpt", "builtin:random", "--num-chains", "60",
-            "--out", "run", "protocol.steps=60", "engine=ray", f"engine.address={nodes.address}",
+            sys.executable, "-m", "calvin_eval", "--ckpt", f"{policies}:Batched",
+            "--num-chains", "60", "--out", "run", "protocol.steps=6", "engine=ray",
+            "policy.options.fault=wait", f"policy.options.go={go}",
+            f"engine.address={nodes.address}",
         ],
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    deadline = time.monotonic() + 60
-    while not (journal.exists() and journal.stat().st_size) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    child.send_signal(signal.SIGINT)
-    _, err = child.communicate(timeout=60)
+    try:
+        assert child.stderr is not None
+        wait_until(lambda: journal.exists() and journal.stat().st_size, "a chain has its record")
+        child.send_signal(signal.SIGINT)
+        heard = iter(child.stderr.readline, "")
+        assert any("stopping after the chains in progress" in line for line in heard)
+        go.touch()
+        _, err = child.communicate(timeout=LIMIT)
+    finally:
+        child.kill()
     assert child.returncode == 130, err
     assert json.loads((tmp_path / "run" / "header.json").read_text())["status"] == "interrupted"
     records = read_journal(journal)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -31,6 +29,8 @@ from calvin_eval.sim.chains import load_chains
 from calvin_eval.sim.packs import load_pack
 from calvin_eval.sim.symbolic import TASK_NAMES, is_valid
 from calvin_eval.wrappers.policy import Request, Requirements
+
+pytestmark = pytest.mark.processes
 
 PACK = load_pack()
 
@@ -394,26 +394,37 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
         record(small_spec(tmp_path))
 
 
-COMMAND = "import sys; from calvin_eval.cli.main import main; sys.exit(main(sys.argv[1:]))"
 OPTIONS = [
     *("--scenes", "AD", "--episodes", "4", "--validation", "1", "--length", "2"),
     *("--noise", "0.5", "--no-images", "--quiet"),
 ]
+# The command, killed as soon as the first episode is done.
+KILLED = """
+import os, signal, sys
+from calvin_eval.cli.main import main
+from calvin_eval.rollouts.recording import session
+record_all = session.record_all
+
+def record_one(*arguments):
+    for done in record_all(*arguments):
+        os.kill(os.getpid(), signal.SIGKILL)
+        yield done
+
+session.record_all = record_one
+main(sys.argv[1:])
+"""
 
 
 def test_a_killed_recording_is_completed(recorded: Path, tmp_path: Path) -> None:
     out = tmp_path / "data"
-    command = [sys.executable, "-c", COMMAND, "record", "--out", str(out), *OPTIONS]
-    child = subprocess.Popen([*command, "--workers", "1"])
-    first = out / "training/.episodes/000000"
-    deadline = time.monotonic() + 60
-    while not first.exists() and time.monotonic() < deadline and child.poll() is None:
-        time.sleep(0.02)
-    os.kill(child.pid, signal.SIGKILL)
-    child.wait()
-    assert first.is_dir()
+    arguments = ["record", "--out", str(out), *OPTIONS]
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, *arguments, "--workers", "1"], check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert (out / "training/.episodes/000000").is_dir()
     assert not (out / "training/episodes.jsonl").exists()
-    subprocess.run(command, check=True)
+    subprocess.run([sys.executable, "-m", "calvin_eval", *arguments], check=True)
     assert content(out) == content(recorded)
 
 

@@ -32,6 +32,8 @@ from calvin_eval.sim.packs import load_pack
 from calvin_eval.sim.render import RenderInfo
 from calvin_eval.sim.selftest import SelftestResult
 
+pytestmark = pytest.mark.processes
+
 OFFICIAL = official_hashes()
 STEPS = 30
 TASKS = ["turn_on_led", "turn_off_led", "open_drawer"]

@@ -9,8 +9,7 @@ import resource
 import signal
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,10 @@ from typing import Any
 import imageio_ffmpeg
 import numpy as np
 import pytest
+from child_processes import children_of
 from click.testing import CliRunner
 from PIL import Image
+from waiting import wait_until
 
 from calvin_eval.cli.video import simulator_of, video
 from calvin_eval.config.compose import compose_config
@@ -42,6 +43,8 @@ from calvin_eval.rollouts.worker import SimulatorSpec, connect
 from calvin_eval.running.prepare import make_plan, open_policy, set_stage
 from calvin_eval.sim.oracle import TaskOracle
 from calvin_eval.sim.render import resolve_backend
+
+pytestmark = pytest.mark.processes
 
 STEPS = 6
 HOLD = round(HOLD_SECONDS * 30)
@@ -396,37 +399,43 @@ def test_a_later_session_makes_what_is_missing_and_replaces_what_is_outdated(
     assert (pools.out / "chain0001.mp4").read_bytes() == b"made before"
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 30) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return False
-
-
 def children() -> list[int]:
     """This process's video processes."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if b"rollouts.video.worker" in b" ".join(words) and str(os.getpid()).encode() in words:
-                found.append(int(entry.name))
-    return found
+    return children_of(os.getpid(), "calvin_eval.rollouts.video.worker")
+
+
+ENCODER = """#!/bin/sh
+# ffmpeg, but a film does not end before the file {go} exists, or whoever makes it is gone.
+case " $* " in *" -i - "*) ;; *) exec "{ffmpeg}" "$@" ;; esac
+{{ cat; while [ ! -e "{go}" ] && [ -d "/proc/$PPID" ]; do sleep 0.02; done; }} | "{ffmpeg}" "$@"
+"""
+
+
+@pytest.fixture
+def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No film ends before this file exists: what happens meanwhile happens in the middle of one."""
+    go, encoder = tmp_path / "go", tmp_path / "encoder"
+    encoder.write_text(ENCODER.format(ffmpeg=imageio_ffmpeg.get_ffmpeg_exe(), go=go))
+    encoder.chmod(0o755)
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(encoder))
+    return go
+
+
+def wait_for_a_film(out: Path) -> None:
+    wait_until(lambda: out.is_dir() and names(out), "a film has begun")
 
 
 @pytest.mark.slow
-def test_a_killed_process_is_replaced_and_its_video_made(run: RunFolder, pools: Pools) -> None:
-    pool = pools(replace(SMALL, height=300))  # large enough to be caught in the act
+def test_a_killed_process_is_replaced_and_its_video_made(
+    run: RunFolder, pools: Pools, go: Path
+) -> None:
+    pool = pools()
     pool.submit(run.records()[0])
-    assert eventually(lambda: pools.out.is_dir() and bool(names(pools.out)))
+    wait_for_a_film(pools.out)
     (child,) = children()
     assert os.getpriority(os.PRIO_PROCESS, child) > os.getpriority(os.PRIO_PROCESS, 0)
     os.kill(child, signal.SIGKILL)
+    go.touch()
     pool.submit(run.records()[1])
     pool.close()
     assert names(pools.out) == ["chain0000.mp4", "chain0001.mp4"]
@@ -435,11 +444,12 @@ def test_a_killed_process_is_replaced_and_its_video_made(run: RunFolder, pools: 
 
 
 @pytest.mark.slow
-def test_giving_up_leaves_nothing_half_made(run: RunFolder, pools: Pools) -> None:
-    pool = pools(replace(SMALL, height=300))
+def test_giving_up_leaves_nothing_half_made(run: RunFolder, pools: Pools, go: Path) -> None:
+    pool = pools()
     for made in run.records():
         pool.submit(made)
-    assert eventually(lambda: pools.out.is_dir() and bool(names(pools.out)))
+    wait_for_a_film(pools.out)
+    assert children()
     pool.close(wait=False)
     assert not names(pools.out)
     assert not children()
@@ -449,21 +459,25 @@ def test_giving_up_leaves_nothing_half_made(run: RunFolder, pools: Pools) -> Non
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_the_waiting_and_leaves_nothing_half_made(run: RunFolder, pools: Pools) -> None:
-    pool = pools(replace(SMALL, height=300))
+def test_ctrl_c_ends_the_waiting_and_leaves_nothing_half_made(
+    run: RunFolder, pools: Pools, go: Path
+) -> None:
+    pool = pools()
+    waiting = threading.Event()
 
     def interrupt() -> None:
-        if eventually(lambda: pools.out.is_dir() and bool(names(pools.out))):
-            os.kill(os.getpid(), signal.SIGINT)
+        waiting.wait()
+        wait_for_a_film(pools.out)
+        os.kill(os.getpid(), signal.SIGINT)
 
     for made in run.records():
         pool.submit(made)
     threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
-        pool.close()
+        pool.close(show=lambda drawn, asked: waiting.set())
     assert not children()
-    assert names(pools.out) == [path.name for path in pool.files]
-    assert len(pool.files) + len(pool.lost) == 3
+    assert names(pools.out) == []
+    assert sorted(pool.lost) == [0, 1, 2]
 
 
 @pytest.mark.slow
@@ -473,7 +487,7 @@ def test_a_full_disk_costs_the_video_and_is_told(run: RunFolder, pools: Pools) -
     resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limits[1]))  # inherited by the process
     try:
         pool.submit(run.records()[0])
-        eventually(lambda: bool(children()))
+        wait_until(children, "the process that inherits the limit is there")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     pool.close()

@@ -15,10 +15,14 @@ from typing import Any
 
 import pytest
 import yaml
+from ports import reserved_port
+from waiting import LIMIT
 
 from calvin_eval.errors import AssetError
 from calvin_eval.sim.assets import store
 from calvin_eval.sim.assets.manifest import builtin_manifest, folder_manifest, parse_manifest
+
+pytestmark = pytest.mark.processes
 
 REPO, COMMIT = "someone/pack", "0123456789abcdef0123456789abcdef01234567"
 FILES = {
@@ -27,7 +31,7 @@ FILES = {
     "calvin_env/data/a b/empty.txt": b"",
     "calvin_models/conf/x.yaml": b"a: 1\n",
 }
-FAST = store.DownloadOptions(timeout=2, attempts=4, backoff=0)
+FAST = store.DownloadOptions(timeout=LIMIT, attempts=4, backoff=0)
 
 
 def manifest_of(files: dict[str, bytes]) -> store.Manifest:
@@ -487,9 +491,9 @@ def test_waits_grow_between_attempts(
 
 
 def test_nobody_there_is_an_asset_error(served: Served, tmp_path: Path) -> None:
-    options = store.DownloadOptions(attempts=1, timeout=2)
-    with pytest.raises(AssetError, match="after 1 attempts"):
-        pull(served, tmp_path / "dest", base_url="http://127.0.0.1:9", options=options)
+    options = store.DownloadOptions(attempts=1, timeout=LIMIT)
+    with reserved_port() as port, pytest.raises(AssetError, match="after 1 attempts"):
+        pull(served, tmp_path / "dest", base_url=f"http://127.0.0.1:{port}", options=options)
 
 
 @pytest.mark.parametrize("url", ["file:///etc", "ftp://x/y", "/srv/mirror", "{path}"])

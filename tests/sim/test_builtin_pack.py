@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pybullet as p
@@ -17,20 +18,11 @@ import yaml
 
 REPO = Path(__file__).parents[2]
 BUILTIN = REPO / "sim" / "builtin"
-OFFICIAL = REPO.parent / "shared" / "calvin"
-STATES = REPO.parent / "shared" / "golden" / "initial_states.npz"
 DATA = "calvin_env/data"
 ROBOT_URDF = f"{DATA}/franka_panda/panda_longer_finger.urdf"
 SCENES = "ABCD"
 MOVING = ("base__slide", "base__drawer", "base__button", "base__switch")
 LINKS = ("button", "switch", "slide", "drawer", "led", "light", "plank")
-
-needs_official = pytest.mark.skipif(
-    not OFFICIAL.is_dir(), reason="the official assets are not in ../shared/calvin"
-)
-needs_states = pytest.mark.skipif(
-    not STATES.is_file(), reason="the official start states are not in ../shared/golden"
-)
 
 
 @lru_cache
@@ -355,43 +347,40 @@ def test_every_task_has_instructions_of_its_own() -> None:
     assert all(lines[0] in long[task] for task, lines in short.items())
 
 
-@needs_official
-def test_no_sentence_is_upstreams() -> None:
+def test_no_sentence_is_upstreams(official: str) -> None:
     folder = "calvin_models/conf/annotations"
     ours = read_yaml(BUILTIN, f"{folder}/new_playtable.yaml")
     for name in ("new_playtable", "new_playtable_validation"):
-        theirs = read_yaml(OFFICIAL, f"{folder}/{name}.yaml")
+        theirs = read_yaml(Path(official), f"{folder}/{name}.yaml")
         taken = {line.lower().strip() for lines in theirs.values() for line in lines}
         assert not [line for lines in ours.values() for line in lines if line.lower() in taken]
 
 
-@needs_official
-def test_numbers_are_upstreams() -> None:
+def test_numbers_are_upstreams(official: str) -> None:
     tasks = "calvin_models/conf/callbacks/rollout/tasks/new_playtable_tasks.yaml"
-    ours, theirs = (read_yaml(root, tasks)["tasks"] for root in (BUILTIN, OFFICIAL))
+    ours, theirs = (read_yaml(root, tasks)["tasks"] for root in (BUILTIN, Path(official)))
     assert list(ours.items()) == list(theirs.items())
     for camera in ("static", "gripper"):
         path = f"calvin_env/conf/cameras/cameras/{camera}.yaml"
-        theirs = read_yaml(OFFICIAL, path)
+        theirs = read_yaml(Path(official), path)
         assert read_yaml(BUILTIN, path) == {k: v for k, v in theirs.items() if k != "_target_"}
     for scene in SCENES:
-        ours, theirs = scene_conf(BUILTIN, scene), scene_conf(OFFICIAL, scene)
+        ours, theirs = scene_conf(BUILTIN, scene), scene_conf(Path(official), scene)
         assert ours == {key: theirs[key] for key in ours}
         assert list(ours["objects"]["movable_objects"]) == list(
             theirs["objects"]["movable_objects"]
         )
-    stock = read_yaml(OFFICIAL, "calvin_env/conf/robot/panda.yaml")
-    longer = read_yaml(OFFICIAL, "calvin_env/conf/robot/panda_longer_finger.yaml")
+    stock = read_yaml(Path(official), "calvin_env/conf/robot/panda.yaml")
+    longer = read_yaml(Path(official), "calvin_env/conf/robot/panda_longer_finger.yaml")
     ours = read_yaml(BUILTIN, "calvin_env/conf/robot/panda_longer_finger.yaml")
     for key, value in ours.items():
         if key not in ("max_rel_pos", "max_rel_orn"):  # constants in upstream's code
             assert (stock | longer)[key] == value
 
 
-@needs_official
 @pytest.mark.parametrize("scene", SCENES)
-def test_surfaces_lie_where_upstreams_lie(scene: str) -> None:
-    pair = [World(root, scene) for root in (BUILTIN, OFFICIAL)]
+def test_surfaces_lie_where_upstreams_lie(official: str, scene: str) -> None:
+    pair = [World(root, scene) for root in (BUILTIN, Path(official))]
     step = 0.008
     x, y = np.meshgrid(np.arange(-0.459, 0.46, step), np.arange(-0.43, 0.21, step))
     z = np.arange(0.271, 0.70, step)
@@ -427,9 +416,8 @@ def test_surfaces_lie_where_upstreams_lie(scene: str) -> None:
         p.disconnect(world.cid)
 
 
-@needs_official
-def test_robot_is_upstreams_to_the_last_bit_in_free_space(tmp_path: Path) -> None:
-    pair = [World(root, "D", tmp_path) for root in (BUILTIN, OFFICIAL)]
+def test_robot_is_upstreams_to_the_last_bit_in_free_space(official: str, tmp_path: Path) -> None:
+    pair = [World(root, "D", tmp_path) for root in (BUILTIN, Path(official))]
     rest = [*scene_conf(BUILTIN, "D")["robot_initial_joint_positions"], 0.04, 0.04]
     for i in range(16):
         ours, theirs = (p.getJointInfo(w.robot, i, physicsClientId=w.cid) for w in pair)
@@ -476,9 +464,8 @@ def test_robot_is_upstreams_to_the_last_bit_in_free_space(tmp_path: Path) -> Non
     np.testing.assert_allclose(paths[0], paths[1], rtol=0, atol=1e-9)
 
 
-@needs_states
-def test_official_start_states_are_at_rest() -> None:
-    states = np.unique(np.load(STATES)["scene_obs"], axis=0)
+def test_official_start_states_are_at_rest(initial_states: Any) -> None:
+    states = np.unique(initial_states["scene_obs"], axis=0)
     assert len(states) == 192
     world = World(BUILTIN, "D")
     for state in states:
@@ -497,11 +484,10 @@ def test_official_start_states_are_at_rest() -> None:
     p.disconnect(world.cid)
 
 
-@needs_official
 @pytest.mark.parametrize("scene", SCENES)
-def test_looks_like_upstream(scene: str) -> None:
+def test_looks_like_upstream(official: str, scene: str) -> None:
     images = []
-    for root in (BUILTIN, OFFICIAL):
+    for root in (BUILTIN, Path(official)):
         world = World(root, scene)
         images.append(world.image())
         p.disconnect(world.cid)

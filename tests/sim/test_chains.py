@@ -26,9 +26,6 @@ from calvin_eval.sim.symbolic import (
 )
 from calvin_eval.sim.symbolic import initial_states as symbolic_states
 
-GOLDEN = Path(__file__).parents[3] / "shared" / "golden"
-needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="no ../shared/golden")
-
 STATE: dict[str, Any] = {
     "led": 0,
     "lightbulb": 0,
@@ -63,25 +60,22 @@ def no_generator(monkeypatch: pytest.MonkeyPatch) -> None:
 # The lists
 
 
-@needs_golden
-def test_official_equals_the_recorded_sequences() -> None:
-    recorded = json.loads((GOLDEN / "sequences.json").read_text(encoding="utf-8"))
+def test_official_equals_the_recorded_sequences(golden: Path) -> None:
+    recorded = json.loads((golden / "sequences.json").read_text(encoding="utf-8"))
     ours = [[dict(c.initial_state), list(c.tasks)] for c in load_chains("official")]
     assert ours == recorded
     assert json.dumps(ours) == json.dumps(recorded)  # plain ints, the same order of keys
 
 
-@needs_golden
-def test_official_equals_the_recorded_initial_states() -> None:
-    recorded = np.load(GOLDEN / "initial_states.npz")
+def test_official_equals_the_recorded_initial_states(golden: Path) -> None:
+    recorded = np.load(golden / "initial_states.npz")
     official = load_chains("official")
     assert np.array_equal([c.robot_obs for c in official], recorded["robot_obs"])
     assert np.array_equal([c.scene_obs for c in official], recorded["scene_obs"])
 
 
-@needs_golden
-def test_the_recorded_file_is_the_official_list() -> None:
-    from_file = load_chains(GOLDEN / "sequences.json")
+def test_the_recorded_file_is_the_official_list(golden: Path) -> None:
+    from_file = load_chains(golden / "sequences.json")
     assert from_file.name == "sequences.json"
     assert from_file.sha256 == OFFICIAL_SHA256
 

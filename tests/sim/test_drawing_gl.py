@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from requirements import need_renderer
 
 from calvin_eval.errors import RenderError
 from calvin_eval.extras import MissingExtraError
 from calvin_eval.sim import load_chains, make_env
 from calvin_eval.sim.cameras import Camera
-from calvin_eval.sim.drawing import gl_context
 from calvin_eval.sim.drawing.gl import GlRenderer
 from calvin_eval.sim.drawing.gl_context import GlContext
 from calvin_eval.sim.drawing.options import DrawOptions
@@ -23,8 +23,7 @@ CHAIN = load_chains("official")[0]
 
 @pytest.fixture
 def works() -> None:
-    if gl_context.context_problem():
-        pytest.skip(gl_context.context_problem())
+    need_renderer("gl")
 
 
 @pytest.fixture
@@ -96,6 +95,7 @@ def test_options_change_what_they_say(env: PlayTableEnv) -> None:
         GlRenderer(scene, DrawOptions(shadow_detail=0.5))
 
 
+@pytest.mark.processes
 def test_a_thread_may_draw_in_the_shared_context(env: PlayTableEnv) -> None:
     scene = Scene.read(env.world)
     renderer, state, seen = GlRenderer(scene), scene.state(env.world), views(env)

@@ -8,20 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 from drawn_frames import differences, frames, frames_of_a_child
+from requirements import need_egl
 
 from calvin_eval.sim import make_env
-from calvin_eval.sim.render import probe_egl
 
 CAMERAS = ("static", "gripper")
 
 
 @pytest.fixture(scope="module")
 def mesa() -> None:
-    probe = probe_egl()
-    if probe.error:
-        pytest.skip(f"EGL does not work here: {probe.error}")
-    if "llvmpipe" not in probe.renderer:
-        pytest.skip(f"fast follows Mesa's llvmpipe to the bit; {probe.renderer} rounds otherwise")
+    need_egl("llvmpipe")  # `fast` follows it to the bit; others round otherwise
 
 
 def assert_near(mine: Any, theirs: Any) -> None:

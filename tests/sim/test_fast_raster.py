@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -176,6 +177,7 @@ def test_the_portable_code_draws_the_same_bits() -> None:
         assert same(best.draw(now, views), portable.draw(now, views))
 
 
+@pytest.mark.processes
 def test_threads_draw_what_one_thread_draws() -> None:
     drawn, states = tabletop()
     alone = [FastRenderer(drawn).draw(now, [ASLANT]) for now in states]
@@ -196,14 +198,13 @@ def test_threads_draw_what_one_thread_draws() -> None:
     assert wrong == []
 
 
-def test_python_runs_on_while_it_draws() -> None:
-    drawn, states = tabletop()
-    renderer, large = FastRenderer(drawn), camera((1.4, -1.6, 1.2), size=(2500, 2500))
+def longest_halt(draw: Callable[[], object]) -> float:
+    """The longest time without Python in another thread while it draws, as a share of the whole."""
     spent: list[tuple[float, float]] = []
 
     def work() -> None:
         start = time.perf_counter()
-        renderer.draw(states[0], [large])
+        draw()
         spent.append((start, time.perf_counter()))
 
     thread, ticks = threading.Thread(target=work), []
@@ -213,7 +214,16 @@ def test_python_runs_on_while_it_draws() -> None:
         time.sleep(0.001)
     start, end = spent[0]
     inside = [start, *(tick for tick in ticks if start < tick < end), end]
-    assert np.diff(inside).max() < 0.5 * (end - start)
+    return float(np.diff(inside).max() / (end - start))
+
+
+@pytest.mark.processes
+def test_python_runs_on_while_it_draws() -> None:
+    drawn, states = tabletop()
+    renderer, large = FastRenderer(drawn), camera((1.4, -1.6, 1.2), size=(2500, 2500))
+    # If drawing kept Python's lock, no image would be drawn without a halt; a busy machine may
+    # halt a thread by itself, but not in every image.
+    assert any(longest_halt(lambda: renderer.draw(states[0], [large])) < 0.5 for _ in range(10))
 
 
 def test_colour_bits_change_the_last_bit_alone() -> None:

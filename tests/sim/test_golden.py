@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from requirements import need_egl
 
 from calvin_eval.sim import TaskOracle, make_env
 from calvin_eval.sim.env import PlayTableEnv
@@ -141,10 +142,7 @@ def test_tiny_renderer_draws_upstreams_images_pixel_for_pixel(
 
 @pytest.mark.slow
 def test_egl_draws_upstreams_images(golden: Path, official: str, initial_states: Any) -> None:
-    from calvin_eval.sim.render import probe_egl
-
-    if probe_egl().error:
-        pytest.skip(f"EGL does not work here: {probe_egl().error}")
+    need_egl()
     folder = golden / "frames_egl_llvmpipe"
     rows = compare_frames(folder, golden, official, initial_states, "egl")
     assert len(rows) == 18

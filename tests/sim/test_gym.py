@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from requirements import need_package
 
 from calvin_eval.errors import UnknownNameError, UsageError
 from calvin_eval.sim.symbolic import TASK_NAMES
 
-gymnasium = pytest.importorskip("gymnasium", reason="needs calvin-eval[gym]")
+gymnasium = need_package("gymnasium", "the extra gym")
 PlayTable = pytest.importorskip("calvin_eval.sim.gym").PlayTable
 ID = "calvin_eval/PlayTable-v0"
 

@@ -25,12 +25,6 @@ def no_fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(render, "library_problem", lambda: "the renderer 'fast' is not built.")
 
 
-@pytest.fixture
-def egl() -> None:
-    if render.probe_egl().error:
-        pytest.skip(f"EGL does not work here: {render.probe_egl().error}")
-
-
 def test_both_cameras_have_the_benchmarks_shapes() -> None:
     with make_env("D", render="tiny") as env:
         obs = env.reset(CHAIN.robot_obs, CHAIN.scene_obs)

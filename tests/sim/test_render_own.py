@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from requirements import need_egl, need_renderer
 
 from calvin_eval.errors import RenderError, UsageError
 from calvin_eval.results.protocol import DRAWING
@@ -18,30 +19,21 @@ from calvin_eval.sim.drawing.fidelity import Pictures, Plan, compare, draw_state
 from calvin_eval.sim.drawing.gl_context import context_problem
 from calvin_eval.sim.drawing.options import DrawOptions
 from calvin_eval.sim.packs import CameraSpec
-from calvin_eval.sim.render import RenderInfo, probe_egl, resolve_backend
+from calvin_eval.sim.render import RenderInfo, resolve_backend
 
 CHAIN = load_chains("official")[0]
 
 
 @pytest.fixture
 def fast() -> str:
-    if library_problem():
-        pytest.skip(library_problem())
+    need_renderer("fast")
     return "fast"
 
 
 @pytest.fixture(params=["fast", "gl"])
 def own(request: pytest.FixtureRequest) -> str:
-    problem = library_problem() if request.param == "fast" else context_problem()
-    if problem:
-        pytest.skip(problem)
+    need_renderer(request.param)
     return str(request.param)
-
-
-@pytest.fixture
-def egl() -> None:
-    if probe_egl().error:
-        pytest.skip(f"EGL does not work here: {probe_egl().error}")
 
 
 def test_an_image_is_a_function_of_the_state_alone(own: str) -> None:
@@ -202,8 +194,7 @@ def test_upstreams_simulator_is_drawn_by_bullet_alone(monkeypatch: pytest.Monkey
 @pytest.mark.slow
 def test_images_are_those_of_bullets_egl_plugin(egl: None) -> None:
     """All scenes of the built-in pack; docs/rendering.md has the numbers of the official one."""
-    if "llvmpipe" not in probe_egl().renderer:
-        pytest.skip(f"the reference is Mesa's llvmpipe; here is {probe_egl().renderer}")
+    need_egl("llvmpipe")
     plan = Plan("builtin", chains=1)
     reference = draw_states_apart(plan, "egl")
     drawn = {"fast": library_problem(), "gl": context_problem()}

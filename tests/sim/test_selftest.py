@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from requirements import need_renderer
 
 from calvin_eval.errors import RenderError
 from calvin_eval.sim import egl_devices, load_chains, load_pack, machine, make_env, render, selftest
-from calvin_eval.sim.drawing.fast import library_problem
-from calvin_eval.sim.drawing.gl_context import context_problem
 from calvin_eval.sim.hashes import state_hash
 from calvin_eval.sim.selftest import full_selftest, has_reference, quick_selftest, references
 from calvin_eval.sim.selftest_trace import FULL_STEPS, QUICK_STEPS, Replay, actions, psnr
@@ -31,12 +30,6 @@ def stored(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     copy = deepcopy(references())
     monkeypatch.setattr(selftest, "references", lambda: copy)
     return copy
-
-
-@pytest.fixture
-def egl() -> None:
-    if render.probe_egl().error:
-        pytest.skip(f"EGL does not work here: {render.probe_egl().error}")
 
 
 def drawing(monkeypatch: pytest.MonkeyPatch, images: Mapping[str, Any]) -> None:
@@ -227,10 +220,7 @@ def test_egl_images_have_to_be_alike(
 
 @pytest.mark.parametrize("render", ["fast", "gl"])
 def test_our_own_renderers_draw_like_egl(render: str) -> None:
-    if render == "fast" and library_problem():
-        pytest.skip(library_problem())
-    if render == "gl" and context_problem():
-        pytest.skip(context_problem())
+    need_renderer(render)
     found = full_selftest(PACK, render)[-2:]
     assert [result.outcome for result in found] == ["same", "same"]
     assert all(float(result.found.split()[0]) > 45 for result in found)

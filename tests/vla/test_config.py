@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from requirements import skip
 
 from calvin_eval.errors import CheckpointError, UnknownNameError, UsageError
 from calvin_eval.vla.compat import Compat
@@ -236,7 +237,7 @@ def test_audit_of_the_original_configurations(tmp_path: Path) -> None:
     """RoboVLMs seed section 1."""
     mirror = os.environ.get("CALVIN_EVAL_ROBOVLMS_GIT")
     if not mirror:
-        pytest.skip("needs CALVIN_EVAL_ROBOVLMS_GIT, a git directory of Robot-VLAs/RoboVLMs")
+        skip("RoboVLMs' history")
     git = ["git", f"--git-dir={mirror}"]
     names = subprocess.run(
         [*git, "ls-tree", "-r", "--name-only", "HEAD", "configs"],

@@ -24,6 +24,8 @@ from calvin_eval.wrappers.loaders import declared, resolve
 from calvin_eval.wrappers.loaders.base import Source
 from calvin_eval.wrappers.policy import Request
 
+pytestmark = pytest.mark.processes
+
 CHECKPOINT = "epoch=4-step=7.ckpt"
 LIGHT = {"use_hand_rgb": False, "act_head": {"type": "FCDecoder"}}
 

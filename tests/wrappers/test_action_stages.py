@@ -123,7 +123,7 @@ def test_wrong_options_are_usage_errors_that_name_what_was_expected(
 
 
 @given(actions=UNIT, low=st.floats(-3, -0.1), width=st.floats(0.2, 4))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_unnormalising_undoes_normalising(
     actions: NDArray[np.float64], low: float, width: float
 ) -> None:
@@ -136,7 +136,7 @@ def test_unnormalising_undoes_normalising(
 
 
 @given(actions=UNIT, mean=st.floats(-1, 1), std=st.floats(0.01, 3))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_unstandardising_undoes_standardising(
     actions: NDArray[np.float64], mean: float, std: float
 ) -> None:
@@ -146,7 +146,7 @@ def test_unstandardising_undoes_standardising(
 
 
 @given(actions=UNIT, mu=st.floats(1, 1000))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_expanding_undoes_companding(actions: NDArray[np.float64], mu: float) -> None:
     for keep in ("gripper", "last_row", "nothing"):
         np.testing.assert_allclose(

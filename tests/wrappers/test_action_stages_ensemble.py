@@ -103,7 +103,7 @@ def test_plans_of_an_earlier_subtask_do_not_count() -> None:
     method=st.sampled_from(["exponential", "adaptive"]),
     decay=st.floats(0.1, 3),
 )
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_a_mean_lies_between_its_predictions_and_keeps_their_type(
     horizon: int | None, method: str, decay: float
 ) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from action_contexts import context_at, request_at
+from requirements import need_package
 
 from calvin_eval.wrappers.pipeline import Pipeline
 from calvin_eval.wrappers.policy import Requirements
@@ -136,7 +137,7 @@ def test_relative_actions_are_made_as_calvin_made_its_own(case: dict[str, Any]) 
 
 
 def test_rotations_as_vla_eval_reads_them() -> None:
-    theirs = pytest.importorskip("vla_eval.rotation", reason="the package vla-eval is missing")
+    theirs = need_package("vla_eval.rotation", "vla-eval")
     draw = np.random.default_rng(5)
     for _ in range(20):
         axis, six = draw.normal(size=3), draw.normal(size=6)

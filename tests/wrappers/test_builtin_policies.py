@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from calvin_eval.errors import CheckpointError, PolicyError, UsageError
@@ -34,7 +34,6 @@ def recording(tmp_path: Path) -> Path:
 
 
 class TestRandom:
-    @settings(deadline=None)
     @given(
         seed=st.integers(0, 2**64),
         session=st.integers(0, 10_000),

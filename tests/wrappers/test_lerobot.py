@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from requirements import reason
 
 from calvin_eval.errors import CheckpointError, PolicyError, UsageError
 from calvin_eval.results.journal import read_journal
@@ -17,7 +18,7 @@ from calvin_eval.wrappers.loaders import resolve
 from calvin_eval.wrappers.policy import Requirements
 from calvin_eval.wrappers.testing import check_policy, fake_request
 
-pytest.importorskip("lerobot", reason="needs lerobot: `make test` runs these in .venv-lerobot")
+pytest.importorskip("lerobot", reason=reason("LeRobot"))
 
 import tiny_lerobot
 import torch

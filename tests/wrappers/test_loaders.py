@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from calvin_eval.errors import CalvinEvalError, CheckpointError, UnknownNameError, UsageError
@@ -182,7 +182,6 @@ class TestRecognition:
                 resolve(str(tmp_path / "trap.pkl"), trust=trust)
         assert not (tmp_path / "sprung").exists()
 
-    @settings(deadline=None)
     @given(data=st.data())
     def test_damaged_files_give_an_error_of_ours_or_still_load(self, tmp_path_factory, data):
         folder = tmp_path_factory.mktemp("damaged")
@@ -201,7 +200,6 @@ class TestRecognition:
             return
         assert loaded.kind == "recording"
 
-    @settings(deadline=None)
     @given(st.binary(max_size=200))
     def test_any_bytes_are_a_known_kind_or_an_error_of_ours(self, tmp_path_factory, content):
         path = tmp_path_factory.mktemp("noise") / "x"

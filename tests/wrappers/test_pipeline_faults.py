@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from waiting import wait_until
 
 from calvin_eval.errors import PolicyError
 from calvin_eval.rollouts.batching import Batcher, BatchRules
@@ -18,6 +18,8 @@ from calvin_eval.wrappers.pipeline import Pipeline
 from calvin_eval.wrappers.policy import Request, Requirements
 from calvin_eval.wrappers.stages.base import ActionStage, Context, ObservationStage
 from calvin_eval.wrappers.testing import fake_request
+
+pytestmark = pytest.mark.processes
 
 BAD = 1
 
@@ -97,9 +99,8 @@ def test_the_engine_asks_again_in_this_way() -> None:
     class Slow(Counting):
         def act(self, requests: Sequence[Request]) -> list[Any]:
             sizes.append(len(requests))
-            deadline = time.monotonic() + 10
-            while len(sizes) == 1 and batcher._inbox.qsize() < 3 and time.monotonic() < deadline:
-                time.sleep(0.001)  # until the others wait for a batch
+            if len(sizes) == 1:
+                wait_until(lambda: batcher._inbox.qsize() == 3, "the others wait for a batch")
             return super().act(requests)
 
     pipeline = Pipeline(Slow(), observe={"seen": Seen()}, actions={"done": Done(fails=True)})
@@ -110,8 +111,7 @@ def test_the_engine_asks_again_in_this_way() -> None:
 
     with ThreadPoolExecutor(4) as threads:
         first = threads.submit(ask, 9)
-        while not sizes:
-            time.sleep(0.001)
+        wait_until(lambda: sizes, "the first is being answered")
         futures = [threads.submit(ask, session) for session in range(3)]
     assert first.result()[0, 3:].tolist() == [1] * 4
     assert sizes == [1, 3]  # nobody was asked twice

@@ -38,7 +38,7 @@ def test_an_open_gripper_maps_to_one_under_both_conventions() -> None:
     command=st.sampled_from([-1.0, 1.0]),
     conventions=st.permutations(["1_open", "1_closed"]),
 )
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_to_and_from_calvin(arm: list[float], command: float, conventions: list[str]) -> None:
     vector = np.array([*arm, command])
     action = RoboAction.from_calvin(vector, conventions[0], action_type="move")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -13,11 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from requirements import SHARED, need_package, skip
 from wire_servers import pack, unpack
 
 from calvin_eval.wrappers.servers.codec import OPENPI, VLA_EVAL, Codec, WireError
-
-CAPTURES = Path(__file__).resolve().parents[3] / "shared/spec/captures"
 
 NUMBERS = arrays.arrays(
     dtype=st.one_of(
@@ -54,7 +52,7 @@ def test_openpi_reads_what_we_write_and_the_other_way_round(array: Any) -> None:
 @given(array=NUMBERS)
 @settings(max_examples=30)
 def test_vla_eval_reads_what_we_write_and_the_other_way_round(array: Any) -> None:
-    messages = pytest.importorskip("vla_eval.protocol.messages")
+    messages = need_package("vla_eval.protocol.messages", "vla-eval")
     envelope = {"type": "observation", "payload": {"x": array}, "seq": 1, "timestamp": 0.5}
     found = messages.unpack_message(VLA_EVAL.pack(envelope)).payload["x"]
     assert found.dtype == array.dtype
@@ -130,7 +128,7 @@ def test_damaged_messages_are_refused(message: bytes, reason: str) -> None:
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_bytes_either_decode_or_are_refused(message: bytes) -> None:
     for codec in (OPENPI, VLA_EVAL):
         try:
@@ -142,9 +140,9 @@ def test_any_bytes_either_decode_or_are_refused(message: bytes) -> None:
 @pytest.mark.parametrize("name", ["opi_tap", "vla_tap"])
 def test_frames_on_the_wire_of_the_real_packages(name: str) -> None:
     """Every recorded frame, rebuilt from its decoded form, has its length and its first bytes."""
-    path = CAPTURES / f"{name}.jsonl"
+    path = SHARED / "spec/captures" / f"{name}.jsonl"
     if not path.is_file():
-        pytest.skip("needs the frames recorded from the real packages in ../shared")
+        skip("the captured frames")
     codec = OPENPI if name == "opi_tap" else VLA_EVAL
     seen = 0
     for line in path.read_text().splitlines():

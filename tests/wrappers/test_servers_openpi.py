@@ -6,21 +6,28 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from wire_servers import OpenpiServer, WireServer, cut, free_port, pack, unpack
+from ports import reserved_port
+from waiting import LIMIT, wait_until
+from wire_servers import OpenpiServer, WireServer, cut, pack, unpack
 
 from calvin_eval.errors import CheckpointError, PolicyError, UnknownNameError, UsageError
 from calvin_eval.wrappers.loaders import LoadedPolicy, resolve
+from calvin_eval.wrappers.servers import connection, recognise
 from calvin_eval.wrappers.testing import check_policy, fake_request
 
-QUICK: dict[str, Any] = {
+pytestmark = pytest.mark.processes
+
+# Patient with a busy machine; a test in which nobody answers says how long it waits for that.
+PATIENT: dict[str, Any] = {
     "protocol": "openpi",
-    "timeout": 0.5,
-    "first_timeout": 1.0,
-    "connect_timeout": 2.0,
+    "timeout": LIMIT,
+    "first_timeout": LIMIT,
+    "connect_timeout": LIMIT,
     "retries": 2,
     "backoff": 0.02,
 }
@@ -32,7 +39,7 @@ def chunk(obs: dict[str, Any]) -> dict[str, Any]:
 
 
 def connect(server: WireServer, **options: Any) -> LoadedPolicy:
-    return resolve(server.address, options={**QUICK, **options})
+    return resolve(server.address, options={**PATIENT, **options})
 
 
 def ask(loaded: LoadedPolicy, *sessions: int, position: int = 0, step: int = 0) -> Any:
@@ -69,7 +76,7 @@ def test_keys_sizes_and_state_are_configuration() -> None:
     with OpenpiServer(chunk) as server:
         loaded = resolve(
             server.address,
-            options={**QUICK, "keys": keys},
+            options={**PATIENT, "keys": keys},
             observe={"images": None, "proprioception": {"fields": "all"}},
         )
         ask(loaded)
@@ -81,7 +88,7 @@ def test_keys_sizes_and_state_are_configuration() -> None:
 
 def test_a_state_that_no_stage_makes_is_asked_for() -> None:
     with OpenpiServer(chunk) as server:
-        loaded = resolve(server.address, options=QUICK, observe={"proprioception": None})
+        loaded = resolve(server.address, options=PATIENT, observe={"proprioception": None})
         with pytest.raises(PolicyError, match=r"policy\.options\.keys\.state=null"):
             ask(loaded)
     assert not server.requests
@@ -117,8 +124,27 @@ def test_auto_recognises_the_one_who_speaks_first() -> None:
         assert ask(loaded)[0].shape == (10, 7)
 
 
+def test_auto_recognises_a_server_that_is_slow_to_speak(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recognise, "_SILENCE", 0.05)
+    given_up = threading.Event()
+
+    def converse(connection: Any) -> None:
+        if not given_up.is_set():  # a busy machine: the client does not wait until this comes
+            given_up.set()
+            connection.recv()
+        connection.send(pack({"name": "pi0"}))
+        for message in connection:
+            unpack(message)
+            connection.send(pack(chunk({})))
+
+    with WireServer(converse) as server:
+        loaded = connect(server, protocol="auto")
+        assert loaded.metadata["protocol"] == "openpi"
+        assert ask(loaded)[0].shape == (10, 7)
+
+
 def test_sessions_share_a_connection_and_requests_go_out_side_by_side() -> None:
-    together = threading.Barrier(3, timeout=5)
+    together = threading.Barrier(3, timeout=LIMIT)
 
     def infer(obs: dict[str, Any]) -> dict[str, Any]:
         return {"actions": np.full((1, 7), len(obs["prompt"]), np.float32)}
@@ -158,50 +184,68 @@ def test_latency_is_reported() -> None:
     json.dumps(found)
 
 
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that connections wait before they try again; they do not really wait."""
+    found: list[float] = []
+    monkeypatch.setattr(connection, "time", SimpleNamespace(sleep=found.append))
+    return found
+
+
 def test_a_server_that_was_started_anew_is_found_again() -> None:
-    with OpenpiServer(chunk, {"name": "pi0"}) as first:
-        loaded = connect(first, retries=6)
-        ask(loaded)
-    with OpenpiServer(chunk, {"name": "pi0"}, first.port) as second:
-        assert ask(loaded, step=1)[0].shape == (10, 7)
-        assert len(second.requests) == 1
+    with reserved_port() as port:
+        with OpenpiServer(chunk, {"name": "pi0"}, port) as first:
+            loaded = connect(first)
+            ask(loaded)
+        with OpenpiServer(chunk, {"name": "pi0"}, port) as second:
+            assert ask(loaded, step=1)[0].shape == (10, 7)
+            assert len(second.requests) == 1
     assert report(loaded)["reconnects"] == 1
 
 
-def test_a_server_that_is_started_late_is_waited_for() -> None:
-    port = free_port()
+def test_a_server_that_is_started_late_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[OpenpiServer] = []
-    timer = threading.Timer(0.2, lambda: started.append(OpenpiServer(chunk, port=port)))
-    timer.start()
-    try:
-        loaded = resolve(f"ws://127.0.0.1:{port}", options={**QUICK, "retries": 8})
-        assert ask(loaded)[0].shape == (10, 7)
-    finally:
-        timer.join()
-        started[0].stop()
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            started.append(OpenpiServer(chunk, port=port))
+
+    monkeypatch.setattr(connection, "time", SimpleNamespace(sleep=pause))
+    with reserved_port() as port:
+        try:
+            loaded = resolve(f"ws://127.0.0.1:{port}", options={**PATIENT, "retries": 8})
+            assert ask(loaded)[0].shape == (10, 7)
+        finally:
+            for server in started:
+                server.stop()
+    assert pauses == [0.02, 0.04, 0.08]
 
 
 def test_another_policy_in_the_middle_of_a_run_is_refused() -> None:
-    with OpenpiServer(chunk, {"name": "pi0", "step": 1}) as first:
-        loaded = connect(first)
-        ask(loaded)
-    with (
-        OpenpiServer(chunk, {"name": "pi0", "step": 2}, first.port),
-        pytest.raises(PolicyError, match=r"another policy .* in step"),
-    ):
-        ask(loaded, step=1)
+    with reserved_port() as port:
+        with OpenpiServer(chunk, {"name": "pi0", "step": 1}, port) as first:
+            loaded = connect(first)
+            ask(loaded)
+        with (
+            OpenpiServer(chunk, {"name": "pi0", "step": 2}, port),
+            pytest.raises(PolicyError, match=r"another policy .* in step"),
+        ):
+            ask(loaded, step=1)
 
 
-def test_a_server_that_is_gone_is_an_error_after_the_retries() -> None:
-    with OpenpiServer(chunk) as server:
-        loaded = connect(server)
-        ask(loaded)
-    began = time.monotonic()
-    with pytest.raises(PolicyError, match=r"nobody answers|connection broke"):
-        ask(loaded, step=1)
-    assert time.monotonic() - began < 2
-    with pytest.raises(CheckpointError, match="nobody answers there"):
-        connect(server)
+def test_a_server_that_is_gone_is_an_error_after_the_retries(pauses: list[float]) -> None:
+    with reserved_port() as port:
+        with OpenpiServer(chunk, port=port) as server:
+            loaded = connect(server)
+            ask(loaded)
+        assert pauses == []
+        with pytest.raises(PolicyError, match=r"nobody answers|connection broke"):
+            ask(loaded, step=1)
+        assert pauses == [0.02, 0.04]
+        with pytest.raises(CheckpointError, match="nobody answers there"):
+            connect(server)
 
 
 def dies(when: str) -> Callable[[Any], None]:
@@ -248,16 +292,23 @@ def test_a_traceback_is_evidence_and_is_not_asked_for_twice() -> None:
 
 
 def test_a_slow_server_is_an_error_and_its_late_reply_is_not_taken_for_another() -> None:
+    limit, given_up = 0.2, threading.Event()
+
     def infer(obs: dict[str, Any]) -> dict[str, Any]:
         number = len(server.requests)
-        time.sleep({1: 0.6, 2: 0.4}.get(number, 0))
+        if number == 1:
+            time.sleep(2 * limit)
+        if number == 2:
+            given_up.wait(LIMIT)
         return {"actions": np.full((1, 7), number, np.float32)}
 
     with OpenpiServer(infer) as server:
-        loaded = connect(server, timeout=0.2, first_timeout=0.9)
+        loaded = connect(server, timeout=limit)
         assert ask(loaded)[0][0, 0] == 1  # the first answer may take longer
         with pytest.raises(PolicyError, match=r"no answer within 0\.2 s.*timeout"):
             ask(loaded, step=1)
+        wait_until(lambda: len(server.requests) == 2, "the request that nobody waits for is read")
+        given_up.set()
         assert ask(loaded, step=2)[0][0, 0] == 3
     assert report(loaded)["timeouts"] == 1
 
@@ -290,7 +341,7 @@ def test_what_is_no_answer_is_an_error(reply: bytes, message: str) -> None:
 
 def test_actions_of_another_width_meet_the_stages() -> None:
     with OpenpiServer(lambda obs: {"actions": np.zeros((5, 32), np.float32)}) as server:
-        loaded = resolve(server.address, options=QUICK, actions={"columns": {"take": range(7)}})
+        loaded = resolve(server.address, options=PATIENT, actions={"columns": {"take": range(7)}})
         assert ask(loaded)[0].shape == (5, 7)
 
 
@@ -332,7 +383,7 @@ def test_who_speaks_another_protocol_is_not_taken_for_a_policy() -> None:
         connection.send("hello there")
 
     with WireServer(silent) as server, pytest.raises(CheckpointError, match="no answer within"):
-        connect(server)
+        connect(server, first_timeout=0.2)
     with WireServer(chatty) as server, pytest.raises(CheckpointError, match="hello there"):
         connect(server, protocol="auto")
     with (

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from calvin_eval.errors import CalvinEvalError, CheckpointError, PolicyError, UnknownNameError
@@ -86,7 +86,6 @@ class TestInputs:
         with pytest.raises(PolicyError, match="rgb_static as uint8"):
             TensorPolicy(Net(), DEFAULT, "net").act([one])
 
-    @settings(deadline=None)
     @given(st.text(max_size=64).filter(lambda text: "\0" not in text))
     def test_instruction_round_trip(self, text):
         encoded = encode_instruction(text)
@@ -172,7 +171,6 @@ class TestOutputs:
         ):
             TensorPolicy(net, PROPRIO, "net").act(requests(2, PROPRIO))
 
-    @settings(deadline=None)
     @given(
         output=st.lists(st.floats(width=32), min_size=14, max_size=14),
         gripper=st.sampled_from(["sign", "exact"]),
@@ -227,7 +225,6 @@ class TestDeclaration:
         max_leaves=5,
     )
 
-    @settings(deadline=None)
     @given(
         st.dictionaries(
             st.sampled_from(["version", "inputs", "gripper", "max_batch"]) | st.text(), json

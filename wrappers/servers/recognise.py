@@ -50,7 +50,10 @@ def recognise(address: str, options: LinkOptions, protocol: str) -> Greeting:
             return _hello(address, options)
         metadata = _listen(address, options, patient=protocol == "openpi")
         if metadata is None:
-            return _hello(address, options)
+            found = _hello_or_metadata(address, options)
+            if isinstance(found, Greeting):
+                return found
+            metadata = found
     except PolicyError as error:
         hint = "" if protocol != "auto" else f" ({' or '.join(PROTOCOLS)} was expected)"
         raise CheckpointError(f"{error}{hint}") from error
@@ -72,6 +75,25 @@ def _listen(address: str, options: LinkOptions, *, patient: bool) -> Mapping[str
         raise ServerError(f"{error}, before the server said anything") from error
     finally:
         connection.drop()
+
+
+def _hello_or_metadata(address: str, options: LinkOptions) -> Greeting | Mapping[str, Any]:
+    """What a silent server answers to a hello, or openpi's metadata if it was only slow to speak.
+
+    A busy machine can keep openpi's server silent for longer than we listen; it answers a hello
+    with something else, and it speaks first on the next connection, too.
+    """
+    try:
+        return _hello(address, options)
+    except PolicyError as error:
+        if isinstance(error.__cause__, TimeoutError):  # it does not speak at all
+            raise
+        try:
+            metadata = _listen(address, options, patient=True)
+        except PolicyError:
+            raise error from None
+        assert metadata is not None
+        return metadata
 
 
 def _hello(address: str, options: LinkOptions) -> Greeting:

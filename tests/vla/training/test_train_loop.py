@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from tiny_training import SMALL, Told, differing, run, weights, write_data
 from tiny_vlm import save_vlm
 from torch.optim.optimizer import register_optimizer_step_pre_hook
+from waiting import LIMIT
 
 from calvin_eval.config.training import compose_training
 from calvin_eval.errors import CalvinEvalError, CheckpointError, RunFolderError, UsageError
@@ -207,6 +208,7 @@ def test_bfloat16_trains_on_a_cpu(data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.processes
 def test_two_processes_train_as_one_does_with_their_batches_together(
     data: Path, tmp_path: Path
 ) -> None:
@@ -219,7 +221,7 @@ def test_two_processes_train_as_one_does_with_their_batches_together(
         *(*SMALL, *given, "batch_size=2"),
     ]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=env)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, env=env)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("trained at step 4") == 1, "one process tells"
     one, two = logged(tmp_path / "one"), logged(tmp_path / "two")
