@@ -7,13 +7,18 @@ LEROBOT := $(VENV)-lerobot
 # For example: make run PIP_FLAGS="--extra-index-url <an index with CPU builds of torch>"
 PIP_FLAGS ?=
 
-.PHONY: help install run test lint format types check wheel docs matrix bench reference clean
+.PHONY: help install run quick test test-lerobot test-cluster test-loaded lint format types check \
+  wheel docs matrix bench reference clean
 
 help:
 	@echo "make run     install into $(VENV), run the scripted expert on the built-in pack"
-	@echo "make test    install and run all tests"
-	@echo "make lint    check style and formatting    make format  mend them"
-	@echo "make types   check types                   make check   test, lint and types"
+	@echo "make quick   run the tests that take no more than a moment each"
+	@echo "make test    run all tests that need nothing but $(VENV)"
+	@echo "make test-cluster  run the tests on a Ray cluster that they start on this machine"
+	@echo "make test-lerobot  run the tests with LeRobot, in an environment of its own"
+	@echo "make test-loaded   repeat the tests that start processes, beside busy processes"
+	@echo "make lint    check style and formatting    make format  fix them"
+	@echo "make types   check types                   make check   all of these but the repeats, as CI"
 	@echo "make bench   measure speed ratios          make clean   remove what make made"
 	@echo "make wheel   build source distribution and wheel into dist/"
 	@echo "make docs    build the documentation's site, refusing broken links"
@@ -56,9 +61,24 @@ $(LEROBOT)/.installed: $(BIN)/.installed $(wildcard tests/helpers/lerobot_env/*)
 	  "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 	@touch $@
 
-test: install $(LEROBOT)/.installed
+# No test of these takes long or a second environment; every folder has some.
+quick: install
+	$(BIN)/pytest --numprocesses 2 -m "not slow and not cluster" $(ARGS)
+
+test: install
 	$(BIN)/pytest --numprocesses 2 -m "not cluster" $(ARGS)
+
+# One after the other: each test has the nodes of the cluster to itself.
+test-cluster: install
 	$(BIN)/pytest -m cluster $(ARGS)
+
+# For example: make test-loaded RUNS=3 BUSY=8
+RUNS ?= 10
+BUSY ?= 4
+test-loaded: install
+	PYTEST=$(BIN)/pytest tools/stress_tests.sh $(RUNS) $(BUSY)
+
+test-lerobot: $(LEROBOT)/.installed
 	$(LEROBOT)/bin/python -m pytest tests/wrappers/test_lerobot.py tests/rollouts/test_dataset_checks.py \
 	  -k lerobot $(ARGS)
 
@@ -88,7 +108,7 @@ types: install
 	MYPYPATH=build/types $(BIN)/mypy
 	MYPYPATH=build/types:benchmarks $(BIN)/mypy --strict --explicit-package-bases benchmarks tools
 
-check: test lint types
+check: lint types test test-cluster test-lerobot
 
 # One wheel for all Pythons, for the system that this runs on; tools/wheel.py has the others.
 wheel:
