@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import wait
 from typing import Any
@@ -28,6 +30,7 @@ class EngineWatch(QuietDisplay):
         engine: the engine that is watched; whoever makes it sets this before the run.
         notes: everything that the run said.
         workers: the numbers of those that got a chain.
+        silence: the longest time in seconds for which a worker with a chain was not heard.
     """
 
     def __init__(
@@ -36,6 +39,8 @@ class EngineWatch(QuietDisplay):
         self.engine: Any = None
         self.notes: list[str] = []
         self.workers: set[int] = set()
+        self.silence = 0.0
+        self._heard: dict[int, float] = {}
         self.on_progress, self.on_record = on_progress, on_record
 
     def note(self, text: str) -> None:
@@ -45,12 +50,25 @@ class EngineWatch(QuietDisplay):
         if not self.workers:
             wait_until(self._all_ready, "all workers are ready for a chain")
         self.workers.add(worker)
+        self._hear(worker, gets_chain=steps == position == 0)
         if self.on_progress is not None:
             self.on_progress(self.engine, worker)
 
     def record(self, worker: int, record: ChainRecord, shares: Mapping[str, float]) -> None:
+        self._hear(worker)
         if self.on_record is not None:
             self.on_record(self.engine, worker)
+
+    @property
+    def patience(self) -> int:
+        """Seconds of silence, on a machine as busy as this one, that only a hang can last."""
+        return math.ceil(max(3.0, 10 * self.silence))
+
+    def _hear(self, worker: int, *, gets_chain: bool = False) -> None:
+        now = time.monotonic()
+        if not gets_chain:
+            self.silence = max(self.silence, now - self._heard.get(worker, now))
+        self._heard[worker] = now
 
     def _all_ready(self) -> bool:
         """Whether everybody said so; who was not heard yet has it waiting in the line.

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from child_processes import children_of
-from engine_watch import EngineWatch, OnEvent
+from engine_watch import EngineWatch
 from waiting import LIMIT, wait_until
 
 from calvin_eval.config.compose import compose_config
@@ -88,14 +88,13 @@ def evaluate(
     *overrides: str,
     workers: int = 2,
     faults: FaultRules = FaultRules(),  # noqa: B008 - frozen
-    on_progress: OnEvent | None = None,
-    on_record: OnEvent | None = None,
+    watch: EngineWatch | None = None,
 ) -> Run:
     """Run with an engine of our own, so that a test can lay hands on its processes."""
+    watch = watch or EngineWatch()
     config = compose_config(["protocol.steps=4", *overrides], {"ckpt": ckpt, "out": str(out)})
     policy = open_policy(config)
     engine = LocalEngine(workers, faults)
-    watch = EngineWatch(on_progress, on_record)
     watch.engine = engine
     try:
         return run_plan(make_plan(set_stage(config), policy), engine, watch)
@@ -127,7 +126,7 @@ def test_workers_killed_at_random_change_nothing(tmp_path: Path) -> None:
 
     wild = evaluate(
         tmp_path / "wild", "builtin:random", chains,
-        faults=FaultRules(retries=100), on_record=kill_now_and_then,
+        faults=FaultRules(retries=100), watch=EngineWatch(on_record=kill_now_and_then),
     )  # fmt: skip
     assert len(killed) >= 3
     assert wild.summary.complete
@@ -259,7 +258,9 @@ def test_a_policy_that_kills_its_process_costs_its_own_chain_only(
 
 
 def test_a_policy_that_hangs_costs_its_own_chain_only(tmp_path: Path, policy: str) -> None:
-    limit = 6  # far more than a step takes on a busy machine
+    calm = EngineWatch()
+    evaluate(tmp_path / "calm", policy, "protocol.num_chains=6", watch=calm)
+    limit = calm.patience
     run = evaluate(
         tmp_path / "run", policy, "protocol.num_chains=6", "policy.options.fault=hang",
         "policy.options.chains=[1]", faults=FaultRules(retries=1, step_timeout=limit),
@@ -277,9 +278,11 @@ def test_a_worker_that_hangs_is_replaced(tmp_path: Path) -> None:
             stopped.append(engine._seats[worker].child.pid)
             os.kill(stopped[0], signal.SIGSTOP)
 
+    calm, chains = EngineWatch(), "protocol.num_chains=20"
+    evaluate(tmp_path / "calm", "builtin:random", chains, watch=calm)
     run = evaluate(
-        tmp_path / "run", "builtin:random", "protocol.num_chains=20",
-        faults=FaultRules(step_timeout=6), on_progress=stop_one,
+        tmp_path / "run", "builtin:random", chains,
+        faults=FaultRules(step_timeout=calm.patience), watch=EngineWatch(stop_one),
     )  # fmt: skip
     assert stopped
     assert run.summary.complete
@@ -392,6 +395,6 @@ def test_workers_never_import_torch_and_nothing_is_left_running(
         maps = Path(f"/proc/{engine._seats[worker].child.pid}/maps").read_text()
         seen[worker] = "libtorch" in maps
 
-    evaluate(tmp_path / "run", policy, "protocol.num_chains=4", on_progress=look)
+    evaluate(tmp_path / "run", policy, "protocol.num_chains=4", watch=EngineWatch(look))
     assert seen == {0: False, 1: False}
     assert not children_of(os.getpid())

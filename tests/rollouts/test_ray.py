@@ -240,14 +240,16 @@ def test_a_killed_worker_is_replaced_and_what_served_it_serves_the_next(
 def test_a_policy_that_hangs_costs_its_own_chain_only(
     nodes: Nodes, policies: Path, tmp_path: Path
 ) -> None:
+    calm, common = EngineWatch(), ("protocol.num_chains=3", "engine=ray", "engine.workers=1")
+    run(tmp_path / "calm", f"{policies}:Batched", *common, watch=calm)
+    limit = calm.patience
     done = run(
-        tmp_path / "far", f"{policies}:Batched", "protocol.num_chains=3", "engine=ray",
-        "engine.step_timeout=8", "engine.retries=0", "engine.workers=1",
-        "policy.options.fault=hang",
+        tmp_path / "far", f"{policies}:Batched", *common, f"engine.step_timeout={limit}",
+        "engine.retries=0", "policy.options.fault=hang",
     )  # fmt: skip
     errors = {record.chain: record.error for record in done.records if record.error}
     assert list(errors) == [1]
-    assert "policy hung: no progress for 8 s" in str(errors[1])
+    assert f"policy hung: no progress for {limit} s" in str(errors[1])
     assert done.summary.completed == 2
 
 
