@@ -21,7 +21,7 @@ from calvin_eval.running.prepare import PolicyInUse, make_plan, set_stage
 from calvin_eval.running.recorder import Display
 from calvin_eval.running.run import make_engine, run_evaluation, run_plan
 from calvin_eval.wrappers.loaders import LoadedPolicy, wrap
-from calvin_eval.wrappers.policy import Policy
+from calvin_eval.wrappers.policy import Policy, with_defaults
 
 
 def evaluate(  # noqa: PLR0913 - one argument per flag
@@ -150,7 +150,7 @@ def _as_policy(policy: Any) -> Policy:
 
 def _as_loaded(policy: Policy, config: EvalConfig) -> LoadedPolicy:
     return LoadedPolicy(
-        policy=policy,
+        policy=with_defaults(policy),
         kind="object",
         description=f"policy object {config.ckpt.partition(':')[2]} of this process",
         metadata={"kind": "object", "ckpt": config.ckpt},
@@ -165,5 +165,4 @@ def _in_use(loaded: LoadedPolicy, service: PolicyService) -> PolicyInUse:
         description=loaded.description,
         metadata=loaded.metadata,
         requirements=requirements,
-        max_sessions=getattr(loaded.policy, "max_sessions", None),
     )

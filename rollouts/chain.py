@@ -7,14 +7,20 @@ same world, a failure ends the chain.
 
 from __future__ import annotations
 
+import contextlib
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from calvin_eval.errors import AssetError, PolicyError, RenderError
 from calvin_eval.results.schema import ChainRecord, SubtaskRecord
+from calvin_eval.rollouts.policy_errors import (
+    PolicyLostError,
+    RemotePolicyError,
+    policy_code,
+)
 from calvin_eval.rollouts.realtime import ActionQueue, RealTime, RealTimeQueue, Waits
 from calvin_eval.rollouts.timing import Stopwatch
 from calvin_eval.sim.chains import Chain
@@ -22,19 +28,7 @@ from calvin_eval.sim.hashes import state_hash
 from calvin_eval.sim.instructions import InstructionSet
 from calvin_eval.sim.oracle import TaskOracle
 from calvin_eval.sim.world import Needs
-from calvin_eval.wrappers.policy import Action, Policy, Request
-
-
-class PolicyLostError(Exception):
-    """The process that holds the policy is gone; the chain can be run again."""
-
-
-class RemotePolicyError(Exception):
-    """The policy raised in another process; `trace` is its traceback."""
-
-    def __init__(self, trace: str) -> None:
-        super().__init__(trace.strip().splitlines()[-1])
-        self.trace = trace
+from calvin_eval.wrappers.policy import Action, Policy, Request, with_defaults
 
 
 class Simulator(Protocol):
@@ -113,7 +107,7 @@ class ChainRunner:
     Args:
         env: the simulator.
         oracle: judges the subtasks.
-        policy: decides.
+        policy: decides; its session is the chain's id, which ends with the chain.
         instructions: one sentence per chain and subtask.
         rules: the protocol's variable parts.
         on_step: called after every environment step with the subtask's position.
@@ -131,7 +125,7 @@ class ChainRunner:
     ) -> None:
         self._env = env
         self._oracle = oracle
-        self._policy = policy
+        self._policy = with_defaults(policy)
         self._instructions = instructions
         self._rules = rules
         self._on_step = on_step
@@ -145,17 +139,19 @@ class ChainRunner:
 
         Raises:
             AssetError, RenderError, PolicyLostError: the chain says nothing, not even an error.
+            KeyboardInterrupt: the user's, see `interrupts`.
         """
         self._queue = self._rules.queue()
         self._executed = []
         subtasks: list[SubtaskRecord] = []
         error = None
         try:
-            self._start(chain)
-            for position in range(len(chain.tasks)):
-                subtasks.append(self._run_subtask(chain, position))
-                if not subtasks[-1].success:
-                    break
+            with self._session(chain.id):
+                self._start(chain)
+                for position in range(len(chain.tasks)):
+                    subtasks.append(self._run_subtask(chain, position))
+                    if not subtasks[-1].success:
+                        break
         except (AssetError, RenderError, PolicyLostError):
             raise  # no fault of the policy's: the chain can be run again elsewhere
         except RemotePolicyError as remote:
@@ -177,6 +173,21 @@ class ChainRunner:
             waits=tuple(self._queue.waits),
         )
 
+    @contextlib.contextmanager
+    def _session(self, session: int) -> Iterator[None]:
+        """End the policy's session behind the body, which may have failed.
+
+        What the end raises is an error of the chain as well, unless the body has raised before.
+        """
+        try:
+            yield
+        except Exception:
+            with contextlib.suppress(Exception), policy_code():
+                self._policy.end(session)
+            raise
+        with policy_code():
+            self._policy.end(session)
+
     def _start(self, chain: Chain) -> None:
         with self._watch.measure("reset"):
             self._env.start(chain.robot_obs, chain.scene_obs)
@@ -190,7 +201,8 @@ class ChainRunner:
             self._start(chain)
         keep = self._rules.leftover == "keep"
         if not position or self._rules.policy_reset == "subtask":
-            self._policy.reset(chain.id, instruction)
+            with policy_code():
+                self._policy.reset(chain.id, instruction)
             self._frames.clear()
         elif fresh:
             self._frames.clear()
@@ -260,7 +272,7 @@ class ChainRunner:
         )
         self._frames.clear()
         before = self._watch.seconds["policy"]
-        with self._watch.measure("policy"):
+        with self._watch.measure("policy"), policy_code():
             chunks = self._policy.act([request])
         if len(chunks) != 1 or not len(chunks[0]):
             raise PolicyError(

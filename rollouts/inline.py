@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 
 from calvin_eval.rollouts.chain import ChainRunner
 from calvin_eval.rollouts.hosts import FixedPolicy, PolicyHost
+from calvin_eval.rollouts.interrupts import marked_interrupts
 from calvin_eval.rollouts.local import FaultRules, Watcher
 from calvin_eval.rollouts.worker import Assignment, connect
 from calvin_eval.sim.chains import Chain
@@ -45,15 +47,13 @@ class InlineEngine:
             on_step=lambda position: watcher.progress(0, current.id, position, 1),
         )
         errors = 0
-        try:
+        with contextlib.closing(env), marked_interrupts():
             for current in chains:
                 outcome = runner.run(current)
                 watcher.finished(0, outcome, outcome.seconds["policy"])
                 errors += outcome.record.status == "error"
                 if errors == self._faults.max_errors or watcher.done:
                     return
-        finally:
-            env.close()
 
     def close(self) -> None:
         """Nothing is left open."""

@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from calvin_eval.errors import CalvinEvalError, CheckpointError
-from calvin_eval.rollouts.batching import Answer, Batcher, BatchRules
-from calvin_eval.rollouts.chain import PolicyLostError, RemotePolicyError
-from calvin_eval.wrappers.policy import Chunk, Policy, Request, Requirements
+from calvin_eval.rollouts.batching import Batcher, BatchRules
+from calvin_eval.rollouts.policy_errors import PolicyLostError
+from calvin_eval.rollouts.sessions import Ask, End, LinkedPolicy, Reply, WorkerSessions
+from calvin_eval.wrappers.policy import BasePolicy, Policy, Requirements, with_defaults
 
 BUSY, REPORT = "busy?", "report?"
 """What a parent may ask."""
@@ -75,7 +76,6 @@ class ServiceReady:
 
     address: str
     requirements: Requirements
-    max_sessions: int | None
     description: str
     metadata: Mapping[str, Any]
 
@@ -95,10 +95,10 @@ class PolicyService:
     def __init__(
         self, policy: Policy, *, make: Callable[[], Policy] | None = None, rules: BatchRules
     ) -> None:
-        self._shared = getattr(policy, "max_sessions", None) is None
-        self._policy = policy
-        self._instances = [policy]
-        self._free = [policy]
+        self._policy = with_defaults(policy)
+        self._shared = self._policy.requirements.max_sessions is None
+        self._instances = [self._policy]
+        self._free = [self._policy]
         self._make = make
         self._lock = threading.Lock()
         self._batcher = Batcher(rules)
@@ -113,8 +113,9 @@ class PolicyService:
         return self._batcher.busy_seconds
 
     def report(self) -> list[Mapping[str, Any]]:
-        """What the policy's instances say of the run, as far as they do."""
-        return [policy.report() for policy in self._instances if hasattr(policy, "report")]
+        """What the policy's instances report, as far as they do."""
+        found = [policy.report() for policy in self._instances]
+        return [report for report in found if report is not None]
 
     def close(self) -> None:
         """Stop accepting and answering."""
@@ -135,25 +136,20 @@ class PolicyService:
         with connection, contextlib.suppress(EOFError, OSError):
             try:
                 policy = self._take()
-            except Exception:
+            except BaseException:
                 connection.recv()
                 connection.send(traceback.format_exc())
                 return
+            sessions = WorkerSessions(self._batcher, policy)
             try:
                 with self._batcher.client():
                     while True:
-                        request, reset = connection.recv()
-                        connection.send(self._answer(policy, request, reset))
+                        connection.send(sessions.answer(connection.recv()))
             finally:
+                sessions.close()
                 self._give_back(policy)
 
-    def _answer(self, policy: Policy, request: Request, reset: bool) -> Answer | str:
-        try:
-            return self._batcher.ask(policy, request, reset=reset)
-        except RemotePolicyError as error:
-            return error.trace
-
-    def _take(self) -> Policy:
+    def _take(self) -> BasePolicy:
         """The shared instance, or one that no other worker uses."""
         if self._shared:
             return self._policy
@@ -165,53 +161,37 @@ class PolicyService:
                     "expected one worker for a policy object that serves one chain at a time; "
                     "found more. Run it with workers=1, or name its class by --ckpt."
                 )
-            self._instances.append(self._make())
+            self._instances.append(with_defaults(self._make()))
             return self._instances[-1]
 
-    def _give_back(self, policy: Policy) -> None:
+    def _give_back(self, policy: BasePolicy) -> None:
         if not self._shared:
             with self._lock:
                 self._free.append(policy)
 
 
-class RemotePolicy:
-    """A policy in another process, as the chain loop sees it.
+class RemotePolicy(LinkedPolicy):
+    """A policy behind a Unix socket.
 
-    Attributes:
-        inference_seconds: that the policy itself took for this worker's requests, shared fairly
-            among the requests of a batch.
+    Args:
+        address: of the socket.
+        requirements: of the policy.
     """
 
     def __init__(self, address: str, requirements: Requirements) -> None:
-        self.requirements = requirements
-        self.inference_seconds = 0.0
-        self._reset = False
+        super().__init__(requirements)
         try:
             self._connection = Client(address, family="AF_UNIX")
         except OSError as error:
             raise PolicyLostError(f"no policy at {address}: {error}") from error
 
-    def reset(self, session: int, instruction: str) -> None:
-        """Travels with the next request, which has both."""
-        self._reset = True
-
-    def act(self, requests: list[Request]) -> list[Chunk]:
-        """Ask for one request.
-
-        Raises:
-            RemotePolicyError: the policy raised.
-            PolicyLostError: its process is gone.
-        """
+    def _exchange(self, message: Ask | End) -> Reply:
         try:
-            self._connection.send((requests[0], self._reset))
-            answer = self._connection.recv()
+            self._connection.send(message)
+            reply: Reply = self._connection.recv()
         except (EOFError, OSError) as error:
             raise PolicyLostError(f"the policy's process is gone: {error}") from error
-        self._reset = False
-        if isinstance(answer, str):
-            raise RemotePolicyError(answer)
-        self.inference_seconds += answer.seconds / answer.batch
-        return [answer.chunk]
+        return reply
 
     def close(self) -> None:
         """Disconnect."""
@@ -232,14 +212,13 @@ def main() -> None:
     except CalvinEvalError as error:
         line.send(error)
         return
-    except Exception:
+    except BaseException:
         line.send(CheckpointError(f"{setup.policy.ckpt}: {traceback.format_exc()}"))
         return
     line.send(
         ServiceReady(
             address=service.address,
             requirements=loaded.policy.requirements,
-            max_sessions=getattr(loaded.policy, "max_sessions", None),
             description=loaded.description,
             metadata=loaded.metadata,
         )

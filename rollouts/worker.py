@@ -10,14 +10,16 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from calvin_eval.errors import CalvinEvalError
-from calvin_eval.rollouts.chain import ChainRunner, Outcome, PolicyLostError, Rules, Simulator
+from calvin_eval.rollouts.chain import ChainRunner, Outcome, Rules, Simulator
+from calvin_eval.rollouts.policy_errors import PolicyLostError
 from calvin_eval.rollouts.service import PolicySpec, RemotePolicy
+from calvin_eval.rollouts.sessions import LinkedPolicy
 from calvin_eval.sim.chains import Chain
 from calvin_eval.sim.instructions import InstructionSet
 from calvin_eval.sim.oracle import TaskOracle
 from calvin_eval.sim.packs import CameraSpec, load_pack
 from calvin_eval.sim.render import RenderInfo
-from calvin_eval.wrappers.policy import Requirements
+from calvin_eval.wrappers.policy import BasePolicy, Requirements
 
 REPORT_SECONDS = 0.25
 """How often a worker says that it is still going."""
@@ -139,7 +141,7 @@ class Worker:
         self._line = line
         self._env: Simulator | None = None
         self._spec: SimulatorSpec | None = None
-        self._policy: Any = None
+        self._policy: BasePolicy | None = None
         self._runner: ChainRunner | None = None
         self._serial = 0
         self._steps = 0
@@ -190,11 +192,16 @@ class Worker:
 
     def _finish(self, chain: Chain) -> Finished:
         assert self._runner is not None
-        before = getattr(self._policy, "inference_seconds", 0.0)
+        before = self._inference_seconds()
         outcome = self._runner.run(chain)
-        inference = getattr(self._policy, "inference_seconds", 0.0) - before
+        inference = self._inference_seconds() - before
         steps, self._steps = self._steps, 0
         return Finished(outcome=outcome, steps=steps, inference=inference)
+
+    def _inference_seconds(self) -> float:
+        """What a policy in another process took so far; 0 for one in this process."""
+        policy = self._policy
+        return policy.inference_seconds if isinstance(policy, LinkedPolicy) else 0.0
 
     def _on_step(self, position: int) -> None:
         self._steps += 1
@@ -205,12 +212,13 @@ class Worker:
             self._steps, self._reported = 0, now
 
 
-def connect(link: PolicyLink) -> Any:
+def connect(link: PolicyLink) -> BasePolicy:
     """The policy at a link, as the chain loop sees it."""
     if link.address is not None:
         return RemotePolicy(link.address, link.requirements)
     assert link.inline is not None
-    return link.inline.load().policy
+    policy: BasePolicy = link.inline.load().policy
+    return policy
 
 
 def worker_environment(workers: int) -> Mapping[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +14,7 @@ from torch import Tensor
 
 from calvin_eval.errors import PolicyError
 from calvin_eval.vla.config import Config
-from calvin_eval.wrappers.policy import Request, Requirements
-
-KEPT_SESSIONS = 256
-"""Sessions that are remembered; a chain that is over never comes back."""
+from calvin_eval.wrappers.policy import BasePolicy, Request, Requirements
 
 CAMERAS = ("static", "gripper")
 
@@ -35,7 +32,7 @@ class Memory:
     features: tuple[Tensor, ...] = ()
 
 
-class RoboVLMsPolicy:
+class RoboVLMsPolicy(BasePolicy):
     """Decides with a RoboVLMs model, many sessions at once (RoboVLMs, CALVIN's model wrapper).
 
     A continuous model's chunk is (n, 7) float32: the arm as the head gives it, and the
@@ -60,46 +57,55 @@ class RoboVLMsPolicy:
         self._config = config
         self._row = 0 if pre_select == "oldest" else -1
         self._most = max_batch
-        self._memories: OrderedDict[int, Memory] = OrderedDict()
+        self._memories: dict[int, Memory] = {}
         parameter = next(model.parameters())
         self._device, self._dtype = parameter.device, parameter.dtype
 
     def reset(self, session: int, instruction: str) -> None:
         """Forget the session: nothing crosses subtasks."""
         self._memories[session] = Memory()
-        self._memories.move_to_end(session)
-        while len(self._memories) > KEPT_SESSIONS:
-            self._memories.popitem(last=False)
+
+    def end(self, session: int) -> None:
+        """Free the session's memory."""
+        self._memories.pop(session, None)
 
     @torch.inference_mode()
     def act(self, requests: Sequence[Request]) -> list[NDArray[Any]]:
         """One chunk per request.
 
         Raises:
-            PolicyError: more sessions at once than are remembered.
+            PolicyError: a request in the middle of a subtask whose session was not reset, or
+                has ended.
         """
         groups: dict[int, list[int]] = defaultdict(list)
         for index, request in enumerate(requests):
             groups[len(self._memory(request).frames)].append(index)
         chunks: dict[int, NDArray[Any]] = {}
+        memories: dict[int, Memory] = {}
         most = self._most or len(requests)
         for indices in groups.values():  # windows of images cannot be padded
             for start in range(0, len(indices), most):
                 batch = indices[start : start + most]
-                found = self._decide([requests[index] for index in batch])
+                found, kept = self._decide([requests[index] for index in batch])
                 chunks.update(zip(batch, found, strict=True))
+                memories.update(
+                    (requests[index].session, memory)
+                    for index, memory in zip(batch, kept, strict=True)
+                )
+        # Only now: a batch that fails is asked again, one request at a time.
+        self._memories.update(memories)
         return [chunks[index] for index in range(len(requests))]
 
     def _memory(self, request: Request) -> Memory:
         if request.session not in self._memories and request.step > 0:
             raise PolicyError(
-                f"session {request.session} was forgotten: more than {KEPT_SESSIONS} chains run "
-                "at once on one policy. Use fewer workers."
+                f"session {request.session} is unknown at step {request.step}: expected a reset "
+                "at the start of its subtask, and no end of the session since."
             )
         return self._memories.setdefault(request.session, Memory())
 
-    def _decide(self, requests: Sequence[Request]) -> list[NDArray[Any]]:
-        """Chunks of sessions that remember equally many frames."""
+    def _decide(self, requests: Sequence[Request]) -> tuple[list[NDArray[Any]], list[Memory]]:
+        """Chunks of sessions that remember equally many frames, and what they remember next."""
         images = self._preprocessed(requests)
         memories = [self._memory(request) for request in requests]
         if self._config.history == "pre":
@@ -115,10 +121,7 @@ class RoboVLMsPolicy:
         else:
             features = self._model.features(static, hand, *self._text(requests))
             chunks, memories = self._headed(features, memories)
-        # Only now: a batch that fails is asked again, one request at a time.
-        for request, memory in zip(requests, memories, strict=True):
-            self._memories[request.session] = memory
-        return chunks
+        return chunks, memories
 
     def _last(self, entries: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return entries[-self._config.window :]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, cast
 
 import numpy as np
@@ -11,18 +11,19 @@ from numpy.typing import NDArray
 
 from calvin_eval.errors import CheckpointError, PolicyError, UnknownNameError
 from calvin_eval.wrappers.arrays import is_tensor, to_numpy
-from calvin_eval.wrappers.policy import Action, Chunk, Request, Requirements
+from calvin_eval.wrappers.policy import Action, BasePolicy, Chunk, Request, Requirements
 
-UPSTREAM = Requirements(rgb=("static", "gripper"), depth=("static", "gripper"))
+UPSTREAM = Requirements(rgb=("static", "gripper"), depth=("static", "gripper"), max_sessions=1)
 """What CALVIN's own evaluation gives to a model whenever it calls `step`."""
 
 
-class CustomModelPolicy:
+class CustomModelPolicy(BasePolicy):
     """Runs one model with CALVIN's custom-model interface as a policy.
 
     The model's `reset()` is called before every subtask, and `step(obs, goal)` with CALVIN's
     observation and the instruction whenever an action is due. The interface knows of no
-    sessions, so one model serves one chain at a time; `max_sessions` says so to the engine.
+    sessions, so one model serves one chain at a time (`Requirements.max_sessions`); nor of their
+    end, so the model keeps what it remembers of its last chain until its next `reset()`.
 
     The model may narrow what is rendered by an attribute `requirements`: a `Requirements` or a
     mapping of its fields.
@@ -31,8 +32,6 @@ class CustomModelPolicy:
         factory: makes the model; called once.
         name: how messages call the model, for example `my_policy.py:Reach`.
     """
-
-    max_sessions = 1
 
     def __init__(self, factory: Callable[[], Any], name: str) -> None:
         self.name = name
@@ -44,7 +43,8 @@ class CustomModelPolicy:
                 f"{type(self.model).__name__} without {' and '.join(missing)}."
             )
         wanted = getattr(self.model, "requirements", None)
-        self.requirements = UPSTREAM if wanted is None else read_requirements(wanted, name)
+        needs = UPSTREAM if wanted is None else read_requirements(wanted, name)
+        self.requirements = replace(needs, max_sessions=1)
         for asked in ("privileged", "every_step"):
             if getattr(self.requirements, asked):
                 raise CheckpointError(
@@ -57,6 +57,11 @@ class CustomModelPolicy:
         """Start a subtask: the model forgets whatever it served before."""
         self._session = session
         self.model.reset()
+
+    def end(self, session: int) -> None:
+        """Refuse further requests of the session until it is reset."""
+        if session == self._session:
+            self._session = None
 
     def act(self, requests: Sequence[Request]) -> list[Chunk]:
         """Step the model once, for exactly one request.
@@ -87,7 +92,7 @@ class CustomModelPolicy:
 
 
 def read_requirements(value: object, name: str) -> Requirements:
-    """Requirements from a `Requirements` or from a mapping of its fields.
+    """Requirements from a `Requirements`, or from a mapping of its fields but `max_sessions`.
 
     Raises:
         CheckpointError: a value has the wrong type.
@@ -100,7 +105,7 @@ def read_requirements(value: object, name: str) -> Requirements:
             f"{name}: expected requirements to be a Requirements or a mapping such as "
             f"{{'rgb': ['static']}}, found {type(value).__name__}."
         )
-    known = [field.name for field in fields(Requirements)]
+    known = [field.name for field in fields(Requirements) if field.name != "max_sessions"]
     for key, entry in value.items():
         if key not in known:
             raise UnknownNameError(f"requirement of {name}", key, known)

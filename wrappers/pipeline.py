@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from calvin_eval.wrappers.policy import Chunk, Policy, Request
+from calvin_eval.wrappers.policy import BasePolicy, Chunk, Policy, Request, with_defaults
 from calvin_eval.wrappers.stages.base import ActionStage, Context, ObservationStage
 
 
@@ -20,11 +20,12 @@ class _Answer:
     chunk: Chunk | None = None
 
 
-class Pipeline:
+class Pipeline(BasePolicy):
     """Applies observation stages, asks the policy, and applies action stages.
 
-    Stages remember per session, so a batch gives what a loop over its requests would give. If one
-    request of a batch fails, the others may be asked again: what was done for them is not repeated.
+    Stages remember per session, so a batch gives what a loop over its requests would give. What
+    they remember lies here and is freed when the session ends. If one request of a batch fails,
+    the others may be asked again (`Request.attempt`): what was done for them is not repeated.
 
     Args:
         policy: what is wrapped; it sees requests whose `obs` the observation stages made.
@@ -40,16 +41,12 @@ class Pipeline:
         actions: Mapping[str, ActionStage],
     ) -> None:
         self.policy = policy
+        self._policy = with_defaults(policy)
         self.observe = dict(observe)
         self.actions = dict(actions)
-        needs = policy.requirements
+        needs = self._policy.requirements
         every_frame = any(stage.every_frame for stage in self.observe.values())
         self.requirements = replace(needs, every_step=needs.every_step or every_frame)
-        limit = getattr(policy, "max_sessions", None)
-        if limit is not None:
-            self.max_sessions = limit
-        if hasattr(policy, "report"):
-            self.report = policy.report
         self._memories: dict[int, dict[tuple[str, str], dict[str, Any]]] = {}
         self._answers: dict[int, _Answer] = {}
 
@@ -57,13 +54,23 @@ class Pipeline:
         """Forget the session in every stage and in the policy."""
         self._memories[session] = {}
         self._answers.pop(session, None)
-        self.policy.reset(session, self._instruction(instruction))
+        self._policy.reset(session, self._instruction(instruction))
+
+    def end(self, session: int) -> None:
+        """Free what the stages and the policy keep for the session."""
+        self._memories.pop(session, None)
+        self._answers.pop(session, None)
+        self._policy.end(session)
+
+    def report(self) -> Mapping[str, Any] | None:
+        """What the policy reports."""
+        return self._policy.report()
 
     def act(self, requests: Sequence[Request]) -> list[Chunk]:
         """Decide for every request."""
         answers = [self._answer(request) for request in requests]
         new = [answer for answer in answers if answer.output is None]
-        outputs = self.policy.act([answer.seen for answer in new]) if new else ()
+        outputs = self._policy.act([answer.seen for answer in new]) if new else ()
         for answer, output in zip(new, outputs, strict=True):
             answer.output = output
         chunks = []
@@ -76,10 +83,13 @@ class Pipeline:
         return chunks
 
     def _answer(self, request: Request) -> _Answer:
-        """The request's answer so far: begun, if it was not asked before in a batch that failed."""
-        answer = self._answers.get(request.session)
-        if answer is None or answer.request is not request:
-            answer = self._answers[request.session] = _Answer(request, self._seen(request))
+        """The request's answer so far: a new one, unless a batch with it failed before."""
+        answer = self._answers.pop(request.session, None)
+        if answer is None or not request.attempt:
+            answer = _Answer(request, self._seen(request))
+        else:
+            answer.seen = replace(answer.seen, attempt=request.attempt)
+        self._answers[request.session] = answer
         return answer
 
     def _seen(self, request: Request) -> Request:
@@ -87,7 +97,7 @@ class Pipeline:
         frames: Sequence[Mapping[str, Any]] = (*request.frames, request.obs)
         for label, stage in self.observe.items():
             frames = stage(frames, self._context(request, "observe", label))
-        kept = tuple(frames[:-1]) if self.policy.requirements.every_step else ()
+        kept = tuple(frames[:-1]) if self._policy.requirements.every_step else ()
         instruction = self._instruction(request.instruction)
         return replace(request, obs=frames[-1], frames=kept, instruction=instruction)
 

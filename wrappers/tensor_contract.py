@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calvin_eval.errors import CheckpointError, PolicyError, UnknownNameError
-from calvin_eval.wrappers.policy import Request, Requirements
+from calvin_eval.wrappers.policy import BasePolicy, Request, Requirements
 
 METADATA_NAME = "calvin_eval.json"
 """The extra file inside an archive that declares its contract."""
@@ -182,7 +182,7 @@ def _parse_inputs(names: object, where: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-class TensorPolicy:
+class TensorPolicy(BasePolicy):
     """A network behind the tensor contract, as a policy that serves many sessions at once.
 
     A request's actions depend on that request alone, as far as the network's arithmetic does
@@ -199,9 +199,6 @@ class TensorPolicy:
         self.contract = contract
         self.name = name
         self._forward = forward
-
-    def reset(self, session: int, instruction: str) -> None:
-        """Nothing is remembered, so nothing is forgotten."""
 
     def act(self, requests: Sequence[Request]) -> list[NDArray[np.floating[Any]]]:
         """Decide for every request: relative actions (k, 7).

@@ -9,7 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calvin_eval.errors import PolicyError
-from calvin_eval.wrappers.policy import Chunk, Policy, Request, Requirements
+from calvin_eval.wrappers.policy import (
+    BasePolicy,
+    Chunk,
+    Policy,
+    Request,
+    Requirements,
+    with_defaults,
+)
+from calvin_eval.wrappers.sizes import reachable_bytes
 
 INSTRUCTIONS = ("push the sliding door to the left side", "open the drawer")
 CAMERA_SHAPES = {"static": (200, 200), "gripper": (84, 84)}
@@ -31,6 +39,9 @@ ROBOT_OBS = (
     1,
 )
 
+KEPT_BYTES = 4096
+"""What may be left of a session that has ended: an entry in a table, but no image."""
+
 Trace = dict[tuple[int, int], list[NDArray[np.float64]]]
 """All actions by (session, position), one flat array per decision."""
 
@@ -45,13 +56,14 @@ def check_policy(
 ) -> None:
     """Put a policy through the contract, on made-up observations that hold what it requires.
 
-    Two subtasks of every session are run several times: all sessions in one batch, the same
-    again, in reversed order, and one session at a time. Checked are the form of every answer,
-    that observations are left as they were, that a second run repeats the first to the last
-    bit (a reset forgets everything), and that sessions do not disturb each other.
+    Two subtasks of every session are run several times: one session at a time, all sessions in
+    one batch, the same again, in reversed order, and with a session that ends early. Checked are
+    the form of every answer, that observations are left as they were, that a second run repeats
+    the first to the last bit (a reset forgets everything), that sessions do not disturb each
+    other, and that a session that has ended keeps no memory that counts (4 kB).
 
     Args:
-        policy: the policy; with an attribute `max_sessions` it gets no larger batches.
+        policy: the policy; one that requires `max_sessions` gets no larger batches.
         sessions: chain ids to use (a recording knows only some).
         decisions: how many decisions each subtask takes.
         deterministic: False skips the comparisons between runs, for policies that draw.
@@ -61,17 +73,20 @@ def check_policy(
         PolicyError: what was expected, what was found.
     """
     _check_requirements(policy)
-    size = getattr(policy, "max_sessions", None) or len(sessions)
+    checked = with_defaults(policy)
+    size = checked.requirements.max_sessions or len(sessions)
     groups = [list(sessions[i : i + size]) for i in range(0, len(sessions), size)]
-    first = _run(policy, groups, decisions)
-    second = _run(policy, groups, decisions)
+    single = _run_and_weigh(checked, policy, sessions, decisions)
+    first = _run(checked, groups, decisions)
+    second = _run(checked, groups, decisions)
+    early = _run(checked, groups, decisions, early=True)
     if not deterministic:
         return
     _compare(first, second, 0.0, "the same run a second time")
     backwards = [group[::-1] for group in groups[::-1]]
-    _compare(first, _run(policy, backwards, decisions), tolerance, "another order")
-    single = [[session] for session in sessions]
-    _compare(first, _run(policy, single, decisions), tolerance, "one session at a time")
+    _compare(first, _run(checked, backwards, decisions), tolerance, "another order")
+    _compare(first, single, tolerance, "one session at a time")
+    _compare(first, early, tolerance, "a run in which another session ends early")
 
 
 def fake_request(
@@ -151,26 +166,65 @@ def _check_requirements(policy: Policy) -> None:
         raise PolicyError(f"expected cameras of {tuple(CAMERA_SHAPES)}, found {unknown}.")
 
 
-def _run(policy: Policy, groups: Sequence[Sequence[int]], decisions: int) -> Trace:
-    """Run two subtasks of every session, group after group."""
+def _run_and_weigh(
+    policy: BasePolicy, given: Policy, sessions: Sequence[int], decisions: int
+) -> Trace:
+    """Run one session after the other, and look at what is left of each.
+
+    The first one pays for what is made once. This has to be a policy's first run: later ones find
+    what earlier ones left, in the same place.
+
+    Raises:
+        PolicyError: a session that has ended still occupies memory.
+    """
     trace: Trace = {}
-    for group in groups:
+    sizes = []
+    for session in sessions:
+        trace |= _run(policy, [[session]], decisions)
+        policy.end(session)  # once more, which must do nothing
+        sizes.append(reachable_bytes(given))
+    kept = (sizes[-1] - sizes[0]) / max(len(sizes) - 1, 1)
+    if kept > KEPT_BYTES:
+        raise PolicyError(
+            f"expected a session that has ended to keep nothing, found about {kept / 1000:.0f} kB "
+            "for each: free in end(session) what reset and act have kept for it. A run has a "
+            "thousand chains."
+        )
+    return trace
+
+
+def _run(
+    policy: BasePolicy, groups: Sequence[Sequence[int]], decisions: int, *, early: bool = False
+) -> Trace:
+    """Run two subtasks of every session, group after group; end the sessions.
+
+    With `early` the first session of a group ends within its second subtask, after a decision.
+    """
+    trace: Trace = {}
+    for every in groups:
+        group = list(every)
         for position in (0, 1):
             steps, frames = dict.fromkeys(group, 0), dict.fromkeys(group, 0)
             for session in group:
                 policy.reset(session, INSTRUCTIONS[position])
                 trace[session, position] = []
-            for _ in range(decisions):
+            for decision in range(decisions):
+                if early and position and decision == 1:
+                    policy.end(group.pop(0))
+                if not group:
+                    break
                 chunks = _decide(policy, [(s, position, steps[s], frames[s]) for s in group])
                 for session, chunk in zip(group, chunks, strict=True):
                     flat = np.concatenate([_flat(action) for action in chunk])
                     trace[session, position].append(flat)
                     steps[session] += len(chunk)
                     frames[session] = len(chunk) - 1 if policy.requirements.every_step else 0
+        for session in group:
+            policy.end(session)
     return trace
 
 
-def _decide(policy: Policy, asked: Sequence[tuple[int, int, int, int]]) -> Sequence[Chunk]:
+def _decide(policy: BasePolicy, asked: Sequence[tuple[int, int, int, int]]) -> Sequence[Chunk]:
     """One call of `act`, with every check that needs no second run."""
     requests = [fake_request(policy.requirements, *who) for who in asked]
     try:
@@ -194,17 +248,17 @@ def _decide(policy: Policy, asked: Sequence[tuple[int, int, int, int]]) -> Seque
 
 
 def _compare(first: Trace, other: Trace, tolerance: float, what: str) -> None:
-    for (session, position), decisions in first.items():
-        for index, actions in enumerate(decisions):
-            found = other[session, position][index]
+    for (session, position), decisions in other.items():
+        for index, found in enumerate(decisions):
+            actions = first[session, position][index]
             if actions.shape != found.shape or not np.allclose(
                 actions, found, rtol=tolerance, atol=tolerance
             ):
                 raise PolicyError(
                     f"session {session}, subtask {position}, decision {index}: expected the same "
                     f"actions from {what}, found {found.tolist()} instead of {actions.tolist()}: "
-                    "keep what is remembered per session, forget it at reset, and seed what is "
-                    "drawn."
+                    "keep what is remembered per session, forget it at reset and end, and seed "
+                    "what is drawn."
                 )
 
 

@@ -13,6 +13,7 @@ from calvin_eval.errors import CalvinEvalError, PolicyError, UsageError
 from calvin_eval.rollouts.chain import ChainRunner, Outcome
 from calvin_eval.rollouts.demonstrations import replayed
 from calvin_eval.rollouts.hosts import FixedPolicy
+from calvin_eval.rollouts.interrupts import marked_interrupts
 from calvin_eval.rollouts.worker import PolicyLink
 from calvin_eval.running.prepare import Plan, PolicyInUse, Stage, make_plan, policy_spec, set_stage
 from calvin_eval.sim.oracle import TaskOracle
@@ -144,7 +145,7 @@ def check_on_chains(config: EvalConfig, note: Callable[[str], None]) -> Checked:
 
 def _act(plan: Plan, policy: Any, note: Callable[[str], None]) -> Iterator[Outcome]:
     assignment = plan.assignment(0)
-    with closing(assignment.simulator.build()) as env:
+    with closing(assignment.simulator.build()) as env, marked_interrupts():
         runner = ChainRunner(
             env,
             TaskOracle(plan.stage.pack),
@@ -174,7 +175,6 @@ def _in_use(loaded: Any) -> PolicyInUse:
         description=loaded.description,
         metadata=loaded.metadata,
         requirements=loaded.policy.requirements,
-        max_sessions=getattr(loaded.policy, "max_sessions", None),
     )
 
 

@@ -39,14 +39,12 @@ class PolicyInUse:
         hosts: its processes, or where else workers find it.
         description: one line for the user.
         metadata: facts for the header.
-        max_sessions: chains that one instance can serve at once; any number if None.
     """
 
     hosts: Sequence[PolicyHost | FixedPolicy]
     description: str
     metadata: Mapping[str, Any]
     requirements: Requirements
-    max_sessions: int | None
 
     def report(self) -> list[Mapping[str, Any]]:
         """What its instances say of the run, as far as they do."""
@@ -215,7 +213,6 @@ def open_policy(config: EvalConfig) -> PolicyInUse:
             description=loaded.description,
             metadata=loaded.metadata,
             requirements=loaded.policy.requirements,
-            max_sessions=None,
         )
     rules = BatchRules(most=config.engine.max_batch, wait=config.engine.batch_wait)
     kind = _ray_policy_host() if on_ray else PolicyHost
@@ -233,7 +230,6 @@ def open_policy(config: EvalConfig) -> PolicyInUse:
         description=ready.description,
         metadata=ready.metadata,
         requirements=ready.requirements,
-        max_sessions=ready.max_sessions,
     )
 
 
@@ -256,7 +252,7 @@ def choose_workers(plan: Plan) -> int:
     asked = plan.config.engine.workers
     if isinstance(asked, int):
         return asked
-    if plan.policy.max_sessions is not None:
+    if plan.policy.requirements.max_sessions is not None:
         return len(plan.policy.hosts)  # more would mean more instances of a heavy model
     if plan.config.engine.name == "ray":
         return max(1, min(cluster_resources("CPU"), len(plan.stage.chains)))
@@ -286,7 +282,7 @@ def official_hashes() -> OfficialHashes:
 
 def _as_json(requirements: Requirements) -> dict[str, Any]:
     """What a policy looks at, equal to what is read back from JSON."""
-    values: dict[str, Any] = json.loads(json.dumps(asdict(requirements)))
+    values: dict[str, Any] = json.loads(json.dumps(requirements.observed()))
     return values
 
 

@@ -2,15 +2,18 @@
 
 A client that knows openpi's protocol sends one flat map of observations and gets `actions`. Ours
 sends, beside that, which session a request belongs to and whether it is reset, so that policies
-with a memory are served as they run at home. Nothing is ever unpickled.
+with a memory are served as they run at home, and when a session is over. A client that names no
+sessions has one per connection, which ends with it. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import logging
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -23,9 +26,10 @@ from websockets.sync.server import Server, ServerConnection, serve
 
 from calvin_eval.errors import CalvinEvalError, CheckpointError, PolicyError, UsageError
 from calvin_eval.rollouts.batching import Batcher, BatchRules
-from calvin_eval.rollouts.chain import RemotePolicyError
+from calvin_eval.rollouts.policy_errors import RemotePolicyError
+from calvin_eval.running.sessions import NamedSession, SessionTable
 from calvin_eval.wrappers.loaders import LoadedPolicy
-from calvin_eval.wrappers.policy import Policy, Request
+from calvin_eval.wrappers.policy import BasePolicy, Policy, Request, with_defaults
 from calvin_eval.wrappers.servers import dialect
 from calvin_eval.wrappers.servers.codec import OPENPI
 from calvin_eval.wrappers.servers.remote import read_map
@@ -66,21 +70,14 @@ class _Client:
         session: its session, where it does not name any.
         prompt: the instruction of that session's last request.
         steps: requests since.
+        names: of the clients of ours that ask on it; one, as a rule.
     """
 
-    policy: Policy
+    policy: BasePolicy
     session: int
     prompt: str | None = None
     steps: int = 0
-
-
-@dataclass
-class _Session:
-    """A session that a client of ours named: whose it is, and what was answered last."""
-
-    client: str
-    serial: int = -1
-    reply: bytes = b""
+    names: set[str] = field(default_factory=set)
 
 
 class PolicyServer:
@@ -102,22 +99,20 @@ class PolicyServer:
     def __init__(
         self, loaded: LoadedPolicy, *, make: Callable[[], Policy], rules: ServeRules
     ) -> None:
-        policy = loaded.policy
+        policy = with_defaults(loaded.policy)
         if policy.requirements.privileged:
             raise CheckpointError(
                 f"{loaded.description}: it reads the simulator's own state, which is not sent to "
                 "servers: run it where the simulator is."
             )
-        self._limit = getattr(policy, "max_sessions", None)
+        self._limit = policy.requirements.max_sessions
         self._rules, self._make = rules, make
         self._shared, self._free = policy, [policy]
-        self._hello = OPENPI.pack(
-            dialect.metadata(loaded.description, policy.requirements, self._limit)
-        )
+        self._hello = OPENPI.pack(dialect.metadata(loaded.description, policy.requirements))
         self._lock = threading.Lock()
-        self._sessions: dict[int, _Session] = {}
         self._count = 0
         self._batcher = Batcher(rules.batch)
+        self._sessions = SessionTable(self._batcher)
         self._open: set[ServerConnection] = set()
         self._server = self._listen()
         host, port = self._server.socket.getsockname()[:2]
@@ -194,18 +189,35 @@ class PolicyServer:
             connection.send(str(error))
             connection.close(_INTERNAL_ERROR, "the error was sent before")
         finally:
-            if client is not None and self._limit is not None:
-                with self._lock:
-                    self._free.append(client.policy)
+            if client is not None:
+                self._dismiss(client)
 
     def _welcome(self) -> _Client:
-        """A new client, with an instance of its own if an instance serves few sessions."""
+        """A new client, with an instance of its own if an instance serves few sessions.
+
+        Raises:
+            RemotePolicyError: another instance cannot be made.
+        """
         with self._lock:
             self._count += 1
             session = _FOREIGN_SESSIONS + self._count
             if self._limit is None:
                 return _Client(self._shared, session)
-            return _Client(self._free.pop() if self._free else self._make(), session)
+            if self._free:
+                return _Client(self._free.pop(), session)
+            try:
+                return _Client(with_defaults(self._make()), session)
+            except BaseException as error:
+                raise RemotePolicyError(traceback.format_exc()) from error
+
+    def _dismiss(self, client: _Client) -> None:
+        """A connection is closed. Its own session ends; those with a name may go on elsewhere."""
+        with contextlib.suppress(RemotePolicyError):
+            self._batcher.end(client.policy, client.session, owner=client.session)
+        self._sessions.disconnected(client.names)
+        if self._limit is not None:
+            with self._lock:
+                self._free.append(client.policy)
 
     def _answer(self, client: _Client, message: str | bytes) -> bytes:
         """The reply to one request.
@@ -218,11 +230,15 @@ class PolicyServer:
             raise PolicyError("expected a binary message, found text")
         started = time.perf_counter()
         flat = read_map(OPENPI.unpack(message), "request")
-        session = self._known(flat)
+        if flat.get(dialect.END) is True:
+            self._sessions.end(flat)
+            return OPENPI.pack({})
+        session = self._named(client, flat)
         if session is not None and session.serial == flat[dialect.SERIAL]:
             return session.reply  # it was answered, and the answer was lost on the way
         request, reset = self._request(client, flat)
-        answer = self._batcher.ask(client.policy, request, reset=reset)
+        owner = client.session if session is None else session.client
+        answer = self._batcher.ask(client.policy, request, reset=reset, owner=owner)
         chunk = dialect.pack_chunk(answer.chunk)
         if session is None and dialect.POSES in chunk:
             raise PolicyError(
@@ -236,28 +252,15 @@ class PolicyServer:
             session.serial, session.reply = flat[dialect.SERIAL], reply
         return reply
 
-    def _known(self, flat: Mapping[str, Any]) -> _Session | None:
+    def _named(self, client: _Client, flat: Mapping[str, Any]) -> NamedSession | None:
         """The session that the request names; None if it names none."""
         if dialect.SESSION not in flat:
             return None
-        kinds = {
-            dialect.CLIENT: str, dialect.SERIAL: int, dialect.SESSION: int, dialect.RESET: bool,
-            dialect.POSITION: int, dialect.STEP: int,
-        }  # fmt: skip
-        wrong = [key for key, kind in kinds.items() if type(flat.get(key)) is not kind]
-        if wrong or min(flat[dialect.SESSION], flat[dialect.POSITION], flat[dialect.STEP]) < 0:
-            raise PolicyError(f"expected {', '.join(wrong or kinds)} of another form")
-        name, who = flat[dialect.SESSION], flat[dialect.CLIENT]
-        with self._lock:
-            session = self._sessions.get(name)
-            if flat[dialect.RESET] and (session is None or session.client != who):
-                session = self._sessions[name] = _Session(who)
-            if session is None or session.client != who:
-                raise PolicyError(
-                    f"session {name} is unknown here: expected a reset first. Was the server "
-                    "started anew, or does another run use it? Each run needs its own server."
-                )
-            return session
+        session = self._sessions.find(flat, client.policy)
+        if session.client not in client.names:
+            client.names.add(session.client)
+            self._sessions.connected(session.client)
+        return session
 
     def _request(self, client: _Client, flat: Mapping[str, Any]) -> tuple[Request, bool]:
         """A request as the policy gets it, and whether it is reset first."""

@@ -14,13 +14,14 @@ from importlib import import_module
 from typing import Any, cast
 
 from calvin_eval.errors import CalvinEvalError, CheckpointError
-from calvin_eval.rollouts.batching import Answer, Batcher
-from calvin_eval.rollouts.chain import PolicyLostError, RemotePolicyError
+from calvin_eval.rollouts.batching import Batcher
+from calvin_eval.rollouts.policy_errors import PolicyLostError
 from calvin_eval.rollouts.ray.cluster import require_software
 from calvin_eval.rollouts.ray.nodes import WORKER_VARIABLE, enter, on_this_node
 from calvin_eval.rollouts.service import PolicySpec, ServiceReady, ServiceSetup
+from calvin_eval.rollouts.sessions import Ask, End, LinkedPolicy, Reply, WorkerSessions
 from calvin_eval.wrappers.loaders import LoadedPolicy
-from calvin_eval.wrappers.policy import Chunk, Policy, Request, Requirements
+from calvin_eval.wrappers.policy import BasePolicy, Requirements
 
 CALLS = 1000
 """Requests that an actor can hold at once: one per worker."""
@@ -31,9 +32,9 @@ RayError: Any = ray.exceptions.RayError
 
 @dataclass
 class _Client:
-    """A worker, and the instance of the policy that serves it."""
+    """A worker, and its sessions with the instance of the policy that serves it."""
 
-    policy: Policy | None = None
+    sessions: WorkerSessions | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     connection: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
@@ -64,8 +65,8 @@ class PolicyActor:
         self._pool = ThreadPoolExecutor(CALLS, thread_name_prefix="request")
         self._batcher = Batcher(self._setup.batch)
         self._clients: dict[str, _Client] = {}
-        self._free: list[Policy] = []
-        self._shared: Policy | None = None
+        self._free: list[BasePolicy] = []
+        self._shared: BasePolicy | None = None
         self._ready = self._load(name, expected)
 
     def _load(
@@ -79,17 +80,15 @@ class PolicyActor:
                 loaded = self._setup.policy.load()
         except CalvinEvalError as error:
             return error
-        except Exception:
+        except BaseException:
             return CheckpointError(f"{ckpt}: {traceback.format_exc()}")
-        sessions = getattr(loaded.policy, "max_sessions", None)
-        if sessions is None:
+        if loaded.policy.requirements.max_sessions is None:
             self._shared = loaded.policy
         else:
             self._free.append(loaded.policy)
         return ServiceReady(
             address=name,
             requirements=loaded.policy.requirements,
-            max_sessions=sessions,
             description=loaded.description,
             metadata=loaded.metadata,
         )
@@ -103,13 +102,14 @@ class PolicyActor:
         return self._batcher.busy_seconds
 
     async def report(self) -> list[Mapping[str, Any]]:
-        """What the policy's instances say of the run, as far as they do."""
-        used = (client.policy for client in self._clients.values())
-        found: dict[int, Any] = {id(p): p for p in (*used, *self._free, self._shared)}
-        return [policy.report() for policy in found.values() if hasattr(policy, "report")]
+        """What the policy's instances report, as far as they do."""
+        used = (client.sessions.policy for client in self._clients.values() if client.sessions)
+        shared = () if self._shared is None else (self._shared,)
+        found = {id(policy): policy.report() for policy in (*used, *self._free, *shared)}
+        return [report for report in found.values() if report is not None]
 
-    async def act(self, client: str, request: bytes) -> bytes:
-        """Pickled: the answer to a pickled (request, reset), or the policy's traceback.
+    async def answer(self, client: str, message: bytes) -> bytes:
+        """Pickled: the reply to a pickled `Ask` or `End`.
 
         Bytes and not objects: arrays that Ray hands over are read-only, and a policy that writes
         into its images shall work here as it does elsewhere.
@@ -119,75 +119,68 @@ class PolicyActor:
         mine = self._clients[client]
         async with mine.lock:
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._pool, self._answer, mine, request)
+            return await loop.run_in_executor(self._pool, self._answer, mine, message)
 
     async def forget(self, client: str) -> None:
-        """A worker is gone: what served it may serve another, once its last request is done."""
+        """A worker is gone: its sessions end, and what served it may serve another."""
         gone = self._clients.pop(client, None)
         if gone is None:
             return
         async with gone.lock:
             gone.connection.close()
-            if self._shared is None and gone.policy is not None:
-                self._free.append(gone.policy)
+            if gone.sessions is None:
+                return
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._pool, gone.sessions.close)
+            if self._shared is None:
+                self._free.append(gone.sessions.policy)
 
     def _answer(self, client: _Client, payload: bytes) -> bytes:
-        answer: Answer | str
+        reply: Reply
         try:
-            request, reset = pickle.loads(payload)
-            if client.policy is None:
-                client.policy = self._take()
+            message: Ask | End = pickle.loads(payload)
+            if client.sessions is None:
+                client.sessions = WorkerSessions(self._batcher, self._take())
                 client.connection.enter_context(self._batcher.client())
-            answer = self._batcher.ask(client.policy, request, reset=reset)
-        except RemotePolicyError as error:
-            answer = error.trace
-        except Exception:
-            answer = traceback.format_exc()
-        return pickle.dumps(answer)
+            reply = client.sessions.answer(message)
+        except BaseException:
+            reply = traceback.format_exc()
+        return pickle.dumps(reply)
 
-    def _take(self) -> Policy:
+    def _take(self) -> BasePolicy:
         """The shared instance, or one that no other worker uses."""
         if self._shared is not None:
             return self._shared
         with contextlib.suppress(IndexError):
             return self._free.pop()
-        return cast(Policy, self._setup.policy.load().policy)
+        return cast(BasePolicy, self._setup.policy.load().policy)
 
 
-class RayPolicy:
-    """A policy in an actor, as the chain loop sees it; like `RemotePolicy` in everything else."""
+class RayPolicy(LinkedPolicy):
+    """A policy in an actor.
+
+    Args:
+        name: of the actor.
+        client: how it knows this worker.
+        requirements: of the policy.
+    """
 
     def __init__(self, name: str, client: str, requirements: Requirements) -> None:
-        self.requirements = requirements
-        self.inference_seconds = 0.0
+        super().__init__(requirements)
         self._client = client
-        self._reset = False
         try:
             self._actor = ray.get_actor(name)
         except (ValueError, RayError) as error:
             raise PolicyLostError(f"no policy actor {name}: {error}") from error
 
-    def reset(self, session: int, instruction: str) -> None:
-        """Travels with the next request, which has both."""
-        self._reset = True
-
-    def act(self, requests: list[Request]) -> list[Chunk]:
-        """Ask for one request.
-
-        Raises:
-            RemotePolicyError: the policy raised.
-            PolicyLostError: its actor is gone.
-        """
-        payload = pickle.dumps((requests[0], self._reset))
+    def _exchange(self, message: Ask | End) -> Reply:
         try:
-            answer = pickle.loads(ray.get(self._actor.act.remote(self._client, payload)))
+            reply: Reply = pickle.loads(
+                ray.get(self._actor.answer.remote(self._client, pickle.dumps(message)))
+            )
         except RayError as error:
             raise PolicyLostError(f"the policy's actor is gone: {error}") from error
-        self._reset = False
-        if isinstance(answer, str):
-            raise RemotePolicyError(answer)
-        self.inference_seconds += answer.seconds / answer.batch
-        return [answer.chunk]
+        return reply
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,4 +198,4 @@ class ActorPolicy(PolicySpec):
     def load(self) -> Any:
         """A `LoadedPolicy`; raises PolicyLostError if the actor is gone."""
         policy = RayPolicy(self.name, os.environ[WORKER_VARIABLE], self.requirements)
-        return LoadedPolicy(policy=cast(Any, policy), kind="ray", description="", metadata={})
+        return LoadedPolicy(policy=policy, kind="ray", description="", metadata={})

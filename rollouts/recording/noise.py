@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calvin_eval.errors import UsageError
-from calvin_eval.wrappers.policy import Chunk, Policy, Request
+from calvin_eval.wrappers.policy import BasePolicy, Chunk, Policy, Request, with_defaults
 
 _LATEST = 32  # steps of a subtask after which no burst begins: a demonstration has to follow
 _LENGTHS = (4, 9)  # steps of a burst, the second exclusive
@@ -37,7 +37,7 @@ class Disturbance:
                 )
 
 
-class DisturbedPolicy:
+class DisturbedPolicy(BasePolicy):
     """A policy that is now and then pushed away and then starts its subtask anew.
 
     A burst is one random direction of the hand, executed and recorded like any action, with the
@@ -56,7 +56,7 @@ class DisturbedPolicy:
 
     def __init__(self, policy: Policy, rules: Disturbance, seed: Sequence[int]) -> None:
         self.requirements = policy.requirements
-        self._policy = policy
+        self._policy = with_defaults(policy)
         self._rules = rules
         self._seed = tuple(seed)
         self._again = False
@@ -66,6 +66,10 @@ class DisturbedPolicy:
         """Begin a subtask."""
         self._again = False
         self._policy.reset(session, instruction)
+
+    def end(self, session: int) -> None:
+        """Free the policy's session."""
+        self._policy.end(session)
 
     def act(self, requests: Sequence[Request]) -> Sequence[Chunk]:
         """Decide for one request: a burst, or what the policy decides."""

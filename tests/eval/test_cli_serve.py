@@ -14,7 +14,7 @@ import sys
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,11 @@ from wire_servers import OpenpiServer, pack, unpack
 from calvin_eval.cli.main import main
 from calvin_eval.errors import CheckpointError, PolicyError
 from calvin_eval.results.journal import read_journal
-from calvin_eval.rollouts.batching import BatchRules
+from calvin_eval.rollouts.batching import Batcher, BatchRules
 from calvin_eval.running.serving import PolicyServer, ServeRules
-from calvin_eval.wrappers.loaders import resolve
+from calvin_eval.running.sessions import SessionTable
+from calvin_eval.wrappers.loaders import LoadedPolicy, resolve
+from calvin_eval.wrappers.policy import Policy, Requirements, with_defaults
 from calvin_eval.wrappers.servers import dialect
 from calvin_eval.wrappers.servers.loopback import is_loopback
 from calvin_eval.wrappers.testing import check_policy, fake_request
@@ -112,13 +114,16 @@ def policies(tmp_path: Path) -> str:
     return str(path)
 
 
-@contextlib.contextmanager
-def served(ckpt: str, **rules: Any) -> Iterator[PolicyServer]:
+def served(ckpt: str, **rules: Any) -> contextlib.AbstractContextManager[PolicyServer]:
     """A server in this process."""
-    loaded = resolve(ckpt)
-    server = PolicyServer(
-        loaded, make=lambda: resolve(ckpt).policy, rules=ServeRules(**{"port": 0, **rules})
-    )
+    return serving_policy(resolve(ckpt), lambda: resolve(ckpt).policy, **rules)
+
+
+@contextlib.contextmanager
+def serving_policy(
+    loaded: LoadedPolicy, make: Callable[[], Policy], **rules: Any
+) -> Iterator[PolicyServer]:
+    server = PolicyServer(loaded, make=make, rules=ServeRules(**{"port": 0, **rules}))
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
@@ -233,7 +238,7 @@ def test_a_served_policy_keeps_the_contract(policies: str, name: str) -> None:
         loaded = resolve(server.address)
         local = resolve(f"{policies}:{name}").policy
         assert loaded.policy.requirements == local.requirements
-        assert getattr(loaded.policy, "max_sessions", None) == getattr(local, "max_sessions", None)
+        assert local.requirements.max_sessions == (1 if name == "Custom" else None)
         check_policy(loaded.policy, tolerance=0)
 
 
@@ -319,6 +324,87 @@ def test_a_session_belongs_to_one_client(policies: str) -> None:
             policy.act([fake_request(policy.requirements)])
         with pytest.raises(PolicyError, match="does another run use it"):
             mine.act([fake_request(mine.requirements, step=1)])
+
+
+def test_the_end_of_a_session_reaches_the_served_policy() -> None:
+    ended: list[int] = []
+
+    class Ending:
+        requirements = Requirements()
+
+        def reset(self, session: int, instruction: str) -> None: ...
+
+        def act(self, requests: Any) -> Any:
+            return [np.zeros((1, 7)) for _ in requests]
+
+        def end(self, session: int) -> None:
+            ended.append(session)
+
+    policy = with_defaults(Ending())
+    loaded = LoadedPolicy(policy=policy, kind="test", description="", metadata={})
+    with serving_policy(loaded, Ending) as server:
+        mine, theirs = resolve(server.address).policy, resolve(server.address).policy
+        for policy in (mine, theirs):
+            policy.reset(4, "x")
+            policy.act([fake_request(policy.requirements, 4)])
+        mine.end(4)  # which is theirs by now
+        assert ended == []
+        theirs.end(4)
+        theirs.end(4)
+        assert ended == [4]
+        assert server._sessions._sessions == {}
+        theirs.reset(5, "x")
+        theirs.end(5)  # never asked for anything
+        assert ended == [4]
+        with connect(server.address) as line:  # a client of openpi's: its session is its line
+            line.recv()
+            line.send(pack({"robot_obs": np.ones(15), "prompt": "x"}))
+            line.recv()
+    assert ended[0] == 4  # the server has ended its own sessions, if not before
+    assert ended[1] > 10**6
+
+
+def test_a_server_that_is_gone_is_no_error_of_a_chain_that_is_over(policies: str) -> None:
+    with served(f"{policies}:Memory") as server:
+        policy = resolve(server.address).policy
+        policy.reset(0, "x")
+        policy.act([fake_request(policy.requirements)])
+    policy.end(0)
+
+
+def test_sessions_of_a_client_that_is_gone_for_long_end(policies: str) -> None:
+    ended: list[int] = []
+    batcher = Batcher(BatchRules())
+    memory = resolve(f"{policies}:Memory").policy.policy  # type: ignore[attr-defined]
+    memory.end = ended.append
+    policy = with_defaults(memory)
+    table = SessionTable(batcher, patience=0.0)
+    flat = {dialect.SESSION: 3, dialect.CLIENT: "a", dialect.SERIAL: 0, dialect.RESET: True,
+            dialect.POSITION: 0, dialect.STEP: 0}  # fmt: skip
+    table.find(flat, policy)
+    table.connected("a")
+    table.connected("a")
+    batcher.ask(policy, fake_request(policy.requirements, 3), reset=True, owner="a")
+    table.disconnected({"a"})
+    assert ended == []  # it has another connection
+    table.disconnected({"a"})
+    batcher.close()
+    assert ended == [3]
+
+
+@pytest.mark.parametrize("error", ["SystemExit(3)", "KeyboardInterrupt()"])
+def test_a_served_policy_that_exits_is_an_error_of_its_client_only(
+    tmp_path: Path, error: str
+) -> None:
+    path = tmp_path / "exits.py"
+    path.write_text(f"{POLICY}\nclass Exits(Memory):\n    def one(self, request):\n"
+                    f"        raise {error}\n")  # fmt: skip
+    with served(f"{path}:Exits") as server:
+        for _ in range(2):
+            policy = resolve(server.address).policy
+            policy.reset(0, "x")
+            with pytest.raises(PolicyError, match=error.partition("(")[0]):
+                policy.act([fake_request(policy.requirements)])
 
 
 def test_an_exception_of_the_policy_names_itself_and_shows_no_code(policies: str) -> None:

@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.processes]
 # A policy with the batch-first protocol; what it does on which chain is up to each test. With
 # `journal` it answers only until so many chains have their records, or the file `go` exists.
 POLICY = """
-import ctypes, os, time
+import ctypes, os, sys, time
 import numpy as np
 from calvin_eval.wrappers.policy import Requirements
 
@@ -69,6 +69,8 @@ class Policy:
                 ctypes.string_at(0)  # reads address 0
             if self.fault == "hang":
                 time.sleep(600)
+            if self.fault == "exit":
+                sys.exit("enough of this")
         self.history[request.session] += 1
         rng = np.random.default_rng([request.session, request.step])
         return np.append(rng.uniform(-1, 1, 6), 1.0)[None]
@@ -255,6 +257,24 @@ def test_a_policy_that_kills_its_process_costs_its_own_chain_only(
     assert list(errors) == [4]
     assert "policy process died: killed by SIGSEGV" in str(errors[4])
     assert run.summary.completed == 11
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_policy_that_exits_costs_its_own_chain_only_and_no_time(
+    tmp_path: Path, policy: str, command: Callable[..., subprocess.Popen[str]], workers: int
+) -> None:
+    """With the time limit at its default of ten minutes, and retries."""
+    child = command(
+        "--ckpt", policy, "--num-chains", "6", "--workers", str(workers), "--out", "run",
+        "protocol.steps=4", "policy.options.fault=exit", "policy.options.chains=[2]",
+    )  # fmt: skip
+    _, err = child.communicate(timeout=400)  # less than the limit
+    assert child.returncode == 3, err
+    records = {r.chain: r for r in read_journal(tmp_path / "run" / "chains.jsonl")}
+    assert [records[chain].status for chain in range(6)] == [
+        "error" if chain == 2 else "completed" for chain in range(6)
+    ]
+    assert "SystemExit: enough of this" in str(records[2].error)
 
 
 def test_a_policy_that_hangs_costs_its_own_chain_only(tmp_path: Path, policy: str) -> None:

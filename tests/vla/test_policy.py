@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ import pytest
 from robovlms_reference import Reference, make_run
 
 from calvin_eval.errors import PolicyError
-from calvin_eval.vla.policy import KEPT_SESSIONS
 from calvin_eval.wrappers.loaders import resolve
 from calvin_eval.wrappers.policy import Request
 from calvin_eval.wrappers.testing import check_policy
@@ -216,10 +216,37 @@ def test_a_failing_batch_leaves_memories_alone(
         np.testing.assert_array_equal(found, expected)
 
 
-def test_too_many_sessions_are_an_error_not_a_lost_memory(tmp_path: Path) -> None:
+def test_a_session_is_kept_until_it_ends_and_not_beyond(tmp_path: Path) -> None:
     policy = resolve(str(make_run(tmp_path, "kosmos"))).policy
-    policy.act([request(0, 0)])
-    for session in range(KEPT_SESSIONS + 1):
+    for session in range(300):  # once, more than 256 were an error
         policy.reset(session, GOALS[0])
-    with pytest.raises(PolicyError, match="more than 256 chains run at once"):
-        policy.act([request(0, 1)])
+    policy.act([request(0, 0)])
+    policy.act([request(0, 1)])
+    policy.end(0)
+    with pytest.raises(PolicyError, match="session 0 is unknown at step 2"):
+        policy.act([request(0, 2)])
+
+
+def test_a_batch_of_which_a_part_fails_leaves_all_memories_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sessions with windows of different lengths are decided in groups, one after another."""
+    folder = make_run(tmp_path, "kosmos", **OTHERS["pre"])
+    disturbed, calm = resolve(str(folder)).policy, resolve(str(folder)).policy
+    for policy in (disturbed, calm):
+        policy.act([request(0, 0)])
+    features = disturbed.policy._model.features
+    calls = []
+
+    def second_fails(*inputs: Any) -> Any:
+        calls.append(inputs)
+        if len(calls) == 2:
+            raise RuntimeError("out of memory")
+        return features(*inputs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disturbed.policy._model, "features", second_fails)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            disturbed.act([request(0, 1), request(1, 0)])
+    found = disturbed.act([replace(request(0, 1), attempt=1)])
+    np.testing.assert_array_equal(found, calm.act([request(0, 1)]))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -100,7 +102,8 @@ class TestRequirements:
     )
     def test_a_class_may_narrow_them(self, value, expected):
         model = type("Narrow", (Model,), {"requirements": value})
-        assert CustomModelPolicy(model, "m").requirements == expected
+        found = CustomModelPolicy(model, "m").requirements
+        assert found == replace(expected, max_sessions=1)
 
     @pytest.mark.parametrize(
         ("value", "error", "message"),

@@ -91,7 +91,7 @@ def test_act_equals_lerobots_own_loop(act):
 
 def test_act_serves_sessions_together_and_apart(act):
     policy = resolve(str(act)).policy
-    assert getattr(policy, "max_sessions", None) is None
+    assert policy.requirements.max_sessions is None
     check_policy(policy, sessions=(0, 1, 5))
     requests = [ask(0), ask(1), ask(2)]
     together = policy.act(requests)
@@ -142,7 +142,7 @@ def test_more_actions_of_a_chunk_can_be_executed(act):
 def test_diffusion_keeps_its_history_for_one_session(diffusion):
     loaded = resolve(str(diffusion))
     policy = loaded.policy
-    assert policy.max_sessions == 1
+    assert policy.requirements.max_sessions == 1
     assert loaded.metadata["mode"] == "select_action"
     check_policy(policy)
     policy.reset(3, "open the drawer")
@@ -176,7 +176,7 @@ def test_what_is_drawn_depends_on_seed_session_and_step(diffusion):
 def test_a_temporal_ensemble_is_lerobots_own(tmp_path):
     folder = tiny_lerobot.save(tmp_path, "act", temporal_ensemble_coeff=0.01, n_action_steps=1)
     policy = resolve(str(folder)).policy
-    assert policy.max_sessions == 1
+    assert policy.requirements.max_sessions == 1
     policy.reset(0, "open the drawer")
     reference = Reference(folder)
     for step in range(4):
@@ -226,7 +226,7 @@ def test_a_processor_with_a_memory_serves_one_session(act, tmp_path):
     content["steps"] = [s for s in content["steps"] if s["registry_name"] != "device_processor"]
     file.write_text(json.dumps(content))
     policy = resolve(str(folder)).policy
-    assert policy.max_sessions == 1
+    assert policy.requirements.max_sessions == 1
     before = Memory.resets
     policy.reset(0, "open the drawer")
     assert Memory.resets == before + 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from waiting import wait_until
 
 from calvin_eval.errors import PolicyError
 from calvin_eval.rollouts.batching import Batcher, BatchRules
-from calvin_eval.rollouts.chain import RemotePolicyError
+from calvin_eval.rollouts.policy_errors import RemotePolicyError
 from calvin_eval.wrappers.pipeline import Pipeline
 from calvin_eval.wrappers.policy import Request, Requirements
 from calvin_eval.wrappers.stages.base import ActionStage, Context, ObservationStage
@@ -82,7 +82,7 @@ def test_one_failing_session_leaves_the_others_as_they_are(where: str) -> None:
         requests = [fake_request(pipeline.requirements, session, 0, step) for session in range(3)]
         with pytest.raises(PolicyError, match=where):
             pipeline.act(requests)
-        for request in requests:  # as the engine does it
+        for request in (replace(request, attempt=1) for request in requests):
             if request.session == BAD:
                 with pytest.raises(PolicyError, match=where):
                     pipeline.act([request])
@@ -92,7 +92,7 @@ def test_one_failing_session_leaves_the_others_as_they_are(where: str) -> None:
 
 
 def test_the_engine_asks_again_in_this_way() -> None:
-    """The batcher repeats the same requests, which is how the pipeline knows them."""
+    """The batcher counts the attempts, which is how the pipeline knows a repeated request."""
     batcher = Batcher(BatchRules(wait=0.0))
     sizes: list[int] = []
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -42,12 +43,14 @@ def connect(server: WireServer, **options: Any) -> LoadedPolicy:
     return resolve(server.address, options={**PATIENT, **options})
 
 
-def ask(loaded: LoadedPolicy, *sessions: int, position: int = 0, step: int = 0) -> Any:
+def ask(
+    loaded: LoadedPolicy, *sessions: int, position: int = 0, step: int = 0, attempt: int = 0
+) -> Any:
     requests = [
         fake_request(loaded.policy.requirements, session, position, step)
         for session in sessions or (0,)
     ]
-    return loaded.policy.act(requests)
+    return loaded.policy.act([replace(request, attempt=attempt) for request in requests])
 
 
 def report(loaded: LoadedPolicy) -> dict[str, Any]:
@@ -364,10 +367,10 @@ def test_one_failing_session_leaves_the_others_their_answers() -> None:
         state = fake_request(loaded.policy.requirements, 1).obs["robot_obs"].astype(np.float32)
         with pytest.raises(PolicyError, match="finite"):
             ask(loaded, 0, 1, 2)
-        assert ask(loaded, 0)[0][0, 0] == 0.5
+        assert ask(loaded, 0, attempt=1)[0][0, 0] == 0.5
         with pytest.raises(PolicyError, match="finite"):
-            ask(loaded, 1)
-        assert ask(loaded, 2)[0][0, 0] == 0.5
+            ask(loaded, 1, attempt=1)
+        assert ask(loaded, 2, attempt=1)[0][0, 0] == 0.5
         assert len(server.requests) == 3  # nobody was asked twice
         loaded.policy.reset(1, "again")
         with pytest.raises(PolicyError, match="finite"):

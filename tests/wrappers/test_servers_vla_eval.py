@@ -242,15 +242,27 @@ def test_sessions_do_not_disturb_each_other_and_are_batched(server: ModelServer)
     assert report(loaded)["connections"] == 4
 
 
-def test_more_sessions_than_connections_replace_the_oldest(server: ModelServer) -> None:
+def test_an_ended_session_tells_the_server_and_hands_its_connection_on(server: ModelServer) -> None:
     loaded = connect(server.address, connections=2)
     for session in range(5):
         begin(loaded, session)
         ask(loaded, session)
-    assert report(loaded)["connections"] == 2
-    assert len(server.events("end")) == 3
-    with pytest.raises(PolicyError, match="no more than 2 sessions"):
+        loaded.policy.end(session)
+        loaded.policy.end(session)  # which is over
+    assert report(loaded)["connections"] == 1
+    begin(loaded, 5)
+    ask(loaded, 5)
+    assert [end["steps"] for (end,) in server.events("end")] == [1] * 5
+    with pytest.raises(PolicyError, match="expected a reset first"):
         ask(loaded, 0, step=1)
+
+
+def test_more_sessions_than_connections_are_an_error_of_the_last(server: ModelServer) -> None:
+    loaded = connect(server.address, connections=2)
+    begin(loaded, 0, 1)
+    with pytest.raises(PolicyError, match="no more than 2 sessions"):
+        begin(loaded, 2)
+    assert len(ask(loaded, 0, 1)) == 2
 
 
 def test_an_error_of_the_model_is_an_error_and_the_connection_lives_on(server: ModelServer) -> None:

@@ -36,6 +36,12 @@ def test_good_policies_pass():
     check_policy(Good())
 
 
+def test_a_policy_that_frees_at_the_end_passes():
+    check_policy(FreesImages())
+    with pytest.raises(KeyError):  # a session that has ended may end again
+        check_policy(EndsOnce())
+
+
 class NeverForgets(Good):
     def reset(self, session, instruction):
         self.counts.setdefault(session, 0)
@@ -70,6 +76,38 @@ class MutatesFrames(Good):
         for frame in request.frames:
             frame["robot_obs"][:] = 0
         return super().decide(request)
+
+
+class KeepsImages(Good):
+    """Has a window of images per session, and frees it at the next reset only."""
+
+    def __init__(self):
+        super().__init__()
+        self.windows = {}
+
+    def reset(self, session, instruction):
+        super().reset(session, instruction)
+        self.windows[session] = []
+
+    def decide(self, request):
+        self.windows[request.session].append(request.obs["rgb_obs"]["rgb_static"].copy())
+        return super().decide(request)
+
+
+class FreesImages(KeepsImages):
+    def end(self, session):
+        self.windows.pop(session, None)
+        self.counts.pop(session, None)
+
+
+class EndsOnce(FreesImages):
+    def end(self, session):
+        del self.windows[session]
+
+
+class EndsAll(Good):
+    def end(self, session):
+        self.counts = dict.fromkeys(self.counts, 0)
 
 
 class LooksFurther(Good):
@@ -115,8 +153,10 @@ class Undeclared(Good):
         (DependsOnOrder, "another order"),
         (Mutates, "changed its observation"),
         (MutatesFrames, "changed its observation"),
+        (KeepsImages, "has ended to keep nothing, found about 36[01] kB"),
+        (EndsAll, "another session ends early"),
         (LooksFurther, "rgb_gripper.*list it there"),
-        (Drops, "one chunk for each of 3 requests, found 2"),
+        (Drops, "one chunk for each of 1 requests, found 0"),
         (Flat, r"shape \(k, 7\)"),
         (HalfOpen, "exactly -1"),
         (Explodes, "finite"),

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calvin_eval.errors import UsageError
-from calvin_eval.wrappers.policy import Request, Requirements
+from calvin_eval.wrappers.policy import BasePolicy, Request, Requirements
 
 
-class RandomPolicy:
+class RandomPolicy(BasePolicy):
     """Moves out along a random direction and back again, over and over.
 
     An action is a function of (seed, session, position, step) and of nothing else: neither the
@@ -34,9 +34,6 @@ class RandomPolicy:
         self.requirements = Requirements()
         self.seed = seed
         self.hold = hold
-
-    def reset(self, session: int, instruction: str) -> None:
-        """Nothing is remembered, so nothing is forgotten."""
 
     def act(self, requests: Sequence[Request]) -> list[NDArray[np.float64]]:
         """Decide one action, shape (1, 7), for every request."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from calvin_eval.errors import CheckpointError, PolicyError, UsageError
 from calvin_eval.wrappers.builtin.still import hold_still
-from calvin_eval.wrappers.policy import Request, Requirements
+from calvin_eval.wrappers.policy import BasePolicy, Request, Requirements
 
 ACTIONS_KEY = re.compile(r"chain(\d{4,})_sub(\d+)_actions")
 """Name of the array that holds one subtask's actions: `chain0007_sub2_actions`."""
@@ -21,7 +21,7 @@ Recording = Mapping[tuple[int, int], NDArray[np.floating[Any]]]
 """Relative actions (T, 7) by (chain, position of the subtask)."""
 
 
-class ReplayPolicy:
+class ReplayPolicy(BasePolicy):
     """Plays a recording back, subtask by subtask.
 
     Where a recording ends before its subtask succeeds, the arm holds still and the gripper
@@ -43,9 +43,6 @@ class ReplayPolicy:
         self.name = Path(file).name
         self.chunk = chunk
         self.recording = read_recording(Path(file))
-
-    def reset(self, session: int, instruction: str) -> None:
-        """Nothing is remembered, so nothing is forgotten."""
 
     def act(self, requests: Sequence[Request]) -> list[NDArray[np.floating[Any]]]:
         """Decide for every request: the next actions of its recording, shape (k, 7)."""

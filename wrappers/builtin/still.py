@@ -7,17 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from calvin_eval.wrappers.policy import Request, Requirements
+from calvin_eval.wrappers.policy import BasePolicy, Request, Requirements
 
 
-class StillPolicy:
+class StillPolicy(BasePolicy):
     """Commands no motion and an open gripper at every step."""
 
     def __init__(self) -> None:
         self.requirements = Requirements()
-
-    def reset(self, session: int, instruction: str) -> None:
-        """Nothing is remembered, so nothing is forgotten."""
 
     def act(self, requests: Sequence[Request]) -> list[NDArray[np.float64]]:
         """Decide one action, shape (1, 7), for every request."""

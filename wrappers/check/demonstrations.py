@@ -16,7 +16,7 @@ from calvin_eval.wrappers.check.commands import (
     as_relative,
     read_commands,
 )
-from calvin_eval.wrappers.policy import Action, Policy, Request
+from calvin_eval.wrappers.policy import Action, BasePolicy, Policy, Request, with_defaults
 
 
 class Observe(Protocol):
@@ -121,6 +121,16 @@ def _forced(
     policy: Policy, demonstration: Demonstration, execute: int | None
 ) -> Iterator[tuple[list[Action], list[Any]]]:
     """Per decision: the actions that count, and the states (15,) in which they were due."""
+    checked = with_defaults(policy)
+    try:
+        yield from _decisions(checked, demonstration, execute)
+    finally:
+        checked.end(demonstration.session)
+
+
+def _decisions(
+    policy: BasePolicy, demonstration: Demonstration, execute: int | None
+) -> Iterator[tuple[list[Action], list[Any]]]:
     needs, total = policy.requirements, len(demonstration.actions)
     images = {"rgb": needs.rgb, "depth": needs.depth}
     between = images if needs.every_step else {}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from calvin_eval.errors import CheckpointError, UnknownNameError
-from calvin_eval.wrappers.policy import Policy
+from calvin_eval.wrappers.policy import BasePolicy
 from calvin_eval.wrappers.stages import Settings
 
 TRUST_FLAG = "--trust"
@@ -22,7 +22,7 @@ class LoadedPolicy:
     """A policy that is ready to run.
 
     Attributes:
-        policy: the policy.
+        policy: the policy, with the optional parts of the contract filled in.
         kind: what was recognised, for example "torchscript".
         description: one line for the user.
         metadata: facts for the run's header; JSON can hold it.
@@ -30,7 +30,7 @@ class LoadedPolicy:
         actions: action stages that it declares.
     """
 
-    policy: Policy
+    policy: BasePolicy
     kind: str
     description: str
     metadata: Mapping[str, Any]

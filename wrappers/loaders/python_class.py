@@ -18,7 +18,7 @@ from calvin_eval.errors import CalvinEvalError, CheckpointError, UnknownNameErro
 from calvin_eval.extras import missing_extra
 from calvin_eval.wrappers.custom import CustomModelPolicy
 from calvin_eval.wrappers.loaders.base import LoadedPolicy, Source, file_facts
-from calvin_eval.wrappers.policy import Policy, Requirements
+from calvin_eval.wrappers.policy import Policy, Requirements, with_defaults
 from calvin_eval.wrappers.tensor_contract import last_line
 
 SPEC = re.compile(r"(?P<module>.+):(?P<attribute>[A-Za-z_]\w*)")
@@ -185,7 +185,7 @@ def _describe(source: Source, policy: Policy, module: ModuleType) -> LoadedPolic
     needs = policy.requirements
     seen = [*(f"rgb_{c}" for c in needs.rgb), *(f"depth_{c}" for c in needs.depth)]
     return LoadedPolicy(
-        policy=policy,
+        policy=with_defaults(policy),
         kind="class",
         description=(
             f"Python class {source.ckpt}{shown}: {interface}, "

@@ -8,7 +8,6 @@ know nothing of them send a flat map of observations and get a map with `actions
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -17,13 +16,15 @@ from calvin_eval.errors import PolicyError
 from calvin_eval.wrappers.policy import Chunk, Request, Requirements
 
 MARK = "calvin_eval"
-VERSION = 1
+VERSION = 2
 
 PROMPT = "prompt"
 CLIENT = "calvin_eval/client"
 SERIAL = "calvin_eval/serial"
 SESSION = "calvin_eval/session"
 RESET = "calvin_eval/reset"
+END = "calvin_eval/end"
+"""True in a message with `CLIENT` and `SESSION` alone: the session is over. The reply is empty."""
 POSITION = "calvin_eval/position"
 STEP = "calvin_eval/step"
 FRAMES = "calvin_eval/frames"
@@ -35,16 +36,14 @@ _STATES = ("robot_obs", "scene_obs")
 _IMAGES = {"rgb": "rgb_obs", "depth": "depth_obs"}
 
 
-def metadata(
-    description: str, requirements: Requirements, max_sessions: int | None
-) -> dict[str, Any]:
+def metadata(description: str, requirements: Requirements) -> dict[str, Any]:
     """What a server of ours says first."""
     return {
         MARK: {
             "version": VERSION,
             "policy": description,
-            "requirements": asdict(requirements),
-            "max_sessions": max_sessions,
+            "requirements": requirements.observed(),
+            "max_sessions": requirements.max_sessions,
         }
     }
 
@@ -86,6 +85,11 @@ def request_message(request: Request, *, client: str, serial: int, reset: bool) 
     if request.frames:
         message[FRAMES] = [flatten(frame) for frame in request.frames]
     return message
+
+
+def end_message(session: int, *, client: str) -> dict[str, Any]:
+    """The end of a session as our client sends it."""
+    return {END: True, CLIENT: client, SESSION: session}
 
 
 def pack_chunk(chunk: Chunk) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import numpy as np
@@ -83,10 +83,8 @@ def load(source: Source) -> LoadedPolicy:
             raise UnknownNameError("policy.options.reset", reset, _RESETS)
         policy = VlaEvalPolicy(address, link, greeting.metadata, cameras=cameras, reset=reset)
         return _loaded(source, greeting, policy)
-    requirements, most = read_own(greeting.metadata[dialect.MARK], address)
-    own = CalvinPolicy(
-        address, link, greeting.metadata, requirements=requirements, max_sessions=most
-    )
+    requirements = read_own(greeting.metadata[dialect.MARK], address)
+    own = CalvinPolicy(address, link, greeting.metadata, requirements=requirements)
     return _loaded(source, greeting, own)
 
 
@@ -213,8 +211,8 @@ def _check_wishes(address: str, server: Mapping[str, Any], options: Mapping[str,
         )
 
 
-def read_own(said: Mapping[str, Any], address: str) -> tuple[Requirements, int | None]:
-    """What a server of ours says about the policy it serves: its requirements and sessions.
+def read_own(said: Mapping[str, Any], address: str) -> Requirements:
+    """What the policy that a server of ours serves requires.
 
     Raises:
         CheckpointError: it is of another version, or asks for what cannot be sent.
@@ -234,7 +232,7 @@ def read_own(said: Mapping[str, Any], address: str) -> tuple[Requirements, int |
     most = said.get("max_sessions")
     if most is not None and (type(most) is not int or most < 1):
         raise CheckpointError(f"{address}: expected max_sessions from 1 up, found {most!r}.")
-    return requirements, most
+    return replace(requirements, max_sessions=most)
 
 
 def _plain(value: Any) -> Any:

@@ -85,6 +85,9 @@ class OpenpiPolicy(RemotePolicy):
     def _forget(self, session: int, instruction: str) -> None:
         """The protocol has no reset: such a server remembers nothing."""
 
+    def _close(self, session: int) -> None:
+        """Nor has it an end."""
+
     def _ask(self, request: Request) -> Chunk:
         message = OPENPI.pack(self._message(request))
         connection = self._free.get()
@@ -159,8 +162,7 @@ class CalvinPolicy(OpenpiPolicy):
         address: of the server.
         options: patience, retries and limits.
         metadata: what the server said when it was recognised.
-        requirements: what the served policy needs to see.
-        max_sessions: how many sessions it can keep apart, if there is a limit.
+        requirements: of the served policy.
     """
 
     lanes = 16
@@ -172,11 +174,9 @@ class CalvinPolicy(OpenpiPolicy):
         metadata: Mapping[str, Any],
         *,
         requirements: Requirements,
-        max_sessions: int | None,
     ) -> None:
-        if max_sessions is not None:  # an instance of its own per connection
+        if requirements.max_sessions is not None:  # an instance of its own per connection
             options = replace(options, connections=1)
-            self.max_sessions = max_sessions
         super().__init__(address, options, metadata, requirements=requirements)
         self._client = uuid.uuid4().hex
         self._serials = itertools.count()
@@ -185,6 +185,22 @@ class CalvinPolicy(OpenpiPolicy):
 
     def _forget(self, session: int, instruction: str) -> None:
         self._new.add(session)
+
+    def _close(self, session: int) -> None:
+        """Tell the server, once: it ends the sessions of a client that is gone by itself."""
+        with self._lock:
+            begun = session not in self._new
+            self._new.discard(session)
+        if not begun:
+            return
+        message = OPENPI.pack(dialect.end_message(session, client=self._client))
+        connection = self._free.get()
+        try:
+            connection.open()
+            connection.send(message)
+            read_map(OPENPI.unpack(connection.receive(connection.patience)), self.address)
+        finally:
+            self._free.put(connection)
 
     def _message(self, request: Request) -> dict[str, Any]:
         with self._lock:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+import contextlib
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -11,14 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calvin_eval.errors import PolicyError
-from calvin_eval.wrappers.policy import Chunk, Request, Requirements
+from calvin_eval.wrappers.policy import BasePolicy, Chunk, Request, Requirements
 from calvin_eval.wrappers.servers.traffic import Traffic
 
-Place = tuple[int, int]
-"""Where in its chain a request is: position and step."""
 
-
-class RemotePolicy(ABC):
+class RemotePolicy(BasePolicy):
     """A policy whose requests go out side by side.
 
     Args:
@@ -33,12 +31,21 @@ class RemotePolicy(ABC):
         self._threads = ThreadPoolExecutor(lanes, thread_name_prefix="server")
         # A batch of which one request failed is asked again, one by one. What the others were
         # answered is kept for that: a server with a memory must not see an observation twice.
-        self._kept: dict[int, tuple[Place, Chunk | PolicyError]] = {}
+        self._kept: dict[int, Chunk | PolicyError] = {}
 
     def reset(self, session: int, instruction: str) -> None:
         """Forget the session."""
         self._kept.pop(session, None)
         self._forget(session, instruction)
+
+    def end(self, session: int) -> None:
+        """Free the session here and, where the protocol has a message for it, at the server.
+
+        A server that cannot be reached is no error of a chain that is over.
+        """
+        self._kept.pop(session, None)
+        with contextlib.suppress(PolicyError):
+            self._close(session)
 
     def act(self, requests: Sequence[Request]) -> list[Chunk]:
         """Ask for every request.
@@ -46,15 +53,14 @@ class RemotePolicy(ABC):
         Raises:
             PolicyError: the server is gone, too slow, or answers with no actions.
         """
-        places = {r.session: (r.position, r.step) for r in requests}
-        known = {s: a for s, (place, a) in self._kept.items() if places.get(s) == place}
+        kept = {r.session: self._kept.pop(r.session, None) for r in requests}
+        again = {r.session for r in requests if r.attempt}
+        known = {s: a for s, a in kept.items() if s in again and a is not None}
         asked = [r for r in requests if r.session not in known]
         answers = dict(zip((r.session for r in asked), self._answers(asked), strict=True)) | known
         failures = [a for a in answers.values() if isinstance(a, PolicyError)]
-        for session, answer in answers.items():
-            self._kept.pop(session, None)
-            if failures and len(requests) > 1:
-                self._kept[session] = (places[session], answer)
+        if failures and len(requests) > 1:
+            self._kept.update(answers)
         if failures:
             raise failures[0]
         return [answers[r.session] for r in requests]  # type: ignore[misc]
@@ -77,6 +83,10 @@ class RemotePolicy(ABC):
     @abstractmethod
     def _forget(self, session: int, instruction: str) -> None:
         """Forget a session."""
+
+    @abstractmethod
+    def _close(self, session: int) -> None:
+        """Tell the server that a session is over; what it raises as PolicyError is ignored."""
 
     @abstractmethod
     def _ask(self, request: Request) -> Chunk:

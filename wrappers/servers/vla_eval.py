@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -140,6 +139,14 @@ class _Session:
     began: float = 0.0
     steps: int = 0
 
+    def announce_end(self) -> None:
+        """Announce the end of an episode that has begun; raises LostError."""
+        if self.channel.connection.is_open and self.steps:
+            elapsed = time.monotonic() - self.began
+            self.channel.send(
+                "episode_end", {"metrics": {}, "steps": self.steps, "elapsed_sec": elapsed}
+            )
+
 
 class VlaEvalPolicy(RemotePolicy):
     """A policy behind vla-eval's model server.
@@ -154,8 +161,8 @@ class VlaEvalPolicy(RemotePolicy):
 
     Args:
         address: of the server.
-        options: patience, retries and limits; sessions beyond `connections` replace the one that
-            was used least recently.
+        options: patience, retries and limits; `connections` is the most sessions at once. A
+            session that ends hands its connection to the next one.
         server_info: what the server said when it was recognised.
         cameras: whose images are sent.
         reset: "subtask" announces an episode at every reset, as CALVIN's protocol has it; "chain"
@@ -179,49 +186,71 @@ class VlaEvalPolicy(RemotePolicy):
         self.server_info = server_info
         self._options = options
         self._reset = reset
-        self._sessions: OrderedDict[int, _Session] = OrderedDict()
+        self._sessions: dict[int, _Session] = {}
+        self._free: list[Channel] = []
         self._lock = threading.Lock()
 
     def _forget(self, session: int, instruction: str) -> None:
-        self._seat(session, make=True).announce = True
+        self._begun(session).announce = True
 
-    def _seat(self, session: int, *, make: bool = False) -> _Session:
-        """The session's connection; the longest unused one is taken from its session if need be."""
+    def _close(self, session: int) -> None:
+        """Announce the end of the episode, and keep the connection for another session."""
         with self._lock:
-            seat = self._sessions.get(session)
-            if seat is None and not make:
+            over = self._sessions.pop(session, None)
+        if over is None:
+            return
+        try:
+            over.announce_end()
+        finally:
+            with self._lock:
+                self._free.append(over.channel)
+
+    def _begun(self, session: int) -> _Session:
+        """The session with its connection, which is a new one if there is none to be had.
+
+        Raises:
+            PolicyError: as many sessions as there may be connections are under way.
+        """
+        with self._lock:
+            found = self._sessions.get(session)
+            if found is not None:
+                return found
+            if len(self._sessions) >= self._most:
                 raise PolicyError(
-                    f"{self.address}: session {session} has no connection: expected a reset "
-                    f"first, and no more than {self._most} sessions at once "
+                    f"{self.address}: expected no more than {self._most} sessions at once, since "
+                    "each has a connection: use fewer workers, or more connections "
                     "(policy.options.connections)"
                 )
-            if seat is None:
-                if len(self._sessions) >= self._most:
-                    # Most likely of a chain that is over; its connection serves another session.
-                    over = self._sessions.popitem(last=False)[1]
-                    seat = _Session(over.channel, began=over.began, steps=over.steps)
-                else:
-                    seat = _Session(
-                        Channel(self.address, self._options, self.traffic, self.server_info)
-                    )
-                self._sessions[session] = seat
-            self._sessions.move_to_end(session)
-            return seat
+            if self._free:
+                channel = self._free.pop()
+            else:
+                channel = Channel(self.address, self._options, self.traffic, self.server_info)
+            self._sessions[session] = _Session(channel)
+            return self._sessions[session]
+
+    def _known(self, session: int) -> _Session:
+        with self._lock:
+            found = self._sessions.get(session)
+        if found is None:
+            raise PolicyError(
+                f"{self.address}: session {session} has no connection: expected a reset first"
+            )
+        return found
 
     def _ask(self, request: Request) -> Chunk:
-        seat = self._seat(request.session)
-        if seat.announce and (self._reset == "subtask" or request.position <= 0):
+        chain = self._known(request.session)
+        if chain.announce and (self._reset == "subtask" or request.position <= 0):
             # Nothing that the server remembers is lost yet: a broken connection can be renewed.
-            reply = seat.channel.connection.retry(lambda: self._begin(seat, request))
-        elif not seat.channel.connection.is_open:
+            reply = chain.channel.connection.retry(lambda: self._begin(chain, request))
+        elif not chain.channel.connection.is_open:
             raise LostError(f"{self.address}: {_AMNESIA}")
         else:
             try:
-                reply = self._exchange(seat, request)
+                reply = self._exchange(chain, request)
             except LostError as error:
                 raise LostError(f"{error}; {_AMNESIA}") from error
-        seat.announce, seat.position = False, request.position
-        seat.steps += 1
+        chain.announce, chain.position = False, request.position
+        chain.steps += 1
         actions = reply.get("actions", reply.get("action"))
         if actions is None:
             raise PolicyError(
@@ -230,15 +259,11 @@ class VlaEvalPolicy(RemotePolicy):
             )
         return read_actions(actions, f"{self.address}: actions")
 
-    def _begin(self, seat: _Session, request: Request) -> Mapping[str, Any]:
+    def _begin(self, chain: _Session, request: Request) -> Mapping[str, Any]:
         """Announce an episode and send its first observation."""
-        channel = seat.channel
-        if channel.connection.is_open and seat.steps:
-            elapsed = time.monotonic() - seat.began
-            channel.send(
-                "episode_end", {"metrics": {}, "steps": seat.steps, "elapsed_sec": elapsed}
-            )
-        seat.steps, seat.began = 0, time.monotonic()
+        channel = chain.channel
+        chain.announce_end()
+        chain.steps, chain.began = 0, time.monotonic()
         channel.connection.open()
         task = {
             "name": f"seq_{request.session:04d}",
@@ -247,18 +272,18 @@ class VlaEvalPolicy(RemotePolicy):
             "subtask_idx": request.position,
         }
         start = channel.send("episode_start", {"task": task})
-        return self._exchange(seat, request, since=start)
+        return self._exchange(chain, request, since=start)
 
     def _exchange(
-        self, seat: _Session, request: Request, *, since: int | None = None
+        self, chain: _Session, request: Request, *, since: int | None = None
     ) -> Mapping[str, Any]:
-        changed = 0 <= seat.position < request.position
+        changed = 0 <= chain.position < request.position
         observation = self._observation(request, restart=changed)
         started = time.perf_counter()
-        number = seat.channel.send("observation", observation)
-        reply = seat.channel.receive("action", number, since=since)
+        number = chain.channel.send("observation", observation)
+        reply = chain.channel.receive("action", number, since=since)
         self.traffic.add(time.perf_counter() - started, None)
-        seat.channel.connection.fresh = False
+        chain.channel.connection.fresh = False
         return reply
 
     def _observation(self, request: Request, *, restart: bool) -> dict[str, Any]:

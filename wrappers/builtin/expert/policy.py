@@ -9,7 +9,7 @@ from calvin_eval.wrappers.builtin.expert.geometry import TABLES
 from calvin_eval.wrappers.builtin.expert.motion import Arm, Motion
 from calvin_eval.wrappers.builtin.expert.tasks import program
 from calvin_eval.wrappers.builtin.expert.view import Array, View
-from calvin_eval.wrappers.policy import Request, Requirements
+from calvin_eval.wrappers.policy import BasePolicy, Request, Requirements
 
 
 class _Session:
@@ -37,7 +37,7 @@ class _Session:
         return action
 
 
-class ExpertPolicy:
+class ExpertPolicy(BasePolicy):
     """Solves the benchmark's tasks from the simulator's own state; it never sees an image.
 
     Closed loop: every decision is one relative action (7,) float64 with components in [-1, 1] and
@@ -57,6 +57,10 @@ class ExpertPolicy:
 
     def reset(self, session: int, instruction: str) -> None:
         """Forget the session's subtask."""
+        self._sessions.pop(session, None)
+
+    def end(self, session: int) -> None:
+        """Free the session's program."""
         self._sessions.pop(session, None)
 
     def act(self, requests: Sequence[Request]) -> list[Array]:

@@ -16,7 +16,7 @@ from calvin_eval.wrappers.loaders.base import FileFacts, LoadedPolicy, Source, f
 from calvin_eval.wrappers.loaders.lerobot.features import WEIGHTS, Declared, read_declared
 from calvin_eval.wrappers.loaders.needs import LEROBOT_ELSEWHERE
 from calvin_eval.wrappers.loaders.torch_file import DEVICE_VARIABLE
-from calvin_eval.wrappers.policy import Policy, Request
+from calvin_eval.wrappers.policy import BasePolicy, Request
 from calvin_eval.wrappers.stages import Settings
 from calvin_eval.wrappers.tensor_contract import last_line
 
@@ -137,7 +137,9 @@ def _overrides(declared: Declared, device: str) -> dict[str, Any]:
     return {"device_processor": {"device": device}} if "device_processor" in names else {}
 
 
-def _probed(network: Network, declared: Declared, source: Source) -> tuple[Policy, dict[str, Any]]:
+def _probed(
+    network: Network, declared: Declared, source: Source
+) -> tuple[BasePolicy, dict[str, Any]]:
     """Try the policy on a made-up request; decide how it is asked.
 
     Returns:

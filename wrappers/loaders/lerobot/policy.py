@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from calvin_eval.errors import PolicyError
 from calvin_eval.wrappers.loaders.lerobot.features import Declared
-from calvin_eval.wrappers.policy import Chunk, Request, Requirements
+from calvin_eval.wrappers.policy import BasePolicy, Chunk, Request, Requirements
 from calvin_eval.wrappers.stages.proprioception import STATE
 
 
@@ -142,7 +143,7 @@ class Network:
         return actions.float().cpu().numpy()
 
 
-class ChunkPolicy:
+class ChunkPolicy(BasePolicy):
     """Many sessions at once: a chunk depends on its own request alone.
 
     Args:
@@ -155,9 +156,6 @@ class ChunkPolicy:
         self._network = network
         self._most = max_batch
 
-    def reset(self, session: int, instruction: str) -> None:
-        """Nothing is remembered."""
-
     def act(self, requests: Sequence[Request]) -> list[Chunk]:
         """Decide for every request: chunks of shape (n_action_steps, d)."""
         most = self._most or max(len(requests), 1)
@@ -165,16 +163,14 @@ class ChunkPolicy:
         return [chunk for group in groups for chunk in self._network.chunks(group)]
 
 
-class StepPolicy:
+class StepPolicy(BasePolicy):
     """One session at a time, one action per request, with LeRobot's own queues.
 
     It sees every observation, which a history needs.
     """
 
-    max_sessions = 1
-
     def __init__(self, network: Network) -> None:
-        self.requirements = network.requirements
+        self.requirements = replace(network.requirements, max_sessions=1)
         self._network = network
         self._session: int | None = None
 
@@ -182,6 +178,12 @@ class StepPolicy:
         """Start a subtask: the policy forgets whatever it served before."""
         self._session = session
         self._network.reset()
+
+    def end(self, session: int) -> None:
+        """Free the queues, if they are of this session."""
+        if session == self._session:
+            self._session = None
+            self._network.reset()
 
     def act(self, requests: Sequence[Request]) -> list[Chunk]:
         """Decide for exactly one request: a chunk of shape (1, d).
