@@ -3,46 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from calvin_eval.errors import UsageError
-from calvin_eval.rollouts.chain import Simulator
-from calvin_eval.sim.chains import ChainList
+from calvin_eval.rollouts.chain import Rules, Simulator
+from calvin_eval.rollouts.replay import Step, replay
+from calvin_eval.sim.chains import Chain, ChainList
 from calvin_eval.sim.instructions import InstructionSet
 from calvin_eval.wrappers.builtin.replay import Recording
 from calvin_eval.wrappers.check.demonstrations import Demonstration
 
 
-class Tape:
-    """One subtask that is simulated as far as somebody looks.
+class _Viewer:
+    """One subtask that is simulated as far as somebody looks."""
 
-    Args:
-        env: the simulator, in the state in which the subtask begins.
-        actions: (T, 7) relative actions.
-    """
-
-    def __init__(self, env: Simulator, actions: NDArray[Any]) -> None:
-        self._env = env
-        self._actions = actions
-        self._taken = 0
+    def __init__(self, states: Iterator[Step]) -> None:
+        self._states = states
+        self._now = next(states)
 
     def observe(
         self, step: int, *, rgb: Sequence[str] = (), depth: Sequence[str] = ()
     ) -> Mapping[str, Any]:
         """The observation before the action of that step, which is not before the last one."""
-        if not self._taken <= step <= len(self._actions):
-            raise ValueError(f"step {step} after step {self._taken} of {len(self._actions)}")
-        for action in self._actions[self._taken : step]:
-            self._env.advance(action)
-        self._taken = step
-        return self._env.observe(rgb=rgb, depth=depth)
-
-    def finish(self) -> None:
-        """Take the remaining actions."""
-        self.observe(len(self._actions))
+        if step < self._now.step:
+            raise ValueError(f"expected step {self._now.step} or a later one, found {step}")
+        while self._now.step < step:
+            self._now = next(self._states)
+        return self._now.observe(rgb=rgb, depth=depth)
 
 
 def replayed(
@@ -50,6 +41,7 @@ def replayed(
     recording: Recording,
     chain_list: ChainList,
     instructions: InstructionSet,
+    rules: Rules,
     count: int,
 ) -> Iterator[Demonstration]:
     """The first subtasks of a recording as demonstrations, each to be used before the next.
@@ -59,6 +51,7 @@ def replayed(
         recording: actions by chain and position of the subtask.
         chain_list: where the recorded chains come from.
         instructions: sentences for their subtasks.
+        rules: of the run that the actions were recorded in.
         count: how many subtasks at most.
 
     Raises:
@@ -71,20 +64,26 @@ def replayed(
                 f"{len(chain_list) - 1}; found chain {chain_id}"
             )
         chain = chain_list[chain_id]
-        env.start(chain.robot_obs, chain.scene_obs)
-        for position, task in enumerate(chain.tasks):
-            actions = recording.get((chain_id, position))
-            if actions is None or count == 0:
-                break
-            count -= 1
-            tape = Tape(env, actions)
+        subtasks = _subtasks(recording, chain)[:count]
+        count -= len(subtasks)
+        steps = replay(env, chain, subtasks, rules)
+        for position, states in groupby(steps, key=lambda step: step.position):
             yield Demonstration(
                 session=chain_id,
                 position=position,
-                instruction=instructions.text(task, chain_id, position),
-                actions=np.asarray(actions, np.float64),
-                observe=tape.observe,
+                instruction=instructions.text(chain.tasks[position], chain_id, position),
+                actions=np.asarray(subtasks[position], np.float64),
+                observe=_Viewer(states).observe,
             )
-            tape.finish()
         if count == 0:
             return
+
+
+def _subtasks(recording: Recording, chain: Chain) -> list[NDArray[Any]]:
+    """Actions of a chain's subtasks from the first one on, up to one that was not recorded."""
+    found = []
+    for position in range(len(chain.tasks)):
+        if (actions := recording.get((chain.id, position))) is None:
+            break
+        found.append(actions)
+    return found

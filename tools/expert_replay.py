@@ -10,74 +10,53 @@ the protocol has changed on purpose; a better expert is no reason.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from calvin_eval.sim import TaskOracle, load_chains, make_env
+from calvin_eval.rollouts.chain import ChainRunner, Rules, Simulator
+from calvin_eval.rollouts.replay import replay
+from calvin_eval.sim import TaskOracle, load_chains, load_pack, make_env
 from calvin_eval.sim.chains import Chain
+from calvin_eval.sim.instructions import PACK, load_instructions
 from calvin_eval.sim.symbolic import TASK_NAMES
 from calvin_eval.wrappers.builtin.expert.policy import ExpertPolicy
-from calvin_eval.wrappers.policy import Request
 
 TARGET = Path(__file__).parents[1] / "tests" / "golden" / "expert" / "builtin_D.npz"
-POOL, BUDGET = 200, 360
+POOL = 200
+RULES = Rules()
 
 Arrays = dict[str, NDArray[Any]]
 
 
-def record(env: Any, oracle: TaskOracle, policy: ExpertPolicy, chain: Chain) -> Arrays | None:
+def record(runner: ChainRunner, env: Simulator, chain: Chain) -> Arrays | None:
     """One chain's arrays, named as `builtin:replay` reads them; None if a subtask fails."""
-    env.start(chain.robot_obs, chain.scene_obs)
+    outcome = runner.run(chain)
+    if outcome.record.length < len(chain.tasks):
+        return None
     arrays: Arrays = {}
-    for position, task in enumerate(chain.tasks):
-        policy.reset(chain.id, task)
-        actions = list(attempt(env, oracle, policy, chain.id, position, task))
-        if len(actions) > BUDGET:
-            return None
-        name = f"chain{chain.id:04d}_sub{position}"
-        state = env.get_state_obs()
-        arrays[f"{name}_actions"] = np.stack(actions)
-        arrays[f"{name}_robot_obs"] = state["robot_obs"]
-        arrays[f"{name}_scene_obs"] = state["scene_obs"]
+    for step in replay(env, chain, outcome.actions, RULES):
+        if step.last:
+            name = f"chain{chain.id:04d}_sub{step.position}"
+            arrays[f"{name}_actions"] = np.array(outcome.actions[step.position])
+            arrays |= {f"{name}_{part}": value for part, value in step.state().items()}
     return arrays
-
-
-def attempt(
-    env: Any, oracle: TaskOracle, policy: ExpertPolicy, session: int, position: int, task: str
-) -> Iterator[NDArray[np.float64]]:
-    """Act until the task is done, or for one action more than the budget."""
-    start = env.get_info()
-    for step in range(BUDGET + 1):
-        request = Request(
-            session=session,
-            instruction=task,
-            position=position,
-            step=step,
-            obs=env.get_state_obs(),
-            info=env.get_info(),
-            task=task,
-        )
-        action = policy.act([request])[0][0]
-        yield action
-        env.advance(action)
-        if oracle.achieved(start, env.get_info(), (task,)):
-            return
 
 
 def main() -> None:
     """Cover the tasks greedily and write the file."""
     chains = list(load_chains("official").chains[:POOL])
-    env, oracle, policy = make_env("D", render="none"), TaskOracle(), ExpertPolicy()
+    env, pack = make_env("D", render="none"), load_pack("builtin")
+    sentences = load_instructions(PACK, pack.instructions)
+    runner = ChainRunner(env, TaskOracle(pack), ExpertPolicy(), instructions=sentences, rules=RULES)
     missing, index = set(TASK_NAMES), list[tuple[int, int, str, int]]()
     arrays: Arrays = {}
     while missing:
         chain = max(chains, key=lambda c: (len(missing & set(c.tasks)), -c.id))
         chains.remove(chain)
-        found = record(env, oracle, policy, chain)
+        found = record(runner, env, chain)
         if found is None:
             continue
         arrays |= found

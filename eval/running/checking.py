@@ -105,8 +105,11 @@ def _demonstrations(
     if not path.exists():
         raise UsageError(f"no such file or folder of demonstrations: {path}")
     recording = read_recording(path)
-    with closing(make_plan(stage, _in_use(loaded)).simulator().build()) as env:
-        yield from replayed(env, recording, stage.chain_list, stage.instructions, count)
+    assignment = make_plan(stage, _in_use(loaded)).assignment(0)
+    with closing(assignment.simulator.build()) as env:
+        yield from replayed(
+            env, recording, stage.chain_list, stage.instructions, assignment.rules, count
+        )
 
 
 def check_on_chains(config: EvalConfig, note: Callable[[str], None]) -> Checked:

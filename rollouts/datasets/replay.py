@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from calvin_eval.rollouts.chain import Simulator
+from calvin_eval.rollouts.chain import Rules, Simulator
 from calvin_eval.rollouts.datasets.folder import Annotation, SplitFolder
+from calvin_eval.rollouts.replay import replay
+from calvin_eval.sim.chains import Chain
 from calvin_eval.sim.oracle import TaskOracle
+from calvin_eval.wrappers.policy import Action
 
 Form: TypeAlias = Literal["rel_actions", "actions"]
+
+_STATE: Final = ("robot_obs", "scene_obs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,64 +67,57 @@ def replay_episodes(
         first, last = map(int, split.ranges[episode])
         labels = [a for a in split.annotations or () if first <= a.first and a.last <= last]
         env = simulator(split.scene(first) or "D")
-        yield _replay(split, episode, (first, last), labels, _Player(env, oracle, form))
+        frames = [split.read(index, (form, *_STATE)) for index in range(first, last + 1)]
+        yield _replay(env, oracle, episode, _Episode(first, frames, labels, form))
 
 
-class _Player:
-    """A simulator that is watched for tasks."""
+@dataclass(frozen=True)
+class _Episode:
+    """A recorded episode.
 
-    def __init__(self, env: Simulator, oracle: TaskOracle, form: Form) -> None:
-        self.env = env
-        self._oracle = oracle
-        self._form = form
-        self._starts: dict[int, Any] = {}
-        self.done: set[int] = set()
+    Attributes:
+        first: number of its first frame.
+        frames: all of them.
+        labels: those that lie in it.
+        form: which of the recorded actions are played.
+    """
 
-    def begin(self, number: int) -> None:
-        """A label's span begins here."""
-        self._starts[number] = self.env.get_info()
+    first: int
+    frames: Sequence[Mapping[str, NDArray[Any]]]
+    labels: Sequence[Annotation]
+    form: Form
 
-    def judge(self, number: int, task: str) -> None:
-        """Whether the label's task has been done by now."""
-        start = self._starts.get(number)
-        if start is None or number in self.done or task not in self._oracle.tasks:
-            return
-        if self._oracle.achieved(start, self.env.get_info(), (task,)):
-            self.done.add(number)
+    def start(self, number: int) -> Chain:
+        """Its first state; the tasks are the labels' business."""
+        states = {name: np.array(self.frames[0][name], np.float64) for name in _STATE}
+        return Chain(id=number, initial_state={}, tasks=(), **states)
 
-    def act(self, frame: dict[str, NDArray[Any]]) -> None:
-        """Take a frame's action."""
-        action = np.asarray(frame[self._form], np.float64)
-        if self._form == "rel_actions":
-            self.env.advance(action)
-        else:
-            self.env.advance((action[:3], action[3:6], action[6]))
+    def action(self, frame: Mapping[str, NDArray[Any]]) -> Action:
+        """What was done in a frame."""
+        action = np.asarray(frame[self.form], np.float64)
+        if self.form == "rel_actions":
+            return action
+        return action[:3], action[3:6], action[6]
 
 
-def _replay(
-    split: SplitFolder,
-    episode: int,
-    ends: tuple[int, int],
-    labels: Sequence[Annotation],
-    player: _Player,
-) -> Replay:
-    first, last = ends
+def _replay(env: Simulator, oracle: TaskOracle, number: int, episode: _Episode) -> Replay:
+    actions = [episode.action(frame) for frame in episode.frames[:-1]]
+    begun: dict[int, Mapping[str, Any]] = {}
+    done: set[int] = set()
     error = 0.0
-    for index in range(first, last + 1):
-        frame = split.read(index, ("actions", "rel_actions", "robot_obs", "scene_obs"))
-        if index == first:
-            player.env.start(frame["robot_obs"], frame["scene_obs"])
-        reached = player.env.get_state_obs()["robot_obs"][:3]
-        error = max(error, float(np.linalg.norm(reached - frame["robot_obs"][:3])))
-        for number, label in enumerate(labels):
+    for step in replay(env, episode.start(number), [actions], Rules()):
+        recorded = episode.frames[step.step]["robot_obs"][:3]
+        reached = step.state()["robot_obs"][:3]
+        error = max(error, float(np.linalg.norm(reached - recorded)))
+        index = episode.first + step.step
+        for i, label in enumerate(episode.labels):
             if label.first == index:
-                player.begin(number)
-            if label.first < index <= label.last:
-                player.judge(number, label.task)
-        player.act(frame)
+                begun[i] = step.info()
+            elif label.first < index <= label.last and i not in done and label.task in oracle.tasks:
+                done |= {i} if oracle.achieved(begun[i], step.info(), (label.task,)) else set()
     return Replay(
-        episode=episode,
-        tasks=tuple(label.task for label in labels),
-        done=tuple(number in player.done for number in range(len(labels))),
+        episode=number,
+        tasks=tuple(label.task for label in episode.labels),
+        done=tuple(i in done for i in range(len(episode.labels))),
         error=error,
     )

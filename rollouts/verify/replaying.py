@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from calvin_eval.errors import (
@@ -21,9 +22,9 @@ from calvin_eval.results.archive import check_actions_file
 from calvin_eval.results.schema import ChainRecord, SubtaskRecord
 from calvin_eval.results.verification import ChainCheck, Deviation
 from calvin_eval.rollouts.chain import Rules, Simulator
+from calvin_eval.rollouts.replay import Step, replay
 from calvin_eval.rollouts.worker import SimulatorSpec
 from calvin_eval.sim.chains import Chain
-from calvin_eval.sim.hashes import state_hash
 from calvin_eval.sim.oracle import TaskOracle
 from calvin_eval.sim.packs import load_pack
 
@@ -66,7 +67,7 @@ class Replayer:
         self._env = env
         self._oracle = oracle
         self._rules = rules
-        self._steps = self._steps_here = 0
+        self._steps = 0
 
     @classmethod
     def build(cls, setup: ReplaySetup) -> Replayer:
@@ -121,18 +122,20 @@ class Replayer:
                 what="subtasks", expected=f"{max(extra) + 1}, as many as have actions",
                 found=f"{len(record.subtasks)}",
             )  # fmt: skip
-        for position, subtask in enumerate(record.subtasks):
-            if not position or self._rules.world_reset == "subtask":
-                self._env.start(evidence.chain.robot_obs, evidence.chain.scene_obs)
-            found = list(self._subtask(position, subtask, actions.get(position, ())))
+        subtasks = [actions.get(position, ()) for position in range(len(record.subtasks))]
+        chain = replay(self._env, evidence.chain, subtasks, self._rules, self._oracle)
+        for position, states in groupby(chain, key=lambda step: step.position):
+            found = list(self._subtask(record.subtasks[position], len(subtasks[position]), states))
             if found:
                 yield from found
                 return
 
     def _subtask(
-        self, position: int, subtask: SubtaskRecord, actions: Sequence[Any]
+        self, subtask: SubtaskRecord, count: int, states: Iterator[Step]
     ) -> Iterator[Deviation]:
-        count = len(actions)
+        """All deviations of a subtask with so many stored actions."""
+        begin = next(states)
+        position = begin.position
         yield from self._against_budget(position, subtask)
         if count != subtask.steps:
             yield Deviation(
@@ -141,14 +144,14 @@ class Replayer:
             )  # fmt: skip
         if self._rules.budget == "env_steps" and count > self._rules.steps:
             return  # who knows how many there are
-        try:
-            done = self._simulate(subtask.task, actions)
-        except InvalidActionError as error:
+        end, error = self._take(begin, states)
+        if error is not None:
             yield Deviation(
-                what="action", position=position, step=self._steps_here + 1,
+                what="action", position=position, step=end.step + 1,
                 expected="one that the simulator accepts", found=str(error),
             )  # fmt: skip
             return
+        done = end.step if end.step and end.success else None
         if (subtask.success, subtask.steps if subtask.success else None) != (bool(done), done):
             yield Deviation(
                 what="verdict", position=position, step=done or count,
@@ -156,12 +159,23 @@ class Replayer:
                 found=f"success at step {subtask.steps}" if subtask.success
                 else f"failure after {subtask.steps} steps",
             )  # fmt: skip
-        state = state_hash(self._env.get_state_obs())
-        if state != subtask.state_hash:
+        if (state := end.state_hash()) != subtask.state_hash:
             yield Deviation(
-                what="hash of the state", position=position, step=self._steps_here,
+                what="hash of the state", position=position, step=end.step,
                 expected=state, found=subtask.state_hash,
             )  # fmt: skip
+
+    def _take(self, begin: Step, states: Iterator[Step]) -> tuple[Step, InvalidActionError | None]:
+        """The step of the first success, else the last one; and the action that none is."""
+        end = begin
+        try:
+            for end in states:
+                self._steps += 1
+                if end.success:
+                    break
+        except InvalidActionError as error:
+            return end, error
+        return end, None
 
     def _against_budget(self, position: int, subtask: SubtaskRecord) -> Iterator[Deviation]:
         """Every decision takes a step or more, so a failure has at least as many as the budget."""
@@ -177,19 +191,6 @@ class Replayer:
             what="budget", position=position, step=min(steps, budget) + 1,
             expected=expected, found=f"{steps} steps",
         )  # fmt: skip
-
-    def _simulate(self, task: str, actions: Sequence[Any]) -> int | None:
-        """Take the actions up to the first success; returns its step, from 1."""
-        needs = self._oracle.needs((task,))
-        start = self._env.get_info(needs)
-        self._steps_here = 0
-        for action in actions:
-            self._env.advance(action)
-            self._steps_here += 1
-            self._steps += 1
-            if self._oracle.achieved(start, self._env.get_info(needs), (task,)):
-                return self._steps_here
-        return None
 
 
 def differences_in_question(evidence: Evidence) -> Iterator[Deviation]:

@@ -7,23 +7,21 @@ subtask's final state is compared with the record: a repetition that departs is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
-from calvin_eval.errors import CalvinEvalError, UnknownNameError, UsageError
+from calvin_eval.errors import UnknownNameError, UsageError
 from calvin_eval.results.schema import ChainRecord
 from calvin_eval.results.store import RunFolder
-from calvin_eval.rollouts.chain import Rules, Simulator
 from calvin_eval.rollouts.recorded import chain_ref, recorded_rules
+from calvin_eval.rollouts.replay import Step, replay_record
 from calvin_eval.rollouts.video.files import FORMATS, VideoFile
 from calvin_eval.rollouts.video.frames import Frames, Slate, Verdict, reduced
 from calvin_eval.rollouts.worker import SimulatorSpec
 from calvin_eval.sim.cameras import resolve_cameras
-from calvin_eval.sim.chains import Chain
-from calvin_eval.sim.hashes import state_hash
 from calvin_eval.sim.packs import CameraSpec, load_pack
 from calvin_eval.sim.render import RenderInfo, resolve_backend
 
@@ -37,10 +35,6 @@ Per: TypeAlias = Literal["chain", "subtask"]
 _HEIGHTS = (32, 2160)
 _FINER = {"egl": 2, "fast": 2, "gl": 2}
 """Where size costs little, images are drawn larger and scaled down: smooth edges."""
-
-
-class ReplayError(CalvinEvalError):
-    """A chain's stored actions do not lead to its recorded states, on this machine at least."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,70 +124,6 @@ def choose_renderer(simulator: SimulatorSpec) -> RenderInfo:
     return resolve_backend("auto", own=simulator.backend == "calvin_eval")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Moment:
-    """A state of a chain that is repeated.
-
-    Attributes:
-        step: actions of the subtask that were applied so far.
-        verdict: how the subtask ended; given once, after its last step and the comparison.
-    """
-
-    position: int
-    step: int
-    verdict: Verdict | None = None
-
-
-def replay(
-    env: Simulator,
-    chain: Chain,
-    record: ChainRecord,
-    actions: Mapping[int, Sequence[Any]],
-    rules: Rules,
-) -> Iterator[Moment]:
-    """Repeat a chain in a simulator: every state of every subtask, and then how it ended.
-
-    Args:
-        env: of the run's assets, scene, revision and backend.
-        chain: with the state that it starts from.
-        record: what the chain is known to have led to.
-        actions: per position, as `RunFolder.read_actions` gives them.
-        rules: of the run.
-
-    Raises:
-        ReplayError: the actions lead elsewhere than the record says.
-    """
-    for position in range(len(record.subtasks) + (record.status == "error")):
-        if not position or rules.world_reset == "subtask":
-            env.start(chain.robot_obs, chain.scene_obs)
-        yield Moment(position=position, step=0)
-        step = 0
-        for step, action in enumerate(actions.get(position, ()), 1):
-            env.advance(action)
-            yield Moment(position=position, step=step)
-        verdict: Verdict = "error"
-        if position < len(record.subtasks):
-            _compare(record, position, step, state_hash(env.get_state_obs()))
-            verdict = "success" if record.subtasks[position].success else "failed"
-        yield Moment(position=position, step=step, verdict=verdict)
-
-
-def _compare(record: ChainRecord, position: int, steps: int, found: str) -> None:
-    subtask = record.subtasks[position]
-    where = f"chain {record.chain}, subtask {position} ({subtask.task})"
-    if steps != subtask.steps:
-        raise ReplayError(
-            f"{where}: expected {subtask.steps} stored actions, found {steps}. The run folder was "
-            "changed; run the chain again."
-        )
-    if found != subtask.state_hash:
-        raise ReplayError(
-            f"{where}: expected the stored actions to lead to the recorded state "
-            f"{subtask.state_hash[:12]}, found {found[:12]}. Either the actions were changed, or "
-            "this machine computes other bits than the run's (see calvin-eval doctor)."
-        )
-
-
 class Filmer:
     """Films chains of one run, one after another, in one simulator.
 
@@ -248,7 +178,7 @@ class Filmer:
             The files, in order.
 
         Raises:
-            ReplayError: see `replay`; earlier subtasks may have their files.
+            ReplayError: see `replay_record`; earlier subtasks may have their files.
             OSError: the disk or the encoder refuses.
         """
         actions = self._run.read_actions(record.chain)
@@ -258,17 +188,16 @@ class Filmer:
         chain = self._chains.chain(record, self._pack)
         with ExitStack() as films:
             film: VideoFile | None = None
-            for moment in replay(self._env, chain, record, actions, self._rules):
-                if moment.position not in shown:
+            for step in replay_record(self._env, chain, record, actions, self._rules):
+                if step.position not in shown:
                     continue
                 if film is None:
-                    film = films.enter_context(self._open(record.chain, moment.position))
-                self._show(film, record, moment)
-                if moment.verdict is None:
-                    on_frame()
-                elif moment.position == shown[-1]:
+                    film = films.enter_context(self._open(record.chain, step.position))
+                self._show(film, record, step)
+                on_frame()
+                if step.last and step.position == shown[-1]:
                     return [*files, film.publish()]
-                elif self._spec.per == "subtask":
+                if step.last and self._spec.per == "subtask":
                     files.append(film.publish())
                     film = None
         raise AssertionError("unreachable: every subtask has an end")
@@ -279,15 +208,15 @@ class Filmer:
         self._out.mkdir(parents=True, exist_ok=True)
         return VideoFile(self._out / name, self._spec.fps)
 
-    def _show(self, film: VideoFile, record: ChainRecord, moment: Moment) -> None:
-        images = self._env.observe(rgb=self._names)["rgb_obs"]
-        frame = self._frames.compose(
-            [reduced(images[f"rgb_{name}"], self._finer) for name in self._names],
-            self._slate(record, moment.position),
-            moment.step,
-            moment.verdict,
-        )
-        film.add(frame, round(HOLD_SECONDS * self._spec.fps) if moment.verdict else 1)
+    def _show(self, film: VideoFile, record: ChainRecord, step: Step) -> None:
+        """Add the frame of a state; the last one's a second time, with the verdict."""
+        seen = step.observe(rgb=self._names)["rgb_obs"]
+        images = [reduced(seen[f"rgb_{name}"], self._finer) for name in self._names]
+        slate = self._slate(record, step.position)
+        film.add(self._frames.compose(images, slate, step.step))
+        if step.last:
+            held = self._frames.compose(images, slate, step.step, _verdict(record, step.position))
+            film.add(held, round(HOLD_SECONDS * self._spec.fps))
 
     def _slate(self, record: ChainRecord, position: int) -> Slate:
         rules, task = self._rules, record.tasks[position]
@@ -300,3 +229,10 @@ class Filmer:
             instruction=record.subtasks[position].instruction if told else task,
             budget=rules.steps if rules.budget == "env_steps" else None,
         )
+
+
+def _verdict(record: ChainRecord, position: int) -> Verdict:
+    """Returns how a subtask ended, by its record."""
+    if position == len(record.subtasks):
+        return "error"
+    return "success" if record.subtasks[position].success else "failed"

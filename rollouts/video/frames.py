@@ -117,8 +117,9 @@ class Frames:
         colour = _COLOURS[verdict] if verdict else "#4f9cf9"
         share = 1.0 if verdict or not slate.budget else min(1.0, step / slate.budget)
         draw.rectangle((0, top, width, top + self._line - 1), fill=_EMPTY)
-        if share and (verdict or slate.budget):
-            draw.rectangle((0, top, round(width * share) - 1, top + self._line - 1), fill=colour)
+        length = round(width * share) if verdict or slate.budget else 0
+        if length:
+            draw.rectangle((0, top, length - 1, top + self._line - 1), fill=colour)
         pills = self._pills(slate, verdict)
         middle = self._rows[1] + round(0.65 * self._small)
         corner = (width - self._pad - pills.width, middle - pills.height // 2)

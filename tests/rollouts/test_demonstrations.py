@@ -10,6 +10,7 @@ import pytest
 from demonstrating import STEPS, recorded
 
 from calvin_eval.errors import UsageError
+from calvin_eval.rollouts.chain import Rules
 from calvin_eval.rollouts.demonstrations import replayed
 from calvin_eval.sim import make_env
 from calvin_eval.sim.chains import load_chains
@@ -28,7 +29,7 @@ def shown() -> Iterator[Any]:
     sentences = load_instructions("pack", load_pack("builtin").instructions)
 
     def make(recording: Any = RECORDING, count: int = 99) -> Any:
-        return replayed(env, recording, load_chains("official"), sentences, count)
+        return replayed(env, recording, load_chains("official"), sentences, Rules(), count)
 
     yield make
     env.close()
@@ -57,7 +58,7 @@ def test_only_what_is_asked_for_is_drawn(shown: Any) -> None:
 def test_looking_back_is_refused(shown: Any) -> None:
     demonstration = next(shown())
     demonstration.observe(5)
-    with pytest.raises(ValueError, match="step 4 after step 5"):
+    with pytest.raises(ValueError, match="expected step 5 or a later one, found 4"):
         demonstration.observe(4)
 
 

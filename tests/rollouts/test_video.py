@@ -28,11 +28,11 @@ from calvin_eval.errors import UnknownNameError, UsageError
 from calvin_eval.results.schema import ChainRecord, SubtaskRecord
 from calvin_eval.results.store import RunFolder
 from calvin_eval.rollouts.chain import ChainRunner
+from calvin_eval.rollouts.replay import ReplayError
 from calvin_eval.rollouts.video.files import VideoFile, has_videos, remove_remains, remove_videos
 from calvin_eval.rollouts.video.films import (
     HOLD_SECONDS,
     Filmer,
-    ReplayError,
     VideoSpec,
     parse_which,
     wanted,
@@ -153,6 +153,14 @@ def test_any_instruction_fits_and_sizes_are_even(width: int) -> None:
     slate = replace(SLATE, instruction="a very long sentence " * 20, budget=None)
     frame = frames.compose([image], slate, 12345)
     assert frame.shape[0] % 2 == frame.shape[1] % 2 == 0
+
+
+def test_a_first_step_may_be_less_than_a_pixel_of_the_budget() -> None:
+    frames = Frames([(40, 40)])
+    slate, image = replace(SLATE, budget=360), np.zeros((40, 40, 3), np.uint8)
+    shown = [frames.compose([image], slate, step)[40:42] for step in (0, 1, 360)]
+    assert (shown[0] == shown[1]).all()
+    assert (shown[1] != shown[2]).any()
 
 
 def test_a_file_that_the_encoder_cannot_write_is_not_left_behind(tmp_path: Path) -> None:
