@@ -6,8 +6,8 @@ import json
 import threading
 import time
 from collections.abc import Callable
-from types import SimpleNamespace
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
