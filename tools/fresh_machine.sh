@@ -169,7 +169,7 @@ part_tree() {
   [ -n "$packages" ] || fail "README.md names no 'apt-get install …'"
   # shellcheck disable=SC2086
   new_machine tree $packages
-  git clone --quiet --depth 1 "file://$HERE" "$ROOT$TREE"
+  git clone --quiet --no-local "$HERE" "$ROOT$TREE" && git -C "$ROOT$TREE" checkout --quiet "$COMMIT"
   chown -R 1000:1000 "$ROOT$TREE"
   [ $TORCH = yes ] || options=(EXTRAS=test)
   SUMMARY+="From the source tree:"$'\n'
@@ -210,12 +210,13 @@ finish() {
 main() {
   enter_namespaces "$@"
   read_options "$@"
+  COMMIT=$(git -C "$HERE" rev-parse HEAD)
   LOGS=$FRESH_DIR/logs/$RELEASE SUMMARY="" FAILED=0 ROOTS=()
   mkdir -p "$LOGS"
   trap finish EXIT
   trap 'exit 130' INT TERM # pid 1 of a namespace hears no others
   for part in $PARTS; do "part_$part"; done
-  echo "$RELEASE, tree at commit $(git -C "$HERE" rev-parse --short HEAD), $(date +%F), $(nproc) cores:"
+  echo "$RELEASE, tree at commit ${COMMIT:0:9}, $(date +%F), $(nproc) cores:"
   printf '%s' "$SUMMARY"
   if [ $FAILED = 0 ]; then echo "All of it worked."; else echo "Something failed: see $LOGS."; fi
   exit $FAILED
