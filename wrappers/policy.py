@@ -149,6 +149,8 @@ def with_defaults(policy: Policy) -> BasePolicy:
     Of an object with `requirements`, `reset` and `act` it uses the methods `end` and `report`,
     and the attribute `max_sessions`, where it has them.
     """
+    if isinstance(policy, _WithDefaults):
+        return policy
     limit = getattr(policy, "max_sessions", None)
     if isinstance(policy, BasePolicy) and limit is None:
         return policy

@@ -69,6 +69,7 @@ def test_what_an_object_has_is_used() -> None:
     policy.end(3)
     assert policy.report() == {"ended": 1}
     assert policy.requirements == Requirements(rgb=("static",), max_sessions=2)
+    assert with_defaults(policy) is policy
 
 
 def test_other_uses_of_the_names_are_left_alone() -> None:
