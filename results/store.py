@@ -19,6 +19,7 @@ from calvin_eval.results.actions import FOLDER as ACTIONS
 from calvin_eval.results.actions import decode_actions, encode_actions
 from calvin_eval.results.journal import Journal, encode_journal, read_journal
 from calvin_eval.results.migrate import check_version, migrate_header, reading
+from calvin_eval.results.remains import remove_remains, temporary_name
 from calvin_eval.results.schema import SCHEMA_VERSION, ChainRecord
 
 HEADER = "header.json"
@@ -90,6 +91,11 @@ class RunFolder:
             found = type(header).__name__
             raise RunFolderError(f"{self.path / HEADER}: expected an object, found {found}")
         return header
+
+    def remove_remains(self) -> None:
+        """Remove what an earlier session that was killed in the middle of a file left of it."""
+        remove_remains(self.path)
+        remove_remains(self.path / ACTIONS)
 
     def update_header(self, **changes: Any) -> dict[str, Any]:
         """Change or add header entries, atomically; returns the new header.
@@ -236,7 +242,7 @@ class RunFolder:
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Put the bytes under that name: all of them, durably, or none. May raise OSError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(temporary_name(path.name, "tmp"))
     try:
         with open(temporary, "wb") as file:
             file.write(data)

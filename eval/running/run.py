@@ -236,6 +236,7 @@ def _open_folder(plan: Plan, display: Display) -> tuple[RunFolder, dict[int, Cha
         return RunFolder.create(path, header, overwrite=plan.config.overwrite), {}
     folder = RunFolder.open(path)
     folder.require_same(header, RESUME_SECTIONS)
+    folder.remove_remains()
     folder.update_header(status="started", resumed_utc=utc_now())
     return folder, {r.chain: r for r in folder.records() if r.status == "completed"}
 

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from calvin_eval.errors import RunFolderError
@@ -139,3 +141,18 @@ def test_records_come_in_chain_order(tmp_path: Path) -> None:
         journal.append(first)
     assert RunFolder.open(run.path).records() == [first, BROKEN]
     assert json.loads((run.path / "chains.jsonl").read_text().splitlines()[0])["crc32"]
+
+
+def test_what_a_killed_session_left_in_the_middle_of_a_file_is_removed(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", {})
+    folder.write_actions(0, [[np.zeros(7)]])
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    actions = folder.actions_path(0).parent
+    being_written = actions / f".0002.npz.{os.getpid()}.tmp"
+    for path in (actions / f".0001.npz.{gone.pid}.tmp", being_written):
+        path.touch()
+    (folder.path / f".header.json.{gone.pid}.tmp").touch()
+    folder.remove_remains()
+    assert sorted(actions.iterdir()) == sorted([being_written, folder.actions_path(0)])
+    assert [path.name for path in folder.path.iterdir() if path.name.startswith(".")] == []
