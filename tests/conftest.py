@@ -1,4 +1,4 @@
-"""What tests share: the official assets and golden traces, and a summary of skipped tests."""
+"""What tests share: the recorded traces, the official assets, and a summary of skipped tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
-from requirements import need_egl, need_golden, need_official, skip, skip_lines
+from requirements import need_egl, need_official, skip, skip_lines
 
 from calvin_eval.extras import missing_extra, missing_modules
 
@@ -36,8 +36,8 @@ def official() -> str:
 
 @pytest.fixture(scope="session")
 def golden() -> Path:
-    """Folder of the traces and images recorded from upstream's own code."""
-    return need_golden()
+    """Folder of the traces and images recorded from upstream's own code: tests/golden."""
+    return ROOT / "tests" / "golden"
 
 
 @pytest.fixture(scope="session")

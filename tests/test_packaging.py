@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import venv
 import zipfile
 from importlib.metadata import requires
@@ -138,6 +139,16 @@ def test_without_a_compiler_the_sources_install_and_say_what_is_missing(
     )
     assert child.stdout.strip() in ("egl", "tiny")
     assert "Now drawing with Bullet's own renderers" in child.stderr
+
+
+@pytest.mark.slow
+def test_recorded_traces_are_in_the_repository_alone(dist: Path) -> None:
+    (sdist,) = dist.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        names = archive.getnames()
+    assert "pyproject.toml" in {Path(name).name for name in names}
+    assert [name for name in names if "golden" in name] == []
+    assert sdist.stat().st_size < 3e6
 
 
 @pytest.mark.slow

@@ -24,7 +24,6 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 REMEDIES = {
     "the official assets": "calvin-eval assets pull",
-    "the golden traces": f"traces recorded from upstream's own code, in {SHARED / 'golden'}",
     "the captured frames": f"frames of real policy servers, in {SHARED / 'spec/captures'}",
     "EGL": "apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri libgles2",
     "Mesa's llvmpipe": "a machine or container without a GPU driver",
@@ -85,12 +84,6 @@ def official_assets() -> Path | None:
 def need_official() -> Path:
     """Where the official assets are; skips without them."""
     return official_assets() or skip("the official assets")
-
-
-def need_golden() -> Path:
-    """Where the traces of upstream's own code are; skips without them."""
-    path = SHARED / "golden"
-    return path if path.is_dir() else skip("the golden traces")
 
 
 def need_egl(renderer: str = "") -> None:
