@@ -1,8 +1,8 @@
 """One chain: five subtasks in one world, as the benchmark's protocol has it.
 
-Hold `run_subtask` against protocol section 10: observe, reset the policy, note the start, act up
-to the budget, ask the oracle for this subtask only after every action; a success moves on in the
-same world, a failure ends the chain.
+Hold `ChainRunner._run_subtask` against docs/protocol.md#rollout: observe, reset the policy, note
+the start, act up to the budget, ask the oracle for this subtask only after every action; a success
+moves on in the same world, a failure ends the chain.
 """
 
 from __future__ import annotations

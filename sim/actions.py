@@ -1,8 +1,8 @@
 """The forms in which a CALVIN environment takes an action, checked before anything moves.
 
-Facts: calvin_env at both revisions (protocol section 5). A raw 7-vector is relative; a tuple of
-three is an absolute pose; a dict names its type. Upstream takes dicts at its head revision only;
-they mean the same here under both revisions.
+Rules: docs/protocol.md#actions, read off both revisions of calvin_env. A raw 7-vector is relative;
+a tuple of three is an absolute pose; a dict names its type. Upstream takes dicts at its head
+revision only; they mean the same here under both revisions.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The two cameras of the benchmark, as matrices for Bullet's renderers.
 
-Facts: protocol section 6.
+Rules: docs/protocol.md#cameras.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """CALVIN's own step interface over our world, drawing only what is asked for.
 
 `reset`, `step`, `get_obs`, `get_state_obs`, `get_info` and `render` behave like upstream's
-environment (protocol section 7). Rollout engines use `advance` and `observe` instead, which
-neither draw nor collect what nobody reads.
+environment (docs/protocol.md#observations). Rollout engines use `advance` and `observe` instead,
+which neither draw nor collect what nobody reads.
 """
 
 from __future__ import annotations

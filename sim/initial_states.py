@@ -1,7 +1,8 @@
 """The robot's and the scene's state at the start of a chain.
 
 Facts from `get_env_state_for_initial_condition` in `mees/calvin` fa03f01,
-`calvin_models/calvin_agent/evaluation/utils.py`; checked against `golden/initial_states.npz`.
+`calvin_models/calvin_agent/evaluation/utils.py`; checked against
+`tests/golden/initial_states.npz`.
 """
 
 from __future__ import annotations

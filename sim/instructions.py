@@ -1,7 +1,7 @@
 """What the policy is told for each subtask.
 
-The benchmark uses the first sentence that the pack has for a task (protocol section 10). Other
-sources are a file with sentences per task, or per chain and position, as the enriched
+The benchmark uses the first sentence that the pack has for a task (docs/protocol.md#rollout).
+Other sources are a file with sentences per task, or per chain and position, as the enriched
 instructions of RoboFlamingo (`enrich_lang_annotations.json`: a list over chains of lists of five).
 """
 

@@ -1,8 +1,8 @@
 """What both simulators have in common: CALVIN's step interface, made of a few calls of their own.
 
-`reset`, `step`, `get_obs` and `render` behave like upstream's environment (protocol section 7).
-Rollout engines use `start`, `advance` and `observe` instead, which neither draw nor collect what
-nobody reads.
+`reset`, `step`, `get_obs` and `render` behave like upstream's environment
+(docs/protocol.md#observations). Rollout engines use `start`, `advance` and `observe` instead,
+which neither draw nor collect what nobody reads.
 """
 
 from __future__ import annotations

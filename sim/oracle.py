@@ -1,7 +1,7 @@
 """The task oracle: which of the 34 tasks were achieved between two moments.
 
-Facts: protocol section 8; names, arguments and thresholds come from the pack's task file. The
-verdicts equal upstream's, odd ones included (protocol section 8 names them).
+Rules: docs/protocol.md#tasks; names, arguments and thresholds come from the pack's task file. The
+verdicts equal upstream's, odd ones included.
 """
 
 from __future__ import annotations

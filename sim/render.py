@@ -1,7 +1,7 @@
 """Who draws: our own rasteriser, OpenGL, Bullet's EGL plugin, Bullet's TinyRenderer, or nobody.
 
 Which renderer draws is a setting of the run, recorded with its options and the driver's own
-strings; falling back is never silent. Facts: protocol section 6 and the measurements behind it.
+strings; falling back is never silent. Rules: docs/protocol.md#cameras.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The Franka arm: loading, inverse kinematics, motors and proprioception.
 
-Facts: protocol sections 3, 4 and 5. The order of calls matters to the last bit.
+Rules: docs/protocol.md#actions and #reset. The order of calls matters to the last bit.
 """
 
 from __future__ import annotations

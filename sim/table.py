@@ -1,6 +1,6 @@
 """The moving parts of the play table: doors, button, switch and the lights they work.
 
-Facts: protocol sections 1, 3, 4 and 5. None of these classes steps time; the world does.
+Rules: docs/protocol.md#lights and #revisions. None of these classes steps time; the world does.
 """
 
 from __future__ import annotations

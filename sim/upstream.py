@@ -1,8 +1,8 @@
 """A second simulator behind the same interface: the user's own installation of `calvin_env`.
 
 Nothing of upstream's code is here: its world, robot and cameras are driven from outside, part by
-part, so that nothing is drawn unless it is asked for. Facts about it: protocol sections 1 to 6,
-read off `mees/calvin_env` 1431a46 ("pinned") and 797142c ("head").
+part, so that nothing is drawn unless it is asked for. Rules: docs/protocol.md, read off
+`mees/calvin_env` 1431a46 ("pinned") and 797142c ("head").
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class UpstreamEnv(CalvinInterface):
         revision: which revision must be installed; any, even a modified one, if absent.
         render: `none`, `egl`, `tiny` or `auto`.
         cameras: which cameras `get_obs` and `step` draw; also `tactile`, if tacto is installed.
-        deterministic: build a fresh world at every reset (protocol section 2), so that a
+        deterministic: build a fresh world at every reset (docs/protocol.md#determinism), so that a
             chain's result follows from its actions alone. Otherwise upstream as it is: built
             once, and every chain depends on those before it.
         seed: for the sampled start of a `reset()` without a state.

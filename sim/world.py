@@ -1,8 +1,8 @@
 """One play-table world in one physics server: build, reset, step, observe the state.
 
-Facts: protocol sections 2 to 5. Every reset builds the world anew, in one fixed order, with the
-overlapping pairs sorted: the state after any action is then a pure function of the pack, the
-revision, the start state and the actions, to the last bit.
+Rules: docs/protocol.md#determinism and #world. Every reset builds the world anew, in one fixed
+order, with the overlapping pairs sorted: the state after any action is then a pure function of the
+pack, the revision, the start state and the actions, to the last bit.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def evaluated(ckpt: Path, out: Path, *overrides: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("how", [(), LORA], ids=["full", "lora"])
-def test_row_1_training_lowers_the_loss_and_the_checkpoint_runs(
+def test_training_lowers_the_loss_and_the_checkpoint_runs(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], how: tuple[str, ...]
 ) -> None:
     out = tmp_path / "run"

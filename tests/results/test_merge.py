@@ -99,7 +99,6 @@ def files(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("n", [1, 2, 3, 7])
 def test_shards_in_any_order_become_the_unsharded_run(tmp_path: Path, n: int) -> None:
-    """RoboVLMs seed section 11."""
     whole = write_run(tmp_path / "whole", None)
     conclude(RunFolder.open(whole), OFFICIAL)
     merged = merge_runs(shards(tmp_path, n)[::-1], tmp_path / "merged", provenance={"argv": []})

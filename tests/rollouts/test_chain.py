@@ -1,4 +1,4 @@
-"""The loop against protocol section 10, in a world of two numbers."""
+"""The loop against docs/protocol.md#rollout, in a world of two numbers."""
 
 from __future__ import annotations
 

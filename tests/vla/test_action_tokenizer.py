@@ -14,7 +14,6 @@ HEAD: dict[str, Any] = {"n_bin": 256, "min_action": -1, "max_action": 1}
 
 
 def test_larger_actions_have_smaller_ids() -> None:
-    """RoboVLMs seed section 5."""
     made = ActionTokenizer(base=1000)
     assert made.encode([-1.0, 0.0, 1.0]).tolist() == [1000 - 1, 1000 - 128, 1000 - 256]
     assert made.encode([[-7.0, 7.0]]).tolist() == [[999, 744]]
@@ -22,7 +21,6 @@ def test_larger_actions_have_smaller_ids() -> None:
 
 
 def test_ids_decode_to_the_middle_of_their_bin() -> None:
-    """RoboVLMs seed section 5."""
     made = ActionTokenizer(base=1000)
     values = np.linspace(-1, 1, 4001)
     assert np.abs(made.decode(made.encode(values)) - values).max() <= 0.00393
@@ -33,7 +31,6 @@ def test_ids_decode_to_the_middle_of_their_bin() -> None:
 
 
 def test_ids_that_are_no_actions_decode_to_the_extremes() -> None:
-    """RoboVLMs seed section 5."""
     made = ActionTokenizer(base=1000)
     assert made.decode([-5, 0, 743]) == pytest.approx([254 / 255] * 3)
     assert made.decode([1000, 60000]) == pytest.approx([-254 / 255] * 2)

@@ -208,7 +208,7 @@ def test_audit_counts_lora(tmp_path: Path) -> None:
     assert audit_lora(tmp_path) == {"true": 2, "false": 1, "absent": 1}
 
 
-def test_row_1_audit_of_eleven_configurations_that_say_what_the_originals_say(
+def test_audit_of_eleven_configurations_that_say_what_the_originals_say(
     tmp_path: Path,
 ) -> None:
     """RoboVLMs ships eight for CALVIN and three for Open X-Embodiment; Flamingo's lacks the key."""
@@ -234,7 +234,6 @@ def test_row_1_audit_of_eleven_configurations_that_say_what_the_originals_say(
 
 
 def test_audit_of_the_original_configurations(tmp_path: Path) -> None:
-    """RoboVLMs seed section 1."""
     mirror = os.environ.get("CALVIN_EVAL_ROBOVLMS_GIT")
     if not mirror:
         skip("RoboVLMs' history")

@@ -188,7 +188,6 @@ def test_annotations_that_are_none(tmp_path: Path, content: Any) -> None:
 
 
 def test_filters(tmp_path: Path) -> None:
-    """RoboVLMs seed section 6."""
     folder = write_split(tmp_path / "training")
     segments, scenes = read_language(folder), read_scenes(folder)
     assert scenes == dict(zip("ABC", SPANS, strict=True))

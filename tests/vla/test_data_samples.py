@@ -78,7 +78,6 @@ def test_calvin_batches_are_the_originals(split: Path, golden: dict[str, Any]) -
 
 @pytest.mark.parametrize("golden", GOLDEN["transform"], ids=lambda g: g["layout"]["organise"])
 def test_transformed_samples_are_the_originals(golden: dict[str, Any]) -> None:
-    """RoboVLMs seed section 7."""
     layout = Layout(**golden["layout"])
     transform = ActionPredictionTransform(
         layout=layout,
@@ -100,7 +99,6 @@ def test_transformed_samples_are_the_originals(golden: dict[str, Any]) -> None:
 
 
 def test_shapes_of_a_batch(split: Path) -> None:
-    """RoboVLMs seed section 6."""
     window, chunk = 8, 10
     dataset = CalvinDataset(split, ReadOptions(window=window, chunk=chunk))
     collate = CalvinCollator(window=window, chunk=chunk, text=text, writer=writer("ends", "kosmos"))
@@ -130,7 +128,6 @@ def test_shapes_of_a_batch(split: Path) -> None:
 
 
 def test_labels_are_learned_where_actions_are_real() -> None:
-    """RoboVLMs seed section 7."""
     made = writer("ends", "kosmos")
     actions = np.linspace(-1, 1, 35).reshape(5, 7)
     mask = np.array([True, True, True, False, False])
@@ -185,7 +182,6 @@ def test_companding_leaves_the_gripper_or_the_last_step_alone() -> None:
 
 
 def test_batches_of_transformed_samples(split: Path) -> None:
-    """RoboVLMs seed section 7."""
     frames = [frame(i) for i in range(5)]
     actions = np.stack([f["rel_actions"] for f in frames]).astype(np.float32)
     images = np.stack([f["rgb_static"] for f in frames])
@@ -220,7 +216,6 @@ def test_layouts_that_cannot_be() -> None:
 
 
 def test_both_spellings() -> None:
-    """RoboVLMs seed section 9."""
     readme = dict.fromkeys([*SPELLINGS, "rgb"], 0)
     code = dict.fromkeys([*SPELLINGS.values(), "rgb"], 0)
     assert spelled(readme) == spelled(code) == code

@@ -28,7 +28,6 @@ GOLDEN: dict[str, Any] = json.loads(Path(__file__).with_name("data_golden.json")
 
 
 def test_a_segment_of_64_frames_and_its_end() -> None:
-    """RoboVLMs seed section 6."""
     windows = Windows([(0, 64)], window=8, chunk=10)
     assert len(windows) == 57
     _, frames, mask = windows[-1]
@@ -79,7 +78,6 @@ def test_windows_without_a_length(wrong: dict[str, int]) -> None:
 
 
 def test_chunks() -> None:
-    """RoboVLMs seed section 7."""
     data = torch.arange(2 * 5 * 7).reshape(2, 5, 7)
     for after in (False, True):
         chunks = generate_chunk(data, 3, 2, after=after)
@@ -118,7 +116,6 @@ def test_chunked_episodes_are_the_originals(golden: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("golden", GOLDEN["shifts"], ids=lambda g: g["mode"])
 def test_shifts_are_the_originals(golden: dict[str, Any]) -> None:
-    """RoboVLMs seed section 6."""
     images = torch.arange(72.0).reshape(2, 1, 6, 6)
     moved = shift(images, np.array(golden["offsets"]), 2)
     assert torch.allclose(moved, torch.tensor(golden["images"]), atol=1e-4)

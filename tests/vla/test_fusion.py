@@ -42,10 +42,7 @@ def test_the_later_camera_ends_up_in_front() -> None:
 
 
 def test_column_puts_action_tokens_after_the_end_of_shorter_rows() -> None:
-    """RoboVLMs' layout of a padded batch: the mask of the shorter row reads ... 1 0 1 0.
-
-    RoboVLMs seed section 4.
-    """
+    """RoboVLMs' layout of a padded batch: the mask of the shorter row reads ... 1 0 1 0."""
     words = rows(5, 3)
     fused = words.insert(block(1), words.before_end(1, per_row=False))
     assert fused.mask.int().tolist() == [[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 1, 0]]
@@ -53,7 +50,6 @@ def test_column_puts_action_tokens_after_the_end_of_shorter_rows() -> None:
 
 
 def test_per_row_puts_them_before_the_rows_own_end() -> None:
-    """RoboVLMs seed section 4."""
     words, tokens = rows(5, 3), block(2)
     fused = words.insert(tokens, words.before_end(1, per_row=True))
     assert fused.embeds[0, :, 0].tolist() == pytest.approx([0, 0.01, 0.02, 0.03, -1, -2, 0.04])

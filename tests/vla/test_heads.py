@@ -94,7 +94,6 @@ def lstm_stream(made: nn.Module, frames: torch.Tensor) -> torch.Tensor:
 
 
 def test_a_window_from_zero_state_equals_the_streaming_lstm() -> None:
-    """RoboVLMs seed section 11."""
     made, frames = head(), features(3 * WINDOW)
     with torch.no_grad():
         expected = lstm_stream(made, frames.flatten(2)).unflatten(-1, (STEPS, 6))

@@ -96,7 +96,6 @@ def load(path: Path, **options: Any) -> LoadedPolicy:
 
 @pytest.mark.parametrize("family", ["kosmos", "paligemma"])
 def test_an_adapter_beside_a_checkpoint(tmp_path: Path, family: str) -> None:
-    """RoboVLMs seed section 1."""
     folder = make_run(tmp_path / "run", family)
     model, wrapped = trained(folder, family)
     wrapped.save_pretrained(folder / "adapter")

@@ -126,10 +126,7 @@ def test_features_are_those_of_the_original_with_transformers_4(
 
 @torch.no_grad()
 def test_the_layout_is_start_gripper_static_text_action_end(build: Builder) -> None:
-    """Kosmos with 5 tokens per image: L + 2 * 5 + K positions, in this order.
-
-    RoboVLMs seed section 4.
-    """
+    """Kosmos with 5 tokens per image: L + 2 * 5 + K positions, in this order."""
     model = build(act_head={"latent": 2})
     static, hand = cameras(model, 1, 1)
     ids, mask = model.preprocess.text(TEXTS[:1])
@@ -182,7 +179,7 @@ def test_a_batch_gives_what_its_rows_give_alone(
 
 @torch.no_grad()
 def test_a_training_batch_has_action_tokens_in_one_column(build: Builder) -> None:
-    """In a shorter row that is behind its end and among its padding. RoboVLMs seed section 4."""
+    """In a shorter row that is behind its end and among its padding."""
     model = build()
     static, hand = cameras(model, 2, 1)
     ids, mask = model.preprocess.text(TEXTS[:2])
@@ -218,7 +215,6 @@ def test_fill_zero_hides_the_action_tokens_from_attention(build: Builder) -> Non
 @pytest.mark.parametrize("history", ["post", "pre"])
 @torch.no_grad()
 def test_frames_know_of_earlier_frames_only_with_history_pre(build: Builder, history: str) -> None:
-    """RoboVLMs seed section 4."""
     model = build(act_head={"history_type": history})
     static, hand = cameras(model)
     text = model.preprocess.text(TEXTS)
@@ -309,7 +305,6 @@ def uncached(
 def test_decoding_with_a_cache_in_a_batch_equals_decoding_anew_alone(
     build: Builder, family: str
 ) -> None:
-    """RoboVLMs seed section 5."""
     model = build(family, Compat(discrete_steps="n"), act_head=DISCRETE)
     tokenizer = model.action_tokenizer
     assert tokenizer is not None
@@ -343,7 +338,6 @@ def test_one_step_is_the_first_of_n(build: Builder) -> None:
 
 @torch.no_grad()
 def test_constrained_decoding_stays_among_action_ids(build: Builder) -> None:
-    """RoboVLMs seed section 5."""
     for on in (False, True):
         model = build(act_head=DISCRETE, compat=Compat(constrained_decode=on, discrete_steps="n"))
         static, hand = cameras(model)
@@ -443,7 +437,6 @@ def test_half_precision_stays_close(build: Builder) -> None:
 def test_what_is_not_built_is_refused(
     build: Builder, values: dict[str, Any], error: type[Exception], message: str
 ) -> None:
-    """RoboVLMs seed section 8."""
     with pytest.raises(error, match=message):
         build(**values)
 

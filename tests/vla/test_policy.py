@@ -96,7 +96,7 @@ def test_families_and_heads(tmp_path: Path, family: str, head: str) -> None:
     assert np.abs(actions[:, :6]).max() <= 0.65
 
 
-def test_row_11_a_reset_restores_the_first_answer(tmp_path: Path) -> None:
+def test_a_reset_restores_the_first_answer(tmp_path: Path) -> None:
     """Whatever was remembered over more than two windows is gone."""
     policy = resolve(str(make_run(tmp_path, "kosmos"))).policy
     answers = []

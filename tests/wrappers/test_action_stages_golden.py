@@ -106,7 +106,6 @@ def test_frames(name: str, function: Any) -> None:
 
 
 def test_normalising_and_companding() -> None:
-    """RoboVLMs seed section 2."""
     golden = GOLDEN["normalize"]
     x = np.array(golden["actions"], np.float32)
     ours = {

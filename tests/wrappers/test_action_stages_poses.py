@@ -118,7 +118,6 @@ def test_angles_are_wrapped_by_whole_turns() -> None:
 @given(action=ACTION, euler=EULER)
 @settings(max_examples=60, deadline=None)
 def test_world_and_tcp_frame_undo_each_other(action: NDArray[Any], euler: NDArray[Any]) -> None:
-    """RoboVLMs seed section 2."""
     there_and_back = tcp_to_world(world_to_tcp(action, euler), euler)
     np.testing.assert_allclose(there_and_back, action, atol=1e-4)
     back_and_there = world_to_tcp(tcp_to_world(action, euler), euler)
@@ -126,7 +125,6 @@ def test_world_and_tcp_frame_undo_each_other(action: NDArray[Any], euler: NDArra
 
 
 def test_frames_of_a_chunk_are_those_of_its_actions() -> None:
-    """RoboVLMs seed section 2."""
     draw = np.random.default_rng(0)
     actions, euler = draw.uniform(-1, 1, (2, 3, 4, 7)), draw.uniform(-1, 1, (2, 3, 4, 3))
     for transform in (world_to_tcp, tcp_to_world):
@@ -151,7 +149,6 @@ def test_frame_stages_use_the_measured_pose_and_return_doubles() -> None:
 
 
 def test_a_centimetre_at_an_orientation_of_zero_is_half_a_unit() -> None:
-    """RoboVLMs seed section 2."""
     action = np.array([[0.01, 0, 0, 0, 0, 0, 1]], np.float32)
     context = context_at((0.3, 0.1, 0.5, 0, 0, 0))
     result = Scale()(StateRelative()(action, context), context)
@@ -160,7 +157,6 @@ def test_a_centimetre_at_an_orientation_of_zero_is_half_a_unit() -> None:
 
 
 def test_near_a_roll_of_pi_the_unwrapped_difference_is_one_turn_off() -> None:
-    """RoboVLMs seed section 2."""
     action = np.array([[0.01, 0.01, 0, 0.05, 0, 0, 1]], np.float64)
     context = context_at((0.3, 0.1, 0.5, 3.12, 0, 0.2))
     wrapped, plain = (

@@ -19,7 +19,6 @@ ARM = [0.1, -0.2, 0.3, -0.4, 0.5, -0.6]
 
 
 def test_an_open_gripper_maps_to_one_under_both_conventions() -> None:
-    """RoboVLMs seed section 3."""
     for convention, opened, closed in (("1_open", 1.0, 0.0), ("1_closed", 0.0, 1.0)):
         for gripper, command in ((opened, 1), (closed, -1)):
             action = RoboAction(
@@ -84,7 +83,6 @@ def numbered(*shape: int) -> Any:
 
 
 def test_a_window_of_chunks_gives_batch_0_last_frame_step_0() -> None:
-    """RoboVLMs seed section 3."""
     output = numbered(1, 8, 10)
     for form in (output, torch.from_numpy(output), output.tolist()):
         action = RoboActionParser().parse(form)
@@ -138,7 +136,6 @@ def test_the_seventh_number_is_read_by_convention(
 
 
 def test_short_vectors_are_filled_up_and_long_ones_cut() -> None:
-    """RoboVLMs seed section 3."""
     short = RoboActionParser().parse([0.1, 0.2, 0.3, 0.4])
     assert short.translation == (0.1, 0.2, 0.3)
     assert short.rotation == (0.4, 0, 0)
@@ -148,7 +145,6 @@ def test_short_vectors_are_filled_up_and_long_ones_cut() -> None:
 
 
 def test_values_are_cut_and_not_rescaled() -> None:
-    """RoboVLMs seed section 3."""
     action = RoboActionParser().parse([3.0, -3.0, 0.5, 0, 0, 0, 3.0])
     assert action.translation == (1.0, -1.0, 0.5)
     assert action.gripper == 1

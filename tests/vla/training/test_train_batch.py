@@ -1,4 +1,4 @@
-"""Batches as a training step reads them: RoboVLMs seed section 9."""
+"""Batches as a training step reads them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def forms() -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("form", forms())
 @torch.no_grad()
-def test_row_9_the_same_batch_gives_the_same_loss(trainee: Trainee, form: str, device: str) -> None:
+def test_the_same_batch_gives_the_same_loss(trainee: Trainee, form: str, device: str) -> None:
     expected = trainee.to("cpu")(batch())["loss"].item()
     loss = trainee.to(device)(forms()[form])["loss"]
     assert loss.device.type == device
@@ -58,7 +58,7 @@ def test_row_9_the_same_batch_gives_the_same_loss(trainee: Trainee, form: str, d
 
 
 @torch.no_grad()
-def test_row_9_images_without_time_are_one_frame(trainee: Trainee) -> None:
+def test_images_without_time_are_one_frame(trainee: Trainee) -> None:
     given = batch(window=1)
     flat = {**given, "rgb": given["rgb"][:, 0], "hand_rgb": list(given["hand_rgb"][:, 0])}
     read = TrainingBatch.read(flat, window=3)
@@ -113,7 +113,7 @@ def test_one_row_of_ids_is_that_of_every_frame() -> None:
         ({"action_chunk": torch.zeros(2, 3, 2, 7)}, "expected one spelling"),
     ],
 )
-def test_row_9_what_does_not_fit_is_an_error(change: dict[str, Any], message: str) -> None:
+def test_what_does_not_fit_is_an_error(change: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         TrainingBatch.read({**batch(), **change}, window=3)
 

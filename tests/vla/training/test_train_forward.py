@@ -1,4 +1,4 @@
-"""From a batch to losses and gradients: RoboVLMs seed sections 4, 8 and 11."""
+"""From a batch to losses and gradients."""
 
 from __future__ import annotations
 
@@ -72,20 +72,20 @@ def fit(model: RoboVLM, steps: int = 8) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("family", tiny_vlm.FAMILIES)
-def test_row_8_training_lowers_the_loss_of_every_family(build: Builder, family: str) -> None:
+def test_training_lowers_the_loss_of_every_family(build: Builder, family: str) -> None:
     for head in ({}, DISCRETE):
         before, after = fit(build(family, **head))
         assert after < 0.9 * before
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_row_8_training_lowers_the_loss_of_every_head(build: Builder, name: str) -> None:
+def test_training_lowers_the_loss_of_every_head(build: Builder, name: str) -> None:
     before, after = fit(build(**HEADS[name]))
     assert after < 0.9 * before
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_row_11_one_loss_reaches_the_vlm_and_the_head(build: Builder, name: str) -> None:
+def test_one_loss_reaches_the_vlm_and_the_head(build: Builder, name: str) -> None:
     model = build(**HEADS[name])
     tiny_vlm.set_weights(model)
     losses = Trainee(model)(fitting(model))
@@ -109,7 +109,7 @@ LENGTHS = {
 
 
 @torch.no_grad()
-def test_row_4_every_row_is_laid_out_as_if_it_were_alone(build: Builder) -> None:
+def test_every_row_is_laid_out_as_if_it_were_alone(build: Builder) -> None:
     """The per-row fix: padding changes no sample's loss; in one column it does."""
     for head in (HEADS["lstm"], HEADS["pre"], DISCRETE):
         apart = {}

@@ -51,7 +51,7 @@ def interrupt(at: int) -> Told:
     ],
     ids=["full", "dropout", "lora"],
 )  # fmt: skip
-def test_row_10_stopped_and_resumed_is_the_same_as_training_through(
+def test_stopped_and_resumed_is_the_same_as_training_through(
     data: Path, tmp_path: Path, overrides: tuple[str, ...]
 ) -> None:
     """Weights bit for bit, and every number in the log but the speed: images are shifted."""
@@ -72,9 +72,7 @@ def test_row_10_stopped_and_resumed_is_the_same_as_training_through(
     ]
 
 
-def test_row_10_a_resumed_training_goes_on_with_step_and_learning_rate(
-    data: Path, tmp_path: Path
-) -> None:
+def test_a_resumed_training_goes_on_with_step_and_learning_rate(data: Path, tmp_path: Path) -> None:
     run(data, tmp_path / "run", "trainer.max_steps=3", "scheduler=constant")
     told = Told()
     resumed = run(None, tmp_path / "run", "trainer.max_steps=5", "warmup_steps=10", told=told)
@@ -86,9 +84,7 @@ def test_row_10_a_resumed_training_goes_on_with_step_and_learning_rate(
     )
 
 
-def test_row_10_the_gradient_has_a_norm_of_at_most_one_after_clipping(
-    data: Path, tmp_path: Path
-) -> None:
+def test_the_gradient_has_a_norm_of_at_most_one_after_clipping(data: Path, tmp_path: Path) -> None:
     norms: list[float] = []
 
     def note(optimizer: torch.optim.Optimizer, args: object, kwargs: object) -> None:

@@ -1,4 +1,4 @@
-"""Losses beside RoboVLMs' own code; RoboVLMs seed section 10, the weights."""
+"""Losses and their weights beside RoboVLMs' own code."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_losses_of_a_padded_batch_are_the_originals(folder: Path, name: str) -> 
 
 
 @torch.no_grad()
-def test_row_4_discrete_labels_and_masks_lie_where_the_originals_lie(folder: Path) -> None:
+def test_discrete_labels_and_masks_lie_where_the_originals_lie(folder: Path) -> None:
     """Images behind the first word, their labels ignored; frames one after the other."""
     model = build(folder, "discrete")
     assert model.action_tokenizer is not None
@@ -127,7 +127,7 @@ def test_only_whole_actions_are_measured() -> None:
         token_losses(torch.zeros(3, 660), torch.tensor([600, 601, 602]), ActionTokenizer(646))
 
 
-def test_row_10_total_is_arm_and_a_hundredth_of_the_gripper_and_captions() -> None:
+def test_total_is_arm_and_a_hundredth_of_the_gripper_and_captions() -> None:
     losses = {"loss_arm_act": torch.tensor(0.7), "loss_gripper_act": torch.tensor(0.3)}
     weights = LossWeights.from_config({})
     assert weights.total(losses).item() == pytest.approx(0.7 + 0.01 * 0.3, abs=1e-6)

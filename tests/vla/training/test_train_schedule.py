@@ -1,4 +1,4 @@
-"""Optimizer and learning rate: RoboVLMs seed section 10."""
+"""Optimizer and learning rate."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def made(kind: str, **values: Any) -> Schedule:
 
 
 @pytest.mark.parametrize("kind", SCHEDULERS)
-def test_row_10_values_at_the_start_after_the_warmup_and_at_the_end(kind: str) -> None:
+def test_values_at_the_start_after_the_warmup_and_at_the_end(kind: str) -> None:
     """w = 0.25 * 40 = 10 and T = 5 * 40 = 200."""
     schedule = made(kind)
     assert (schedule.warmup, schedule.total) == (10, 200)
@@ -35,7 +35,7 @@ def test_row_10_values_at_the_start_after_the_warmup_and_at_the_end(kind: str) -
     assert schedule.factor(300) == pytest.approx(end, abs=1e-12)
 
 
-def test_row_10_half_cosine_is_the_originals_formula() -> None:
+def test_half_cosine_is_the_originals_formula() -> None:
     schedule = made("half-cosine", warmup_epochs=0.3, warmup_steps=0.5, min_lr_scale=0.1)
     w, total, s = 12.5, 200, 0.1
     for step in range(201):
@@ -44,7 +44,7 @@ def test_row_10_half_cosine_is_the_originals_formula() -> None:
 
 
 @pytest.mark.parametrize("kind", ["constant", "cosine"])
-def test_row_10_the_others_are_those_of_transformers(kind: str) -> None:
+def test_the_others_are_those_of_transformers(kind: str) -> None:
     rates = []
     for ours in (True, False):
         model = nn.Linear(1, 1)
@@ -64,7 +64,7 @@ def test_row_10_the_others_are_those_of_transformers(kind: str) -> None:
     assert max(rates[0]) == 2e-5
 
 
-def test_row_10_a_resumed_schedule_goes_on_where_it_was() -> None:
+def test_a_resumed_schedule_goes_on_where_it_was() -> None:
     def start() -> tuple[torch.optim.Optimizer, Any]:
         torch.manual_seed(0)
         optimizer = build_optimizer(nn.Linear(1, 1), {})

@@ -1,4 +1,4 @@
-"""Full fine-tuning and LoRA: RoboVLMs seed section 1."""
+"""Full fine-tuning and LoRA."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ EVERYWHERE = [(family, *row) for family in tiny_vlm.FAMILIES for row in FLAGS[:2
 @pytest.mark.parametrize(
     ("family", "setup", "expected"), [*EVERYWHERE, *(("kosmos", *row) for row in FLAGS[2:])]
 )
-def test_row_1_what_flags_freeze_gets_no_gradient(
+def test_what_flags_freeze_gets_no_gradient(
     build: Builder, family: str, setup: dict[str, Any], expected: set[str]
 ) -> None:
     model = build(family, **setup)
@@ -127,7 +127,7 @@ def test_row_1_what_flags_freeze_gets_no_gradient(
     assert moved == trained - {"output"}  # which a continuous model never asks
 
 
-def test_row_1_the_last_decoder_layers_alone(build: Builder) -> None:
+def test_the_last_decoder_layers_alone(build: Builder) -> None:
     model = build(train_decoder_layers=1)
     names = {n for n, p in model.named_parameters() if p.requires_grad and "act" not in n}
     assert names == {
@@ -139,9 +139,7 @@ def test_row_1_the_last_decoder_layers_alone(build: Builder) -> None:
 
 
 @pytest.mark.parametrize("family", tiny_vlm.FAMILIES)
-def test_row_1_adapters_lie_on_every_linear_layer_of_the_text_model(
-    build: Builder, family: str
-) -> None:
+def test_adapters_lie_on_every_linear_layer_of_the_text_model(build: Builder, family: str) -> None:
     model = build(family)
     linear = {id(m) for m in model.parts.text.modules() if isinstance(m, nn.Linear)}
     targets = lora_targets(model)
@@ -154,7 +152,7 @@ def test_row_1_adapters_lie_on_every_linear_layer_of_the_text_model(
     assert {p.shape[0] for p in factors} == {4}
 
 
-def test_row_1_the_originals_rule_matches_last_names(build: Builder) -> None:
+def test_the_originals_rule_matches_last_names(build: Builder) -> None:
     """It reaches layers of the vision tower that are called like some elsewhere."""
     kosmos = lora_targets(build(), "robovlms")
     linear = {n for n, m in build().backbone.named_modules() if isinstance(m, nn.Linear)}
@@ -171,7 +169,7 @@ def test_row_1_the_originals_rule_matches_last_names(build: Builder) -> None:
 @pytest.mark.parametrize("head", [{}, DISCRETE], ids=["continuous", "discrete"])
 @pytest.mark.parametrize("setup", [FULL, LORA], ids=["full", "lora"])
 @pytest.mark.parametrize("family", ["kosmos", "paligemma", "smolvlm"])
-def test_row_1_both_ways_lower_the_loss(
+def test_both_ways_lower_the_loss(
     build: Builder, family: str, setup: dict[str, Any], head: dict[str, Any]
 ) -> None:
     model = build(family, head, **setup)
@@ -185,7 +183,7 @@ def test_row_1_both_ways_lower_the_loss(
 @pytest.mark.parametrize("form", ["inside", "folder"])
 @pytest.mark.parametrize("family", ["kosmos", "paligemma", "smolvlm"])
 @torch.no_grad()
-def test_row_1_merged_weights_give_what_adapters_give(
+def test_merged_weights_give_what_adapters_give(
     build: Builder, vlms: Path, tmp_path: Path, family: str, form: str
 ) -> None:
     """A trained model comes back from its checkpoint, adapters apart or merged."""
@@ -245,7 +243,7 @@ def test_checkpointed_activations_give_the_same_gradient(build: Builder, family:
         torch.testing.assert_close(grad, found[1][name], atol=1e-6, rtol=1e-4)
 
 
-def test_row_1_the_report_counts_every_parameter_once(build: Builder) -> None:
+def test_the_report_counts_every_parameter_once(build: Builder) -> None:
     for family in tiny_vlm.FAMILIES:
         for setup in (FULL, LORA, {"freeze_backbone": True}):
             model = build(family, **setup)
@@ -265,7 +263,7 @@ def test_row_1_the_report_counts_every_parameter_once(build: Builder) -> None:
     assert found["action token"].total == tiny_vlm.HIDDEN
 
 
-def test_row_1_settings_of_lora() -> None:
+def test_settings_of_lora() -> None:
     assert TrainSetup.from_config({}) == TrainSetup()
     setup = TrainSetup.from_config({"train_setup": {"lora_enable": True}})
     found = (setup.lora_r, setup.lora_alpha, setup.lora_dropout, setup.lora_bias)
@@ -274,7 +272,7 @@ def test_row_1_settings_of_lora() -> None:
     assert TrainSetup.from_config({"train_setup": given}) == TrainSetup(**given)
 
 
-def test_row_1_dropout_acts_on_adapters_in_training_only(build: Builder) -> None:
+def test_dropout_acts_on_adapters_in_training_only(build: Builder) -> None:
     model = build(**{**LORA, "lora_dropout": 0.5})
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -302,7 +300,7 @@ def test_row_1_dropout_acts_on_adapters_in_training_only(build: Builder) -> None
         ({"freeze_mm_mlp_adapter": True}, UsageError, "projector"),
     ],
 )
-def test_row_8_options_that_are_not_built_are_refused(
+def test_options_that_are_not_built_are_refused(
     setup: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
