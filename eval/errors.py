@@ -34,7 +34,7 @@ def _restored(
 
 
 class UsageError(CalvinEvalError):
-    """A command line, an option or a configuration value that cannot be meant."""
+    """A command line, an option or an invalid configuration value."""
 
 
 class UnknownNameError(UsageError):

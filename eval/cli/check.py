@@ -42,7 +42,7 @@ _COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}
 @click.option("--split", metavar="SPLIT", help="As for a run.  [D]")
 @click.option("--assets", metavar="PACK", help="builtin, official, or a checkout.  [builtin]")
 @click.option("--render", metavar="BACKEND", help="auto, fast, gl, egl, tiny or none.  [auto]")
-@click.option("--seed", type=int, metavar="N", help="Of the policy.  [0]")
+@click.option("--seed", type=int, metavar="N", help="Policy seed.  [0]")
 @click.option("--trust", is_flag=True, default=None, help="Allow a checkpoint that can run code.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead.")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
@@ -92,7 +92,7 @@ def _settings(flags: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def print_checked(result: Checked) -> None:
-    """A line for what was looked at, one per finding, and one for what would mend it."""
+    """A line for what was looked at, one per finding, and one for what would fix it."""
     click.echo(f"checked {result.actions} actions: {result.source}")
     for finding in result.findings:
         severity = click.style(finding.severity, fg=_COLOURS[finding.severity], bold=True)

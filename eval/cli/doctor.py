@@ -78,7 +78,7 @@ def print_report(findings: Iterable[Finding], console: Console) -> Counter[str]:
     console.print()
     errors, warnings = counts["error"], counts["warning"]
     if errors:
-        console.print(f"[bold red]Not ready:[/] {_count(errors, 'error')} to mend first.")
+        console.print(f"[bold red]Not ready:[/] {_count(errors, 'error')} to fix first.")
     elif warnings:
         console.print(f"[bold yellow]Ready,[/] with {_count(warnings, 'warning')}.")
     else:

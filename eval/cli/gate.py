@@ -17,10 +17,10 @@ SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
 
 @click.command()
 @click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
-@click.option("--min-avg-len", type=float, metavar="X", help="Least average length.")
-@click.option("--max-drop", type=float, metavar="X", help="Most drop from the baseline's length.")
+@click.option("--min-avg-len", type=float, metavar="X", help="Minimum average length.")
+@click.option("--max-drop", type=float, metavar="X", help="Maximum allowed drop from the baseline.")
 @click.option(
-    "--min-task", multiple=True, metavar="TASK=RATE", help="Least success rate of a task; repeat.",
+    "--min-task", multiple=True, metavar="TASK=RATE", help="Minimum success rate; repeat.",
 )  # fmt: skip
 @click.option(
     "--baseline", metavar="RUN|CARD", type=click.Path(path_type=Path),

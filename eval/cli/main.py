@@ -102,12 +102,12 @@ def cli() -> None:
 @click.option(
     "--realtime", type=_number_or("measured"), metavar="STEPS", is_flag=False,
     flag_value="measured",
-    help="The world goes on while the policy thinks: for so many steps, or as long as measured.",
+    help="Simulate inference latency: a number of steps, or measured.",
 )  # fmt: skip
 @click.option("--render", metavar="BACKEND", help="auto, fast, gl, egl, tiny or none.  [auto]")
 @click.option("--revision", metavar="NAME", help="pinned or head, of calvin_env.  [pinned]")
 @click.option("--out", metavar="FOLDER", help="Run folder.  [runs/POLICY-SPLIT-TIME]")
-@click.option("--seed", type=int, metavar="N", help="Of the policy.  [0]")
+@click.option("--seed", type=int, metavar="N", help="Policy seed.  [0]")
 @click.option(
     "--overwrite", is_flag=True, default=None, help="Move an older run of that name aside."
 )
@@ -120,13 +120,13 @@ def cli() -> None:
 @click.option(
     "--max-batch", type=int, metavar="N", help="Requests in one call of the policy.  [32]"
 )
-@click.option("--batch-wait", type=float, metavar="SECONDS", help="For a fuller batch.  [0.01]")
-@click.option("--retries", type=int, metavar="N", help="Of a chain after a crash or hang.  [2]")
+@click.option("--batch-wait", type=float, metavar="SECONDS", help="Max wait for requests.  [0.01]")
+@click.option("--retries", type=int, metavar="N", help="Per chain, after a crash or hang.  [2]")
 @click.option("--step-timeout", type=float, metavar="SECONDS", help="What counts as a hang.  [600]")
 @click.option("--max-errors", type=int, metavar="N", help="Stop after so many error records.")
 @click.option("--video", metavar="WHICH", help="all, failures, successes, none, or the first N.")
 @click.option("--gate", metavar="RULE", help="Stop when decided, e.g. min-avg-len=3.5.")
-@click.option("--baseline", metavar="RUN", help="What the gate's max-drop is held against.")
+@click.option("--baseline", metavar="RUN", help="Baseline for the gate's max-drop.")
 @click.option("--expect", metavar="CARD", help="Run a checkpoint card's chains first and compare.")
 @click.option("--trust", is_flag=True, default=None, help="Allow a checkpoint that can run code.")
 @click.option("--quiet", is_flag=True, help="No progress, only the result.")

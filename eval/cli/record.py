@@ -24,7 +24,9 @@ _SCENES = ("A", "B", "C", "D")
 )  # fmt: skip
 @click.option("--policy", metavar="POLICY", default="builtin:expert", show_default=True,
               help="The demonstrator, as --ckpt of a run.")  # fmt: skip
-@click.option("--option", "options", metavar="KEY=VALUE", multiple=True, help="Of the policy.")
+@click.option(
+    "--option", "options", metavar="KEY=VALUE", multiple=True, help="Option of the policy."
+)
 @click.option("--trust", is_flag=True, help="Allow a checkpoint that can run code.")
 @click.option("--scenes", metavar="ABCD", default="D", show_default=True, help="For training.")
 @click.option("--validation-scenes", metavar="ABCD", default="D", show_default=True)
@@ -53,7 +55,7 @@ _SCENES = ("A", "B", "C", "D")
               show_default=True)  # fmt: skip
 @click.option("--render", type=click.Choice(["auto", "fast", "gl", "egl", "tiny", "none"]),
               default="auto", show_default=True,
-              help="Who draws; CALVIN's own data is by egl, whose images fast draws.")  # fmt: skip
+              help="Renderer. CALVIN's dataset used egl; fast reproduces it.")  # fmt: skip
 @click.option("--no-images", is_flag=True, help="States and actions only, which is much faster.")
 @click.option("--depth", is_flag=True, help="Depth images too.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, metavar="N")
@@ -63,8 +65,8 @@ def record(**options: Any) -> None:
     """Record demonstrations as a data set in CALVIN's on-disk format.
 
     Chains of tasks are drawn from start states that the benchmark does not have, and played by a
-    demonstrator. The same options give the same files, with any number of processes; broken off,
-    the same command goes on where it was.
+    demonstrator. The same options give the same files, with any number of processes. Run an
+    interrupted command again to resume it.
     """
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn

@@ -33,9 +33,9 @@ _TOKEN = "CALVIN_EVAL_TOKEN"
 @click.option(
     "--max-size", type=click.IntRange(1), metavar="MB", default=64, help="Of a request.  [64]"
 )
-@click.option("--seed", type=int, metavar="N", help="Of the policy.  [0]")
+@click.option("--seed", type=int, metavar="N", help="Policy seed.  [0]")
 @click.option("--max-batch", type=int, metavar="N", help="Requests in one call.  [32]")
-@click.option("--batch-wait", type=float, metavar="SECONDS", help="For a fuller batch.  [0.01]")
+@click.option("--batch-wait", type=float, metavar="SECONDS", help="Max wait for requests.  [0.01]")
 @click.option("--trust", is_flag=True, default=None, help="Allow a checkpoint that can run code.")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 def serve(

@@ -31,7 +31,9 @@ _SHOWN = 10
 @click.command()
 @click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("--chains", metavar="IDS", help="Only these chains, for example 3,17,40-49.")
-@click.option("--sample", type=click.IntRange(1), metavar="N", help=f"N chains by lot.  [{SAMPLE}]")
+@click.option(
+    "--sample", type=click.IntRange(1), metavar="N", help=f"N randomly sampled chains.  [{SAMPLE}]"
+)
 @click.option("--all", "everything", is_flag=True, help="All chains.")
 @click.option("--seed", type=int, metavar="N", help="Draw the same chains again.")
 @click.option("--assets", metavar="PACK", help="Where the run's asset pack is.")

@@ -153,7 +153,7 @@ def test_findings_with_remedies_are_printed_for_any_terminal(
         "! gpu          none",
         "               → " + "y " * 100,
         "",
-        "Not ready: 1 error to mend first.",
+        "Not ready: 1 error to fix first.",
     ]
     plain = CliRunner(charset="ascii").invoke(doctor, [])
     assert plain.stdout.splitlines()[:2] == ["x egl          broken [x]", " " * 15 + "-> apt-get a"]

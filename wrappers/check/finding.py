@@ -27,7 +27,7 @@ class Finding:
 
     def __str__(self) -> str:
         """One line."""
-        tail = f" Mend it by {self.remedy}." if self.remedy else ""
+        tail = f" Fix it by {self.remedy}." if self.remedy else ""
         return f"{self.severity}: {self.sentence}{tail}"
 
     def as_dict(self) -> dict[str, str]:
