@@ -126,7 +126,7 @@ def test_what_cannot_be_checked_is_said(run: Path) -> None:
     done = call(verify, run)
     assert done.exit_code == 3
     assert "unchecked: 0 verified, 0 deviate, 4 not checked" in done.stdout
-    assert "4 chains: it needs the asset pack 'mine'" in done.stdout
+    assert "4 chains: its asset pack is needed: expected the asset pack 'mine'" in done.stdout
 
 
 def test_a_sample_can_be_drawn_again(run: Path) -> None:

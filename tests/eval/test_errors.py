@@ -7,7 +7,7 @@ import pytest
 from calvin_eval import errors
 from calvin_eval.errors import CalvinEvalError, UnknownNameError
 from calvin_eval.results.archive import BundleError
-from calvin_eval.rollouts.video.films import ReplayError
+from calvin_eval.rollouts.replay import ReplayError
 
 MADE = [
     UnknownNameError("scene", "E", ["A", "B"]),
