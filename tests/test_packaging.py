@@ -116,6 +116,8 @@ def test_without_a_compiler_the_sources_install_and_say_what_is_missing(
     environment = tmp_path / "env"
     venv.create(environment, with_pip=True)
     python = environment / "bin" / "python"
+    # An older setuptools that comes with Python would hide the one that is lent.
+    run(python, "-m", "pip", "uninstall", "--yes", "setuptools", cwd=tmp_path)
     lend_packages(python, tmp_path)
     printed = run(
         python, "-m", "pip", "install", "--verbose", "--no-deps", "--no-build-isolation", source,

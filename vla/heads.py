@@ -11,7 +11,8 @@ Parameter names are those of its checkpoints.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -131,8 +132,26 @@ class LSTMDecoder(PolicyHead):
 
     def remember(self, x: Tensor) -> Tensor:
         """See `PolicyHead.remember`; starts from zero state."""
-        out: Tensor = self.rnn(x)[0]
+        with _supported_lstm(x):
+            out: Tensor = self.rnn(x)[0]
         return out
+
+
+@contextmanager
+def _supported_lstm(x: Tensor) -> Iterator[None]:
+    """Keep oneDNN out of a CPU's half-precision LSTM where the processor has no AVX-512.
+
+    It has no such LSTM there, and PyTorch calls it under autocast without asking.
+    """
+    onednn = torch.backends.mkldnn
+    half = x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+    before = onednn.enabled
+    if half and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        onednn.enabled = False
+    try:
+        yield
+    finally:
+        onednn.enabled = before
 
 
 class FCDecoder(PolicyHead):
