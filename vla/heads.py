@@ -143,7 +143,7 @@ def _supported_lstm(x: Tensor) -> Iterator[None]:
 
     It has no such LSTM there, and PyTorch calls it under autocast without asking.
     """
-    onednn = torch.backends.mkldnn
+    onednn: Any = torch.backends.mkldnn
     half = x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
     before = onednn.enabled
     if half and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
