@@ -23,9 +23,11 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def run(*command: object, cwd: Path, **env: str) -> str:
+def run(*command: object, cwd: Path, merged: bool = False, **env: str) -> str:
+    """What a command printed to stdout; `merged` with what it printed to stderr."""
     child = subprocess.run(
-        [str(part) for part in command], cwd=cwd, capture_output=True, text=True, check=False,
+        [str(part) for part in command], cwd=cwd, text=True, check=False,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT if merged else subprocess.PIPE,
         env={**os.environ, **env},
     )  # fmt: skip
     assert child.returncode == 0, f"{command}:\n{child.stdout}\n{child.stderr}"
@@ -121,7 +123,7 @@ def test_without_a_compiler_the_sources_install_and_say_what_is_missing(
     lend_packages(python, tmp_path)
     printed = run(
         python, "-m", "pip", "install", "--verbose", "--no-deps", "--no-build-isolation", source,
-        cwd=tmp_path, CC="/nonexistent/cc", CXX="/nonexistent/c++",
+        cwd=tmp_path, merged=True, CC="/nonexistent/cc", CXX="/nonexistent/c++",
     )  # fmt: skip
     assert 'building extension "calvin_eval.sim.drawing._raster" failed' in printed
     command = environment / "bin" / "calvin-eval"
