@@ -127,8 +127,14 @@ def test_without_a_compiler_the_sources_install_and_say_what_is_missing(
     )  # fmt: skip
     assert 'building extension "calvin_eval.sim.drawing._raster" failed' in printed
     command = environment / "bin" / "calvin-eval"
+    (tmp_path / "looks.py").write_text(
+        "class Looks:\n"
+        "    requirements = {'rgb': ['static']}\n"
+        "    def reset(self): pass\n"
+        "    def step(self, obs, goal): return [0.0] * 6 + [1.0]\n"
+    )
     child = subprocess.run(
-        [command, "--ckpt", "builtin:random", "--num-chains", "1", "--render", "fast"],
+        [command, "--ckpt", "looks.py:Looks", "--num-chains", "1", "--render", "fast"],
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert child.returncode == 2
