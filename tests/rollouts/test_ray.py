@@ -220,18 +220,21 @@ def test_a_killed_worker_is_replaced_and_what_served_it_serves_the_next(
     def made() -> int:
         return log.read_text().count("made") if log.exists() else 0
 
-    def kill(host: Any, engine: Any) -> None:
-        wait_until(lambda: made() == 2, "both workers have their instance")
-        ray.kill(engine._seats[0].child._actor)
+    def kill(engine: Any, worker: int) -> None:
+        if not killed and made() == 2:
+            killed.append(worker)
+            ray.kill(engine._seats[0].child._actor)
 
+    killed: list[int] = []
     ckpt = f"{policies}:Single"
     shared = ("protocol.num_chains=6", "protocol.steps=12", "sim.render=tiny")
     log = tmp_path / "log"
-    watch = EngineWatch()
+    watch = EngineWatch(on_progress=kill)
     far = run(
         tmp_path / "far", ckpt, *shared, "engine=ray", "engine.workers=2",
-        f"policy.options.log={log}", watch=watch, workers=2, then=kill,
+        f"policy.options.log={log}", watch=watch,
     )  # fmt: skip
+    assert killed, "both workers got a chain after both instances were made"
     assert any("simulator worker died" in note for note in watch.notes), watch.notes
     assert made() == 2, "one instance for each worker, dead or alive"
     assert_same(far, run(tmp_path / "near", ckpt, *shared, "engine.workers=0"))
