@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from calvin_eval.protocol import OFFICIAL
 from calvin_eval.sim import TaskOracle, load_chains, make_env
 from calvin_eval.sim.chains import Chain
 from calvin_eval.sim.symbolic import TASK_NAMES
@@ -24,7 +25,7 @@ from calvin_eval.wrappers.builtin.expert.policy import ExpertPolicy
 from calvin_eval.wrappers.policy import Request
 
 TARGET = Path(__file__).parents[1] / "tests" / "golden" / "expert" / "builtin_D.npz"
-POOL, BUDGET = 200, 360
+POOL = 200
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -36,7 +37,7 @@ def record(env: Any, oracle: TaskOracle, policy: ExpertPolicy, chain: Chain) -> 
     for position, task in enumerate(chain.tasks):
         policy.reset(chain.id, task)
         actions = list(attempt(env, oracle, policy, chain.id, position, task))
-        if len(actions) > BUDGET:
+        if len(actions) > OFFICIAL.steps:
             return None
         name = f"chain{chain.id:04d}_sub{position}"
         state = env.get_state_obs()
@@ -51,7 +52,7 @@ def attempt(
 ) -> Iterator[NDArray[np.float64]]:
     """Act until the task is done, or for one action more than the budget."""
     start = env.get_info()
-    for step in range(BUDGET + 1):
+    for step in range(OFFICIAL.steps + 1):
         request = Request(
             session=session,
             instruction=task,

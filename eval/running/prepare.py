@@ -6,28 +6,28 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
+from functools import cached_property
 from typing import Any
 
 from calvin_eval.config.presets import check_kind
 from calvin_eval.config.schema import EvalConfig
 from calvin_eval.errors import UsageError
-from calvin_eval.results.conclude import OfficialHashes
+from calvin_eval.results.header import Header
 from calvin_eval.results.provenance import provenance
+from calvin_eval.results.schema import SCHEMA_VERSION
 from calvin_eval.rollouts.batching import BatchRules
-from calvin_eval.rollouts.chain import Rules
 from calvin_eval.rollouts.hosts import FixedPolicy, PolicyHost
 from calvin_eval.rollouts.ray.cluster import cluster_resources, connect
-from calvin_eval.rollouts.realtime import RealTime
 from calvin_eval.rollouts.service import PolicySpec
 from calvin_eval.rollouts.worker import Assignment, PolicyLink, SimulatorSpec
 from calvin_eval.running.capacity import worker_room
-from calvin_eval.sim.chains import OFFICIAL_SHA256, Chain, ChainList, load_chains
-from calvin_eval.sim.instructions import OFFICIAL_SHA256 as OFFICIAL_INSTRUCTIONS
+from calvin_eval.sim.chains import Chain, ChainList, load_chains
 from calvin_eval.sim.instructions import InstructionSet, load_instructions
 from calvin_eval.sim.machine import machine_facts
 from calvin_eval.sim.packs import AssetPack, CameraSpec, load_pack
 from calvin_eval.sim.render import RenderInfo, resolve_backend
 from calvin_eval.sim.selection import select
+from calvin_eval.wrappers.loaders import LoadedPolicy
 from calvin_eval.wrappers.policy import Requirements
 
 
@@ -47,6 +47,19 @@ class PolicyInUse:
     metadata: Mapping[str, Any]
     requirements: Requirements
     max_sessions: int | None
+
+    @classmethod
+    def fixed(
+        cls, loaded: LoadedPolicy, link: PolicyLink, max_sessions: int | None = None
+    ) -> PolicyInUse:
+        """A policy without processes of its own: workers load it, or find it by the link."""
+        return cls(
+            hosts=(FixedPolicy(link),),
+            description=loaded.description,
+            metadata=loaded.metadata,
+            requirements=link.requirements,
+            max_sessions=max_sessions,
+        )
 
     def report(self) -> list[Mapping[str, Any]]:
         """What its instances say of the run, as far as they do."""
@@ -89,10 +102,10 @@ class Plan:
             backend=sim.backend,
             assets=self.stage.pack.location,
             scene=self.config.scene,
-            revision=sim.revision,
+            revision=self.config.protocol.revision,
             render=self.render,
             cameras=self._cameras(),
-            deterministic=sim.deterministic,
+            deterministic=self.config.protocol.deterministic,
         )
 
     def _cameras(self) -> tuple[str | CameraSpec, ...]:
@@ -111,38 +124,30 @@ class Plan:
 
     def assignment(self, host: int) -> Assignment:
         """What the workers of a host do."""
-        protocol = self.config.protocol
         return Assignment(
             simulator=self.simulator(),
             policy=self.policy.hosts[host].link,
             instructions=self.stage.instructions,
-            rules=Rules(
-                steps=protocol.steps,
-                budget=protocol.budget,  # type: ignore[arg-type]
-                policy_reset=protocol.policy_reset,  # type: ignore[arg-type]
-                world_reset=protocol.world_reset,  # type: ignore[arg-type]
-                execute=protocol.execute,
-                leftover=protocol.leftover,  # type: ignore[arg-type]
-                realtime=None
-                if protocol.realtime.latency is None
-                else RealTime(**asdict(protocol.realtime)),
-            ),
+            rules=self.config.protocol,
         )
 
-    def header(self) -> dict[str, Any]:
+    @cached_property
+    def header(self) -> Header:
         """Everything that the result depends on, and where it came from."""
         stage = self.stage
-        return {
+        document = {
+            "schema_version": SCHEMA_VERSION,
+            "status": "started",
             "config": self.config.decisive(),
             "engine": self.config.as_dict()["engine"],
             "policy": {
                 "description": self.policy.description,
                 **self.policy.metadata,
-                "requirements": _as_json(self.policy.requirements),
+                "requirements": asdict(self.policy.requirements),
             },
             "assets": {"name": stage.pack.name, "fingerprint": stage.pack.fingerprint},
             "scene": self.config.scene,
-            "revision": self.config.sim.revision,
+            "revision": self.config.protocol.revision,
             "chains": {
                 "list": stage.chain_list.name,
                 "sha256": stage.chain_list.sha256,
@@ -154,12 +159,7 @@ class Plan:
             "provenance": provenance(),
             "started_utc": utc_now(),
         }
-
-
-RESUME_SECTIONS = (
-    "config", "policy", "assets", "scene", "revision", "chains", "instructions", "renderer",
-)  # fmt: skip
-"""Header sections that must agree when a run is resumed."""
+        return Header.from_json(as_json(document), "the header of this run")
 
 
 def set_stage(config: EvalConfig) -> Stage:
@@ -210,13 +210,7 @@ def open_policy(config: EvalConfig) -> PolicyInUse:
             requirements=loaded.policy.requirements,
             inline=spec if not on_ray else _on_nodes(spec, loaded.metadata),
         )
-        return PolicyInUse(
-            hosts=(FixedPolicy(link),),
-            description=loaded.description,
-            metadata=loaded.metadata,
-            requirements=loaded.policy.requirements,
-            max_sessions=None,
-        )
+        return PolicyInUse.fixed(loaded, link)
     rules = BatchRules(most=config.engine.max_batch, wait=config.engine.batch_wait)
     kind = _ray_policy_host() if on_ray else PolicyHost
     hosts: list[PolicyHost] = []
@@ -275,19 +269,10 @@ def _ray_policy_host() -> type[PolicyHost]:
     return RayPolicyHost
 
 
-def official_hashes() -> OfficialHashes:
-    """What an official run is made of."""
-    from calvin_eval.sim.assets.store import OFFICIAL_FINGERPRINT
-
-    return OfficialHashes(
-        pack=OFFICIAL_FINGERPRINT, chains=OFFICIAL_SHA256, instructions=OFFICIAL_INSTRUCTIONS
-    )
-
-
-def _as_json(requirements: Requirements) -> dict[str, Any]:
-    """What a policy looks at, equal to what is read back from JSON."""
-    values: dict[str, Any] = json.loads(json.dumps(asdict(requirements)))
-    return values
+def as_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values equal to what is read back from JSON: tuples become lists."""
+    data: dict[str, Any] = json.loads(json.dumps(values))
+    return data
 
 
 def utc_now() -> str:

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from calvin_eval.errors import CalvinEvalError, UnknownNameError, UsageError
+from calvin_eval.protocol import Protocol
 from calvin_eval.results.schema import ChainRecord
 from calvin_eval.results.store import RunFolder
-from calvin_eval.rollouts.chain import Rules, Simulator
-from calvin_eval.rollouts.recorded import chain_ref, recorded_rules
+from calvin_eval.rollouts.chain import Simulator
+from calvin_eval.rollouts.recorded import chain_ref
 from calvin_eval.rollouts.video.files import FORMATS, VideoFile
 from calvin_eval.rollouts.video.frames import Frames, Slate, Verdict, reduced
 from calvin_eval.rollouts.worker import SimulatorSpec
@@ -149,7 +150,7 @@ def replay(
     chain: Chain,
     record: ChainRecord,
     actions: Mapping[int, Sequence[Any]],
-    rules: Rules,
+    rules: Protocol,
 ) -> Iterator[Moment]:
     """Repeat a chain in a simulator: every state of every subtask, and then how it ended.
 
@@ -213,7 +214,7 @@ class Filmer:
         self._spec = spec
         self._run = folder
         header = folder.header()
-        self._chains, self._rules = chain_ref(header), recorded_rules(header)
+        self._chains, self._rules = chain_ref(header), header.protocol
         self._out = out or folder.path / FOLDER
         self._finer = _FINER.get(simulator.render.backend, 1)
         self._pack = load_pack(simulator.assets, verify=False)

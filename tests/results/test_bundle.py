@@ -105,7 +105,7 @@ def refuse(path: Path, words: str) -> None:
 
 def test_what_goes_in_comes_out(run: RunFolder, whole: Path) -> None:
     with read_bundle(whole) as unpacked:
-        assert unpacked.header() == run.header()
+        assert unpacked.document() == run.document()
         assert unpacked.records() == run.records()
         assert np.array_equal(unpacked.read_actions(0)[0], run.read_actions(0)[0])
         assert unpacked.read_json("meta.json") == CARD

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from typing import Any
 
 import pytest
 
-from calvin_eval.results.conclude import OfficialHashes, facts_from_header
+from calvin_eval.results.conclude import facts_from_header
+from calvin_eval.results.header import Header
 from calvin_eval.results.metrics import summarize
-from handmade import HEADER
-
-OFFICIAL = OfficialHashes(pack="a" * 64, chains="b" * 64, instructions="c" * 64)
+from handmade import document_of
 
 
 @pytest.mark.parametrize(
@@ -25,8 +23,6 @@ OFFICIAL = OfficialHashes(pack="a" * 64, chains="b" * 64, instructions="c" * 64)
 def test_resets_that_a_servers_client_keeps_to_itself_are_told(
     policy: dict[str, Any], expected: str
 ) -> None:
-    header: dict[str, Any] = deepcopy(dict(HEADER))
-    header["policy"].update(policy, requirements={"rgb": [], "depth": [], "privileged": False})
-    header["chains"]["planned"] = [0]
-    facts = facts_from_header(header, summarize((), 1), OFFICIAL)
-    assert facts.policy_reset == expected
+    header = Header.from_json(document_of(policy=policy, chains={"planned": [0]}))
+    facts = facts_from_header(header, summarize((), 1))
+    assert facts.protocol.policy_reset == expected

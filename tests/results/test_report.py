@@ -18,7 +18,6 @@ from scipy import stats
 
 from calvin_eval.cli.report import report
 from calvin_eval.errors import RunFolderError, UsageError
-from calvin_eval.results.conclude import OfficialHashes
 from calvin_eval.results.report import REPORTS, render_report, write_reports
 from calvin_eval.results.report.gallery import chain_rows, failures_with_video, find_videos
 from calvin_eval.results.report.svg import Value, axis_top, level, plot
@@ -26,6 +25,7 @@ from calvin_eval.results.report.text import cell, code, counted, duration, range
 from calvin_eval.results.report.view import make_view
 from calvin_eval.results.schema import ChainRecord, SubtaskRecord
 from calvin_eval.results.store import RunFolder
+from handmade import document_of
 
 MakeRun = Callable[..., RunFolder]
 START = "start of the chain"
@@ -105,9 +105,9 @@ def wilson_text(success: int, total: int) -> str:
     return f"{100 * interval.low:.1f}{EN_DASH}{100 * interval.high:.1f}"
 
 
-def test_the_headline_equals_a_recount(make_run: MakeRun, official_hashes: OfficialHashes) -> None:
+def test_the_headline_equals_a_recount(make_run: MakeRun) -> None:
     folder = make_run(1000)
-    view = write_reports(folder, official=official_hashes)
+    view = write_reports(folder, judge=True)
     lengths = [done(record) for record in raw_chains(folder)]
     text = " ".join(page(folder).text.split())
     assert f"{np.mean(lengths):.3f} average length" in text
@@ -414,15 +414,20 @@ def test_a_stored_verdict_is_no_better_than_the_run(make_run: MakeRun) -> None:
     assert not verdict.official
 
 
+def chains_of(planned: list[int]) -> dict[str, Any]:
+    return {**document_of()["chains"], "planned": planned}
+
+
 def test_a_header_that_disagrees_with_the_journal_is_refused(make_run: MakeRun) -> None:
-    folder = make_run(4, changes={"chains": {"planned": [0, 1]}})
+    folder = make_run(4, changes={"chains": chains_of([0, 1])})
     with pytest.raises(RunFolderError, match="at most 2 planned chains, found 4"):
         make_view(folder)
 
 
 def test_a_header_without_planned_chains_is_refused(make_run: MakeRun) -> None:
-    with pytest.raises(RunFolderError, match=r"chains\.planned in header\.json, found NoneType"):
-        make_view(make_run(1, changes={"chains": {}}))
+    changes = {"chains": {**chains_of([]), "planned": None}}
+    with pytest.raises(RunFolderError, match=r"chains\.planned to be a list; found None"):
+        make_view(make_run(1, changes=changes))
 
 
 def test_plots_place_values() -> None:

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from calvin_eval.errors import RunFolderError
-from calvin_eval.results.official import OFFICIAL_RENDERERS
+from calvin_eval.protocol import BENCHMARK
+from calvin_eval.results.header import Header
 
 RENDERER = "renderer.backend"
 CHAINS = "chains.sha256"
@@ -47,42 +47,32 @@ class Difference:
         return asdict(self)
 
 
-def protocol_facts(header: Mapping[str, Any]) -> dict[str, Any]:
-    """Assets, revision, scene, renderer and rules of a run, flat, as JSON values.
-
-    Raises:
-        RunFolderError: the header lacks one of these sections.
-    """
-    config = _section(header, "config")
-    sim, protocol = _section(config, "sim"), _section(config, "protocol")
+def protocol_facts(header: Header) -> dict[str, Any]:
+    """Assets, revision, scene, renderer and rules of a run, flat, as JSON values."""
+    keys = header.protocol.to_config()
+    rules = {key: value for key, value in keys["protocol"].items() if key not in _TOLD_BY_HASHES}
+    real_time = rules.pop("realtime")
     facts = {
-        "assets.fingerprint": _section(header, "assets").get("fingerprint"),
-        "scene": header.get("scene"),
-        "revision": header.get("revision"),
-        CHAINS: _section(header, "chains").get("sha256"),
-        "instructions.sha256": _section(header, "instructions").get("sha256"),
+        "assets.fingerprint": header.assets.fingerprint,
+        "scene": header.scene,
+        "revision": header.revision,
+        CHAINS: header.chains.sha256,
+        "instructions.sha256": header.instructions.sha256,
         RENDERER: drawn_by(header),
-        "sim.backend": sim.get("backend"),
-        "sim.deterministic": sim.get("deterministic"),
+        "sim.backend": header.config.sim.backend,
+        "sim.deterministic": header.protocol.deterministic,
+        **{f"protocol.{key}": rules[key] for key in sorted(rules)},
     }
-    rules = {key: protocol[key] for key in sorted(protocol) if key not in _TOLD_BY_HASHES}
-    if isinstance(realtime := rules.pop("realtime", None), Mapping):
-        rules |= {f"realtime.{key}": realtime[key] for key in sorted(realtime)}
-    return {**facts, **{f"protocol.{key}": value for key, value in rules.items()}}
+    if header.protocol.realtime.latency is not None:
+        facts |= {f"protocol.realtime.{key}": real_time[key] for key in sorted(real_time)}
+    return facts
 
 
-def drawn_by(header: Mapping[str, Any]) -> str:
-    """Who drew, and with which options if they change the image: `fast, depth_bits=24`.
-
-    Raises:
-        RunFolderError: the header does not say who drew.
-    """
-    renderer = _section(header, "renderer")
-    if "backend" not in renderer:
-        raise RunFolderError("expected the header to have renderer.backend; it has not")
-    options = renderer.get("options") or {}
+def drawn_by(header: Header) -> str:
+    """Who drew, and with which options if they change the image: `fast, depth_bits=24`."""
+    options = header.renderer.options or {}
     changed = [f"{key}={options[key]}" for key in options if options[key] != DRAWING.get(key)]
-    return ", ".join([str(renderer["backend"]), *changed])
+    return ", ".join([header.renderer.backend, *changed])
 
 
 def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[Difference, ...]:
@@ -94,52 +84,37 @@ def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[Differe
     found = []
     for key in dict.fromkeys([*one, *other]):
         a, b = one.get(key), other.get(key)
-        blind = key == RENDERER and ("none" in (a, b) or {a, b} <= {*OFFICIAL_RENDERERS})
+        blind = key == RENDERER and ("none" in (a, b) or {a, b} <= {*BENCHMARK.renderers})
         if a != b and not blind:
             found.append(Difference(key, a, b))
     return tuple(found)
 
 
-def driver_differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[Difference, ...]:
+def driver_differences(one: Header, other: Header) -> tuple[Difference, ...]:
     """In what the GL drivers of two headers differ, for a remark.
 
     Another driver moves single pixels at edges, and so does `fast` instead of `egl`; any other
     backend of another name draws another image.
     """
-    a, b = _section(one, "renderer"), _section(other, "renderer")
-    if "none" in (a.get("backend"), b.get("backend")):
+    a, b = one.renderer, other.renderer
+    if "none" in (a.backend, b.backend):
         return ()
-    return tuple(
-        Difference(f"renderer.{key}", a.get(key), b.get(key))
-        for key in _DRIVER
-        if a.get(key) != b.get(key)
-    )
+    found = [Difference(f"renderer.{key}", getattr(a, key), getattr(b, key)) for key in _DRIVER]
+    return tuple(difference for difference in found if difference.one != difference.other)
 
 
-def policy_sha256(header: Mapping[str, Any]) -> str:
+def policy_sha256(header: Header) -> str:
     """A hash of what identifies the policy: file hash, options, seed, but no paths or versions."""
-    policy = _section(header, "policy")
+    policy = header.document["policy"]
     identity = {key: value for key, value in policy.items() if key not in _NOT_THE_POLICY}
     text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def policy_line(header: Mapping[str, Any]) -> str:
+def policy_line(header: Header) -> str:
     """One line about the policy, without the folder that it lay in."""
-    policy = _section(header, "policy")
-    ckpt = str(policy.get("ckpt", ""))
-    line = str(policy.get("description", ""))
+    ckpt, line = header.policy.ckpt, header.policy.description
     return line.replace(ckpt, ckpt.rsplit("/", 1)[-1]) if "/" in ckpt else line
-
-
-def _section(tree: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    section = tree.get(name)
-    if not isinstance(section, Mapping):
-        raise RunFolderError(
-            f"expected a section {name!r} in the run's header, found {section!r}. Was the run "
-            "written by another version of calvin-eval? Read it with that one."
-        )
-    return section
 
 
 def _brief(value: Any) -> str:
