@@ -67,7 +67,8 @@ def record_sequences(job: Job, file: str) -> None:
     """The 1000 chains: symbolic start state and five task names each."""
     chains, _ = evaluation_modules()
     job.out.mkdir(parents=True, exist_ok=True)
-    (job.out / file).write_text(json.dumps(_sequences(chains)), encoding="utf-8")
+    lines = ",\n".join(json.dumps(chain) for chain in _sequences(chains))
+    (job.out / file).write_text(f"[{lines}]\n", encoding="utf-8")
 
 
 def record_initial_states(job: Job, file: str) -> None:
