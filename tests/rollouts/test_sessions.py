@@ -121,7 +121,17 @@ def test_an_object_with_todays_three_parts_needs_no_end() -> None:
     assert run(Small()).record.status == "completed"
 
 
-def test_the_users_ctrl_c_interrupts_and_a_policys_own_interrupt_is_an_error() -> None:
+@pytest.fixture
+def pythons_handler() -> Iterator[None]:
+    """Python's own handler of Ctrl-C, which a process in the background of a shell lacks."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_the_users_ctrl_c_interrupts_and_a_policys_own_interrupt_is_an_error(
+    pythons_handler: None,
+) -> None:
     def press(call: str, session: int) -> None:
         if call == "act":
             signal.raise_signal(signal.SIGINT)
