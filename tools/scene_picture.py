@@ -22,7 +22,8 @@ CHAIN = 0  # LED and bulb on, drawer open: everything there is to see
 
 def scene_images(scene: str, assets: str, render: str) -> list[NDArray[np.uint8]]:
     """The static and the gripper camera's image of one scene, SIZE x SIZE each."""
-    pack, chain = load_pack(assets), load_chains("official")[CHAIN]
+    pack = load_pack(assets)
+    chain = load_chains("official", scene=pack.scene(scene))[CHAIN]
     cameras = [replace(pack.cameras[c], width=SIZE, height=SIZE) for c in ("static", "gripper")]
     with make_env(scene, assets=assets, render=render, cameras=cameras) as env:
         rgb = env.reset(chain.robot_obs, chain.scene_obs)["rgb_obs"]
