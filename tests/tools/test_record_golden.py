@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 with pytest.MonkeyPatch.context() as path:
     path.syspath_prepend(str(ROOT))
     from tools.record_golden.files import differences, read_arrays, write_arrays, write_image
-    from tools.record_golden.recordings import RECORDINGS
+    from tools.record_golden.recordings import ACTION_FORMS, RECORDINGS
 
 # Recorded from other sources, which the README names.
 OTHERS = {"expert/builtin_D.npz", "robovlms_features.json", "robovlms_losses.json", "README.md"}
@@ -86,6 +86,16 @@ def test_the_recorder_does_not_need_the_package_that_it_proves() -> None:
         "sys.exit(any(n.split('.')[0] == 'calvin_eval' for n in sys.modules))"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+@pytest.mark.parametrize("form", ["abs_euler", "abs_quat"])
+def test_the_gripper_of_a_pose_is_an_int(golden: Path, form: str) -> None:
+    """Upstream's head revision measures the length of any other gripper value."""
+    with np.load(golden / "head" / "action_modes.npz") as stored:
+        action = stored[f"{form}_chain0006_actions"][0]
+    position, orientation, gripper = ACTION_FORMS[form](action)
+    assert isinstance(gripper, int)
+    assert np.array_equal([*position, *orientation, gripper], action)
 
 
 def checkout() -> Path | None:

@@ -31,8 +31,9 @@ def _record(checkout: Path, out: Path, file: str) -> str:
     command = [sys.executable, "-W", "ignore", "-m", "tools.record_golden.recordings"]
     arguments = [str(checkout), str(STORED), str(out), file]
     child = subprocess.run(
-        [*command, *arguments], cwd=ROOT, stderr=subprocess.PIPE, text=True, check=False
-    )
+        [*command, *arguments], cwd=ROOT, text=True, check=False,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,  # upstream and Bullet print a lot
+    )  # fmt: skip
     lines = child.stderr.splitlines() or [""]
     return "" if child.returncode == 0 else lines[-1] or f"exit code {child.returncode}"
 

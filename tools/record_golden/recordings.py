@@ -22,14 +22,13 @@ from tools.record_golden.upstream import (
     Simulator,
     add_to_path,
     evaluation_modules,
-    quiet,
     task_oracle,
 )
 
 # Names of tests/golden/head/action_modes.npz, and the form in which upstream takes such a row.
 ACTION_FORMS: Final[Mapping[str, Callable[[NDArray[np.float64]], Any]]] = {
-    "abs_euler": lambda a: (a[:3], a[3:6], a[6]),
-    "abs_quat": lambda a: (a[:3], a[3:7], a[7]),
+    "abs_euler": lambda a: (a[:3], a[3:6], int(a[6])),
+    "abs_quat": lambda a: (a[:3], a[3:7], int(a[7])),
     "joint_abs": lambda a: {"type": "joint_abs", "action": a},
     "joint_rel": lambda a: {"type": "joint_rel", "action": a},
 }
@@ -195,5 +194,4 @@ RECORDINGS: Final[Mapping[str, tuple[Sequence[str], Record]]] = {
 if __name__ == "__main__":  # a process per file: a simulator has to be the first of its process
     _checkout, _stored, _out, _file = sys.argv[1:]
     add_to_path(Path(_checkout))
-    with quiet():
-        RECORDINGS[_file][1](Job(Path(_checkout), Path(_stored), Path(_out)), _file)
+    RECORDINGS[_file][1](Job(Path(_checkout), Path(_stored), Path(_out)), _file)

@@ -8,12 +8,10 @@ they touch nothing (docs/protocol.md says why).
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -54,21 +52,6 @@ def add_to_path(checkout: Path) -> None:
     """Let upstream's two packages be imported from the checkout."""
     for folder in ("calvin_models", "calvin_env"):
         sys.path.insert(0, str(checkout / folder))
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep what upstream and Bullet print away from this program's output."""
-    sys.stdout.flush()
-    kept = os.dup(1)
-    with open(os.devnull, "w", encoding="utf-8") as nowhere:
-        os.dup2(nowhere.fileno(), 1)
-        try:
-            yield
-        finally:
-            sys.stdout.flush()
-            os.dup2(kept, 1)
-            os.close(kept)
 
 
 class Simulator:
