@@ -56,6 +56,7 @@ def one_line(text: str) -> str:
     return lines[0]
 
 
+@pytest.mark.slow
 def test_a_run_leaves_everything_it_promises(tmp_path: Path) -> None:
     done = calvin_eval(
         "--ckpt", "builtin:random", "--split", "D", "--num-chains", "2", "--out", "runs/first",
@@ -83,6 +84,7 @@ def test_a_run_leaves_everything_it_promises(tmp_path: Path) -> None:
     assert [record.chain for record in read_journal(run / "chains.jsonl")] == [0, 1]
 
 
+@pytest.mark.slow
 def test_the_same_run_twice_gives_the_same_records(tmp_path: Path) -> None:
     for name in "ab":
         done = calvin_eval(

@@ -172,6 +172,7 @@ def test_the_table_of_tasks_has_bars(run: RunFolder) -> None:
     ("kind", "frames", "kept", "delay"),
     [("mp4", 60, 60, 50), ("mp4", 61, 31, 100), ("gif", 150, 38, 200), ("webp", 70, 35, 100)],
 )
+@pytest.mark.slow
 def test_animations_are_small_and_keep_their_tempo(
     tmp_path: Path, kind: str, frames: int, kept: int, delay: int
 ) -> None:

@@ -218,6 +218,7 @@ def test_missing_chains_call_for_intervals_that_hold_at_every_moment() -> None:
     assert (near.outcome, near.used) == ("undecided", 300)
 
 
+@pytest.mark.slow
 def test_a_run_folder_with_baselines(tmp_path: Path) -> None:
     good = write_run(tmp_path / "good", RECORDS)
     bad = write_run(tmp_path / "bad", [record(k, max(n - 1, 0)) for k, n in enumerate(LENGTHS)])

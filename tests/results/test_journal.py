@@ -65,6 +65,7 @@ def test_a_line_is_ascii_json_with_a_checksum(tmp_path: Path) -> None:
     assert next(iter(data["record"])) == "chain"
 
 
+@pytest.mark.slow
 def test_a_cut_at_every_byte_loses_only_the_last_line(tmp_path: Path) -> None:
     path = tmp_path / "chains.jsonl"
     records = [record(chain) for chain in range(3)]

@@ -152,6 +152,7 @@ def test_errors_stay_errors_and_missing_chains_stay_missing(tmp_path: Path) -> N
     assert not (merged.path / "results.json").exists()
 
 
+@pytest.mark.slow
 def test_the_verdict_is_of_the_whole_run(tmp_path: Path) -> None:
     chains = range(1000)
     for part in (parts := shards(tmp_path, 2, chains=chains)):

@@ -105,6 +105,7 @@ def wilson_text(success: int, total: int) -> str:
     return f"{100 * interval.low:.1f}{EN_DASH}{100 * interval.high:.1f}"
 
 
+@pytest.mark.slow
 def test_the_headline_equals_a_recount(make_run: MakeRun, official_hashes: OfficialHashes) -> None:
     folder = make_run(1000)
     view = write_reports(folder, official=official_hashes)

@@ -168,6 +168,7 @@ LAYOUT = {
 }
 
 
+@pytest.mark.slow
 def test_generator_reproduces_the_pack() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tools.builtin_pack", "--check"],

@@ -46,6 +46,7 @@ def views(env: PlayTableEnv, **size: int) -> list[Any]:
     ]
 
 
+@pytest.mark.slow
 def test_many_worlds_are_drawn_at_once(env: PlayTableEnv) -> None:
     scene = Scene.read(env.world)
     renderer = GlRenderer(scene)
@@ -76,6 +77,7 @@ def test_images_larger_than_bullets_window(env: PlayTableEnv) -> None:
     assert abs(reduced - small).mean() < 3
 
 
+@pytest.mark.slow
 def test_options_change_what_they_say(env: PlayTableEnv) -> None:
     scene = Scene.read(env.world)
     state, seen = scene.state(env.world), views(env)[:1]

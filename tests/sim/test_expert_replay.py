@@ -35,6 +35,7 @@ def test_every_task_is_there() -> None:
 
 
 @pytest.mark.parametrize(("chain", "subtasks"), CHAINS, ids=[str(chain) for chain, _ in CHAINS])
+@pytest.mark.slow
 def test_a_chain_ends_in_the_same_bits(env: Any, chain: int, subtasks: list[list[Any]]) -> None:
     asked = load_chains("official")[chain]
     assert [task for _, _, task, _ in subtasks] == list(asked.tasks)

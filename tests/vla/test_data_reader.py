@@ -104,6 +104,7 @@ def test_samples_depend_on_index_seed_and_epoch_alone(split: Path) -> None:
 
 @pytest.mark.parametrize(("start", "workers"), [("fork", 2), ("spawn", 1)])
 @pytest.mark.processes
+@pytest.mark.slow
 def test_workers_give_what_one_process_gives(split: Path, start: str, workers: int) -> None:
     options = ReadOptions(window=3, chunk=2)
     dataset = CalvinDataset(split, options, images=slanted, shifts={"rgb_static": RandomShift(2)})

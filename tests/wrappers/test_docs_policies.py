@@ -61,6 +61,7 @@ def test_classes_and_check(folder, capsys):
         ("save_export.py", "policy.pt2", True, "robot_obs, rgb_static -> 4 actions"),
     ],
 )
+@pytest.mark.slow
 def test_tensor_examples(folder, script, ckpt, trust, line):
     run(script)
     loaded = resolve(ckpt, trust=trust)

@@ -288,6 +288,7 @@ def test_a_slow_model_is_an_error(server: ModelServer) -> None:
     assert report(loaded)["timeouts"] == 1
 
 
+@pytest.mark.slow
 def test_a_server_that_was_started_anew(tmp_path: Path) -> None:
     need_package("vla_eval", "vla-eval")
     with reserved_port() as port:
