@@ -20,6 +20,7 @@ _PATIENCE = {
     "agent_register_timeout_ms": 1000 * int(LIMIT),
     "worker_register_timeout_seconds": int(LIMIT),
     "gcs_server_request_timeout_seconds": int(LIMIT),
+    "worker_niceness": 0,  # of 15 by default: beside busy processes workers would stand still
 }
 _AGENT_PORT = "dashboard_agent_listen_port"
 _PORTS = ("metrics_agent_port", "metrics_export_port", "runtime_env_agent_port", _AGENT_PORT)
