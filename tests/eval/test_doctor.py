@@ -13,6 +13,7 @@ import bullet_distributions
 import imageio_ffmpeg
 import pytest
 from click.testing import CliRunner, Result
+from requirements import without
 
 from calvin_eval.cli.doctor import doctor
 from calvin_eval.doctor import diagnosis, hardware
@@ -395,6 +396,7 @@ def test_a_gpu_that_draws_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found.status, found.detail) == ("ok", "hardware: H100, 4.6 (NVIDIA Corporation)")
 
 
+@without("torch", "the extra torch")
 @pytest.mark.parametrize(
     ("answer", "visible", "status", "words"),
     [
@@ -418,6 +420,7 @@ def test_gpus_that_torch_cannot_use(
     assert words in f"{found.detail}\n{found.remedy}"
 
 
+@without("torch", "the extra torch")
 def test_torch_is_asked_in_a_process_of_its_own(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
