@@ -6,36 +6,22 @@ Everything is read from the run folder, so that it can be computed again, and of
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from calvin_eval.errors import RunFolderError
+from calvin_eval.protocol import Protocol
 from calvin_eval.results.metrics import Summary, summarize
 from calvin_eval.results.official import (
-    ProtocolFacts,
+    RunFacts,
     Verdict,
     departures,
     official_verdict,
 )
-from calvin_eval.results.protocol import drawn_by
+from calvin_eval.results.protocol import drawn_by, recorded_protocol
 from calvin_eval.results.schema import ChainRecord
 from calvin_eval.results.store import HEADER, RunFolder
 from calvin_eval.results.upstream import upstream_results
-
-
-@dataclass(frozen=True, kw_only=True)
-class OfficialHashes:
-    """What an official run is made of, as hexadecimal SHA-256.
-
-    Attributes:
-        pack: fingerprint of the official asset pack.
-        chains: of the 1000 official chains.
-        instructions: of the official pack's validation instructions.
-    """
-
-    pack: str
-    chains: str
-    instructions: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +39,7 @@ class Conclusion:
     verdict: Verdict
 
 
-def conclude(folder: RunFolder, official: OfficialHashes) -> Conclusion:
+def conclude(folder: RunFolder) -> Conclusion:
     """Compute a run's metrics and verdict, and write them into its folder.
 
     Writes `summary.json`, the header's `verdict`, and `results.json` if every planned chain is
@@ -65,44 +51,36 @@ def conclude(folder: RunFolder, official: OfficialHashes) -> Conclusion:
     header = folder.header()
     records = tuple(folder.records())
     summary = summarize(records, len(_get(header, "chains", "planned")))
-    verdict = official_verdict(facts_from_header(header, summary, official))
-    stated = {"official": verdict.official, "reasons": list(verdict.reasons)}
-    folder.update_header(verdict=stated)
-    folder.write_json("summary.json", {**summary.to_json(), "verdict": stated})
+    verdict = official_verdict(facts_from_header(header, summary))
+    folder.update_header(verdict=verdict.to_json())
+    folder.write_json("summary.json", summary_json(summary, verdict))
     if summary.complete:
         folder.write_json("results.json", upstream_results(records))
     return Conclusion(records=records, summary=summary, verdict=verdict)
 
 
-def facts_from_header(
-    header: Mapping[str, Any], summary: Summary, official: OfficialHashes
-) -> ProtocolFacts:
+def summary_json(summary: Summary, verdict: Verdict | None) -> dict[str, Any]:
+    """The content of `summary.json`: the metrics, and the verdict if there is one."""
+    return {**summary.to_json(), **({"verdict": verdict.to_json()} if verdict else {})}
+
+
+def facts_from_header(header: Mapping[str, Any], summary: Summary) -> RunFacts:
     """What the verdict is judged by, of a run whose header and metrics these are.
 
     Raises:
         RunFolderError: the header lacks one of the facts.
     """
-    protocol = _get(header, "config", "protocol")
     requirements = _get(header, "policy", "requirements")
-    fresh = _get(header, "config", "sim", "deterministic")
-    return ProtocolFacts(
-        pack_fingerprint=_get(header, "assets", "fingerprint"),
-        official_fingerprint=official.pack,
-        revision=_get(header, "revision"),
-        chain_list_hash=_get(header, "chains", "sha256"),
-        official_chain_list_hash=official.chains,
+    return RunFacts(
+        protocol=_protocol(header),
+        pack=_get(header, "assets", "fingerprint"),
+        scene=_get(header, "scene"),
+        chain_list=_get(header, "chains", "sha256"),
         planned=summary.planned,
         completed=summary.completed,
         errors=summary.errors,
-        instructions_hash=_get(header, "instructions", "sha256"),
-        official_instructions_hash=official.instructions,
+        instructions=_get(header, "instructions", "sha256"),
         instruction_text=_instruction_text(header),
-        step_budget=f"{_get(protocol, 'steps')} {_get(protocol, 'budget')}",
-        policy_reset=_policy_reset(header),
-        world_reset=_get(protocol, "world_reset") if fresh else "run, and not deterministic",
-        leftover=_get(protocol, "leftover"),
-        realtime=_world_while_thinking(protocol.get("realtime")),
-        scene=_get(header, "scene"),
         renderer=drawn_by(header),
         fidelity=_get(header, "renderer").get("fidelity", ""),
         needs_images=bool(_get(requirements, "rgb") or _get(requirements, "depth")),
@@ -114,23 +92,22 @@ def facts_from_header(
     )
 
 
-def stated_departures(header: Mapping[str, Any], official: OfficialHashes) -> tuple[str, ...]:
+def stated_departures(header: Mapping[str, Any]) -> tuple[str, ...]:
     """In what the rules of a run with this header differ from the benchmark's own.
 
     Raises:
         RunFolderError: the header lacks one of the facts.
     """
     nothing_yet = summarize((), len(_get(header, "chains", "planned")))
-    return departures(facts_from_header(header, nothing_yet, official))
+    return departures(facts_from_header(header, nothing_yet))
 
 
-def _policy_reset(header: Mapping[str, Any]) -> str:
-    """When the policy forgets; a server's client may keep resets from it."""
-    policy = _get(header, "policy")
+def _protocol(header: Mapping[str, Any]) -> Protocol:
+    """The rules in effect; a server's client may keep resets from its policy."""
+    protocol, policy = recorded_protocol(header), _get(header, "policy")
     if policy.get("protocol") == "vla_eval" and policy.get("options", {}).get("reset") == "chain":
-        return "chain"
-    reset: str = _get(header, "config", "protocol", "policy_reset")
-    return reset
+        return replace(protocol, policy_reset="chain")
+    return protocol
 
 
 def _instruction_text(header: Mapping[str, Any]) -> str:
@@ -140,17 +117,6 @@ def _instruction_text(header: Mapping[str, Any]) -> str:
         if options.get("use") == "instruction":
             return f"rewritten by observe.{label}"
     return "as written"
-
-
-def _world_while_thinking(settings: Mapping[str, Any] | None) -> str:
-    """In words; a header from before there was real time has no settings."""
-    latency = None if settings is None else _get(settings, "latency")
-    if settings is None or latency is None:
-        return "waits"
-    if latency == "measured":
-        hz = _get(settings, "hz")
-        return f"goes on as long as measured at {hz} Hz, so no second run need give the same"
-    return f"goes on, latency {latency} steps"
 
 
 def _get(tree: Any, *path: str) -> Any:

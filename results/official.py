@@ -2,44 +2,33 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
-OFFICIAL_CHAINS = 1000
-OFFICIAL_REVISION = "pinned"
-OFFICIAL_SCENE = "D"
-OFFICIAL_BUDGET = "360 env_steps"
-OFFICIAL_RENDERERS = ("egl", "fast")
-"""Bullet's EGL plugin, whose images the benchmark's data set has, and our own drawing of them."""
-OFFICIAL_SIZES = "static 200x200, gripper 84x84"
+from calvin_eval.protocol import BENCHMARK, Difference, Protocol, differences
 
-_HASH_DIGITS = 12
+_AS_WRITTEN = "as written"
+_OF_THE_RUN = (
+    "pack", "scene", "chain_list", "planned", "completed", "errors", "instructions", "renderer",
+)  # fmt: skip
+"""Facts that are no rules: which chains were run, on which assets, and what became of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProtocolFacts:
-    """What was run, beside the official values that are data and not constants.
+class RunFacts:
+    """What was run, as the verdict is judged by it.
 
     Attributes:
-        pack_fingerprint: of the asset pack in use.
-        official_fingerprint: of the official pack.
-        revision: of calvin_env whose rules were followed.
-        chain_list_hash: of the chain list in use.
-        official_chain_list_hash: of the 1000 official chains.
+        protocol: the rules in effect.
+        pack: fingerprint of the asset pack.
+        scene: letter of the scene.
+        chain_list: hash of the chain list.
         planned: chains the run was meant to have.
         completed: chains that ended by success or failure.
         errors: chains that ended by an error.
-        instructions_hash: of the instructions the policy was given.
+        instructions: hash of the instructions the policy was given.
         instruction_text: how the policy was given them: `as written`, or something else.
-        official_instructions_hash: of the official pack's validation instructions.
-        step_budget: of one subtask: a number and what it counts, as in `360 env_steps`.
-        policy_reset: when the policy forgets: `subtask`, or something else.
-        world_reset: when a fresh, deterministic world is built: `chain`, or something else.
-        leftover: what becomes of a finished subtask's remaining actions: `drop`, or something
-            else.
-        realtime: what the world does while the policy thinks: `waits`, or something else.
-        scene: letter of the scene.
         renderer: name of the renderer that made the images, and its options where they are not
             the defaults; `none` if none did.
         fidelity: how near its images are to EGL's, as measured; empty for EGL itself.
@@ -48,27 +37,19 @@ class ProtocolFacts:
         privileged: whether the policy reads the simulator's own state.
     """
 
-    pack_fingerprint: str
-    official_fingerprint: str
-    revision: str
-    chain_list_hash: str
-    official_chain_list_hash: str
+    protocol: Protocol
+    pack: str
+    scene: str
+    chain_list: str
     planned: int
     completed: int
     errors: int
-    instructions_hash: str
-    official_instructions_hash: str
-    instruction_text: str
-    step_budget: str
-    policy_reset: str
-    world_reset: str
-    leftover: str
-    realtime: str
-    scene: str
+    instructions: str
+    instruction_text: str = _AS_WRITTEN
     renderer: str
     fidelity: str = ""
     needs_images: bool
-    image_sizes: str
+    image_sizes: str = ""
     privileged: bool
 
 
@@ -77,6 +58,7 @@ class Verdict:
     """Whether a result is official, and one sentence for each thing that speaks against it.
 
     Attributes:
+        reasons: what speaks against it.
         remarks: sentences on what does not, and should be known.
     """
 
@@ -84,120 +66,68 @@ class Verdict:
     reasons: tuple[str, ...]
     remarks: tuple[str, ...] = ()
 
-
-@dataclass(frozen=True)
-class _Check:
-    subject: str
-    expected: Callable[[ProtocolFacts], str]
-    found: Callable[[ProtocolFacts], str]
-    rule: bool = False  # of how chains are run, which is known before the first of them
-
-    def reason(self, facts: ProtocolFacts) -> str | None:
-        expected, found = self.expected(facts), self.found(facts)
-        if found and expected == found:
-            return None
-        return f"{self.subject}: expected {_brief(expected)}, found {_brief(found) or 'nothing'}."
+    def to_json(self) -> dict[str, Any]:
+        """JSON values; remarks only if there are any."""
+        stated = {"official": self.official, "reasons": list(self.reasons)}
+        return {**stated, "remarks": list(self.remarks)} if self.remarks else stated
 
 
-def _brief(value: str) -> str:
-    """A hash by its first digits, as people read it; anything else as it is."""
-    return value[:_HASH_DIGITS] if re.fullmatch("[0-9a-f]{64}", value) else value
-
-
-def _renderer_expected(facts: ProtocolFacts) -> str:
-    unseen = not facts.needs_images and facts.renderer == "none"
-    if unseen or facts.renderer in OFFICIAL_RENDERERS:
-        return facts.renderer
-    return " or ".join(OFFICIAL_RENDERERS)
-
-
-_CHECKS = (
-    _Check(
-        "Fingerprint of the asset pack",
-        lambda facts: facts.official_fingerprint,
-        lambda facts: facts.pack_fingerprint,
-    ),
-    _Check(
-        "Revision of calvin_env",
-        lambda _: OFFICIAL_REVISION,
-        lambda facts: facts.revision,
-        rule=True,
-    ),
-    _Check("Scene", lambda _: OFFICIAL_SCENE, lambda facts: facts.scene),
-    _Check(
-        "Hash of the chain list",
-        lambda facts: facts.official_chain_list_hash,
-        lambda facts: facts.chain_list_hash,
-    ),
-    _Check("Planned chains", lambda _: str(OFFICIAL_CHAINS), lambda facts: str(facts.planned)),
-    _Check("Completed chains", lambda _: str(OFFICIAL_CHAINS), lambda facts: str(facts.completed)),
-    _Check("Chains that ended by an error", lambda _: "0", lambda facts: str(facts.errors)),
-    _Check(
-        "Hash of the instructions",
-        lambda facts: facts.official_instructions_hash,
-        lambda facts: facts.instructions_hash,
-    ),
-    _Check(
-        "Instructions",
-        lambda _: "as written",
-        lambda facts: facts.instruction_text,
-        rule=True,
-    ),
-    _Check(
-        "Budget per subtask",
-        lambda _: OFFICIAL_BUDGET,
-        lambda facts: facts.step_budget,
-        rule=True,
-    ),
-    _Check(
-        "Reset of the policy per",
-        lambda _: "subtask",
-        lambda facts: facts.policy_reset,
-        rule=True,
-    ),
-    _Check("Fresh world per", lambda _: "chain", lambda facts: facts.world_reset, rule=True),
-    _Check(
-        "Leftover actions of a subtask",
-        lambda _: "drop",
-        lambda facts: facts.leftover,
-        rule=True,
-    ),
-    _Check(
-        "World while the policy thinks",
-        lambda _: "waits",
-        lambda facts: facts.realtime,
-        rule=True,
-    ),
-    _Check(
-        "Size of the policy's images",
-        lambda _: OFFICIAL_SIZES,
-        lambda facts: facts.image_sizes or OFFICIAL_SIZES,
-        rule=True,
-    ),
-    _Check("Renderer of the policy's images", _renderer_expected, lambda facts: facts.renderer),
-    _Check(
-        "What the policy sees",
-        lambda _: "observations only",
-        lambda facts: "the simulator's own state" if facts.privileged else "observations only",
-        rule=True,
-    ),
-)
-
-
-def official_verdict(facts: ProtocolFacts) -> Verdict:
+def official_verdict(facts: RunFacts) -> Verdict:
     """Hold the facts of a run against the official protocol."""
-    reasons = tuple(reason for check in _CHECKS if (reason := check.reason(facts)) is not None)
+    reasons = tuple(difference.sentence for difference in _differences(facts))
     remark = f"The policy's images were drawn by {facts.renderer}: {facts.fidelity}."
     return Verdict(
         official=not reasons, reasons=reasons, remarks=(remark,) if facts.fidelity else ()
     )
 
 
-def departures(facts: ProtocolFacts) -> tuple[str, ...]:
+def departures(facts: RunFacts) -> tuple[str, ...]:
     """In what the rules of a run differ from the benchmark's own, one sentence each.
 
-    Rules are the simulator's revision, the budget, resets, what a policy is told and sees; not
-    which chains are run, and on which assets.
+    Rules are those of `Protocol`, and what a policy is told and sees; not which chains are run,
+    and on which assets.
     """
-    reasons = (check.reason(facts) for check in _CHECKS if check.rule)
-    return tuple(reason for reason in reasons if reason is not None)
+    return tuple(d.sentence for d in _differences(facts) if d.field not in _OF_THE_RUN)
+
+
+def _differences(facts: RunFacts) -> Iterator[Difference]:
+    """What differs from the benchmark, in the order of the verdict's sentences."""
+    rules = list(differences(facts.protocol))
+    images = "observations only", "the simulator's own state"
+    yield from _compare("pack", "Fingerprint of the asset pack", BENCHMARK.pack, facts.pack)
+    yield from (rule for rule in rules if rule.field == "revision")
+    yield from _compare("scene", "Scene", BENCHMARK.scene, facts.scene)
+    yield from _compare(
+        "chain_list", "Hash of the chain list", BENCHMARK.chain_list, facts.chain_list
+    )
+    yield from _compare("planned", "Planned chains", BENCHMARK.chains, facts.planned)
+    yield from _compare("completed", "Completed chains", BENCHMARK.chains, facts.completed)
+    yield from _compare("errors", "Chains that ended by an error", 0, facts.errors)
+    yield from _compare(
+        "instructions", "Hash of the instructions", BENCHMARK.instructions, facts.instructions
+    )
+    yield from _compare("instruction_text", "Instructions", _AS_WRITTEN, facts.instruction_text)
+    yield from (rule for rule in rules if rule.field != "revision")
+    yield from _compare(
+        "image_sizes",
+        "Size of the policy's images",
+        BENCHMARK.images,
+        facts.image_sizes or BENCHMARK.images,
+    )
+    yield from _compare(
+        "renderer", "Renderer of the policy's images", _drawn_by(facts), facts.renderer
+    )
+    yield from _compare("privileged", "What the policy sees", images[0], images[facts.privileged])
+
+
+def _compare(field: str, subject: str, expected: object, found: object) -> Iterator[Difference]:
+    if expected != found:
+        yield Difference(field=field, subject=subject, expected=str(expected), found=str(found))
+
+
+def _drawn_by(facts: RunFacts) -> str:
+    """The renderer that is expected: the one in use, if it draws the benchmark's images."""
+    unseen = not facts.needs_images and facts.renderer == "none"
+    if unseen or facts.renderer in BENCHMARK.renderers:
+        return facts.renderer
+    return " or ".join(BENCHMARK.renderers)

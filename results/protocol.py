@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from calvin_eval.errors import RunFolderError
-from calvin_eval.results.official import OFFICIAL_RENDERERS
+from calvin_eval.errors import RunFolderError, UsageError
+from calvin_eval.protocol import BENCHMARK, Protocol
 
 RENDERER = "renderer.backend"
 CHAINS = "chains.sha256"
@@ -45,6 +45,23 @@ class Difference:
     def to_json(self) -> dict[str, Any]:
         """JSON values."""
         return asdict(self)
+
+
+def recorded_protocol(header: Mapping[str, Any]) -> Protocol:
+    """The rules that a run was made by; its revision is the one that it is simulated with again.
+
+    Raises:
+        RunFolderError: the header lacks a rule, or has a value that is not possible.
+    """
+    config = _section(header, "config")
+    sim = {**_section(config, "sim"), "revision": header.get("revision")}
+    try:
+        return Protocol.from_config({**config, "sim": sim})
+    except UsageError as error:
+        raise RunFolderError(
+            f"header.json: {error}. Was the run written by another version of calvin-eval? Read "
+            "it with that one."
+        ) from error
 
 
 def protocol_facts(header: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,7 +111,7 @@ def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[Differe
     found = []
     for key in dict.fromkeys([*one, *other]):
         a, b = one.get(key), other.get(key)
-        blind = key == RENDERER and ("none" in (a, b) or {a, b} <= {*OFFICIAL_RENDERERS})
+        blind = key == RENDERER and ("none" in (a, b) or {a, b} <= {*BENCHMARK.renderers})
         if a != b and not blind:
             found.append(Difference(key, a, b))
     return tuple(found)
@@ -136,7 +153,7 @@ def _section(tree: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     section = tree.get(name)
     if not isinstance(section, Mapping):
         raise RunFolderError(
-            f"expected a section {name!r} in the run's header, found {section!r}. Was the run "
+            f"expected a section {name!r} in the run's header.json, found {section!r}. Was the run "
             "written by another version of calvin-eval? Read it with that one."
         )
     return section

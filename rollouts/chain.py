@@ -10,18 +10,20 @@ from __future__ import annotations
 import contextlib
 import time
 import traceback
+import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any
 
 from calvin_eval.errors import AssetError, PolicyError, RenderError
+from calvin_eval.protocol import OFFICIAL, Protocol
 from calvin_eval.results.schema import ChainRecord, SubtaskRecord
 from calvin_eval.rollouts.policy_errors import (
     PolicyLostError,
     RemotePolicyError,
     policy_code,
 )
-from calvin_eval.rollouts.realtime import ActionQueue, RealTime, RealTimeQueue, Waits
+from calvin_eval.rollouts.realtime import Waits, action_queue
 from calvin_eval.rollouts.timing import Stopwatch
 from calvin_eval.sim.chains import Chain
 from calvin_eval.sim.hashes import state_hash
@@ -31,7 +33,7 @@ from calvin_eval.sim.world import Needs
 from calvin_eval.wrappers.policy import Action, Policy, Request, with_defaults
 
 
-class Simulator(Protocol):
+class Simulator(typing.Protocol):
     """What a chain needs of an environment; both backends have it."""
 
     def start(self, robot_obs: Any = None, scene_obs: Any = None) -> None:
@@ -71,36 +73,6 @@ class Outcome:
     waits: tuple[Waits, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Rules:
-    """The protocol's variable parts; the defaults are the benchmark's own.
-
-    Attributes:
-        steps: budget of one subtask.
-        budget: what the budget counts: environment steps, or decisions of the policy.
-        policy_reset: whether the policy forgets at every subtask or only at the chain's start.
-        world_reset: whether the start state is restored for the chain or for every subtask.
-        execute: actions executed of every chunk; all if None.
-        leftover: whether the rest of a finished subtask's chunk is dropped, or kept and executed
-            in the next subtask.
-        realtime: how the world goes on while the policy thinks; it waits if None.
-    """
-
-    steps: int = 360
-    budget: Literal["env_steps", "decisions"] = "env_steps"
-    policy_reset: Literal["subtask", "chain"] = "subtask"
-    world_reset: Literal["chain", "subtask"] = "chain"
-    execute: int | None = None
-    leftover: Literal["drop", "keep"] = "drop"
-    realtime: RealTime | None = None
-
-    def queue(self) -> ActionQueue:
-        """What decides when a chain's policy is asked, and what is executed when."""
-        if self.realtime is None:
-            return ActionQueue(self.execute)
-        return RealTimeQueue(self.execute, self.realtime)
-
-
 class ChainRunner:
     """Runs chains one after another in one simulator.
 
@@ -109,7 +81,7 @@ class ChainRunner:
         oracle: judges the subtasks.
         policy: decides; its session is the chain's id, which ends with the chain.
         instructions: one sentence per chain and subtask.
-        rules: the protocol's variable parts.
+        rules: the protocol.
         on_step: called after every environment step with the subtask's position.
     """
 
@@ -120,7 +92,7 @@ class ChainRunner:
         policy: Policy,
         *,
         instructions: InstructionSet,
-        rules: Rules = Rules(),
+        rules: Protocol = OFFICIAL,
         on_step: Callable[[int], None] = lambda position: None,
     ) -> None:
         self._env = env
@@ -130,7 +102,7 @@ class ChainRunner:
         self._rules = rules
         self._on_step = on_step
         self._watch = Stopwatch()
-        self._queue = rules.queue()
+        self._queue = action_queue(rules)
         self._frames: list[Mapping[str, Any]] = []
         self._executed: list[list[Action]] = []
 
@@ -141,7 +113,7 @@ class ChainRunner:
             AssetError, RenderError, PolicyLostError: the chain says nothing, not even an error.
             KeyboardInterrupt: the user's, see `interrupts`.
         """
-        self._queue = self._rules.queue()
+        self._queue = action_queue(self._rules)
         self._executed = []
         subtasks: list[SubtaskRecord] = []
         error = None

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calvin_eval.errors import UsageError
-from calvin_eval.rollouts.chain import Rules, Simulator
+from calvin_eval.protocol import Protocol
+from calvin_eval.rollouts.chain import Simulator
 from calvin_eval.rollouts.replay import Step, replay
 from calvin_eval.sim.chains import Chain, ChainList
 from calvin_eval.sim.instructions import InstructionSet
@@ -41,7 +42,7 @@ def replayed(
     recording: Recording,
     chain_list: ChainList,
     instructions: InstructionSet,
-    rules: Rules,
+    rules: Protocol,
     count: int,
 ) -> Iterator[Demonstration]:
     """The first subtasks of a recording as demonstrations, each to be used before the next.

@@ -12,39 +12,17 @@ import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from calvin_eval.protocol import Protocol, RealTime
 from calvin_eval.sim.actions import parse_action
 from calvin_eval.wrappers.policy import Action, Chunk
 
 _ROUNDING = 1e-9
 _RELATIVE = ("cartesian_rel", "joint_rel")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RealTime:
-    """How the world goes on while the policy thinks.
-
-    Attributes:
-        latency: steps from a question to its answer, or `measured`: the policy's wall time,
-            rounded up to whole steps.
-        hz: control steps per second, for a measured latency; CALVIN's robot has 30.
-        ask: `empty` asks when no action is left; `ahead` asks so early that the answer arrives
-            as the last action ends, if it takes as long as the one before.
-        while_waiting: what is executed when no action is left: `hold` moves nothing and keeps
-            the gripper's last command, `repeat` executes the last action again.
-        stale: `keep` executes a chunk from its first action; `drop` leaves out the actions that
-            were meant for the steps that have passed, though never a chunk's last one.
-    """
-
-    latency: int | Literal["measured"]
-    hz: float = 30.0
-    ask: Literal["empty", "ahead"] = "empty"
-    while_waiting: Literal["hold", "repeat"] = "hold"
-    stale: Literal["keep", "drop"] = "keep"
 
 
 @dataclass(kw_only=True)
@@ -120,7 +98,7 @@ class RealTimeQueue(ActionQueue):
 
     Args:
         execute: actions executed of every chunk; all if None.
-        rules: how the world goes on.
+        rules: how the world goes on; with a latency.
     """
 
     def __init__(self, execute: int | None, rules: RealTime) -> None:
@@ -128,8 +106,9 @@ class RealTimeQueue(ActionQueue):
         self._rules = rules
         self._decision: _Decision | None = None
         self._last: Action | None = None
+        self._latency = rules.latency if isinstance(rules.latency, int) else None
         # With a measured latency nothing is known before the first answer.
-        self._expected = 0 if rules.latency == "measured" else rules.latency
+        self._expected = self._latency or 0
 
     @property
     def due(self) -> bool:
@@ -147,9 +126,9 @@ class RealTimeQueue(ActionQueue):
 
     def answer(self, chunk: Chunk, seconds: float) -> None:
         """What the policy said when it was asked just now, and the wall time that it took."""
-        rules = self._rules
-        measured = math.ceil(seconds * rules.hz - _ROUNDING)
-        steps = measured if rules.latency == "measured" else rules.latency
+        steps = self._latency
+        if steps is None:
+            steps = math.ceil(seconds * self._rules.hz - _ROUNDING)
         self.waits[-1].latencies.append(steps)
         self._expected = steps
         self._decision = _Decision(copy.deepcopy(chunk), steps, steps)
@@ -181,6 +160,13 @@ class RealTimeQueue(ActionQueue):
             assert self._decision is not None  # or else `due` was not heeded
             return first_hold(self._decision.chunk[0])
         return self._last if self._rules.while_waiting == "repeat" else hold(self._last)
+
+
+def action_queue(rules: Protocol) -> ActionQueue:
+    """What decides when a chain's policy is asked, and what is executed when."""
+    if rules.realtime.latency is None:
+        return ActionQueue(rules.execute)
+    return RealTimeQueue(rules.execute, rules.realtime)
 
 
 def hold(last: Action) -> Action:

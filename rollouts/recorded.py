@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from calvin_eval.errors import AssetError, RunFolderError
+from calvin_eval.results.protocol import recorded_protocol
 from calvin_eval.results.store import HEADER
-from calvin_eval.rollouts.chain import Rules
 from calvin_eval.rollouts.worker import SimulatorSpec
 from calvin_eval.sim.chain_refs import ChainRef
 from calvin_eval.sim.packs import SCENES, AssetPack, load_pack
 from calvin_eval.sim.render import resolve_backend
-from calvin_eval.sim.world import REVISIONS
 
 _NAMED_PACKS = ("builtin", "official")
 
@@ -23,7 +22,7 @@ def chain_ref(header: Mapping[str, Any]) -> ChainRef:
         name=entry(header, str, "chains", "list"),
         sha256=entry(header, str, "chains", "sha256"),
         scene=_choice(header, SCENES, "scene"),
-        layout=_choice(header, ("scene", "upstream"), "config", "protocol", "layout"),
+        layout=recorded_protocol(header).layout,
     )
 
 
@@ -37,32 +36,15 @@ def simulator_spec(header: Mapping[str, Any], pack: AssetPack) -> SimulatorSpec:
     Raises:
         RunFolderError: the header lacks a part of it.
     """
+    rules = recorded_protocol(header)
     return SimulatorSpec(
         backend=_choice(header, ("calvin_eval", "calvin_env"), "config", "sim", "backend"),
         assets=pack.location,
         scene=_choice(header, SCENES, "scene"),
-        revision=_choice(header, REVISIONS, "revision"),
+        revision=rules.revision,
         render=resolve_backend("none"),
         cameras=(),
-        deterministic=entry(header, dict, "config", "sim").get("deterministic") is not False,
-    )
-
-
-def recorded_rules(header: Mapping[str, Any]) -> Rules:
-    """Returns the rules that decide what stored actions led to: budget and world resets.
-
-    Raises:
-        RunFolderError: the header lacks one, or has a value that there is not.
-    """
-    steps = entry(header, int, "config", "protocol", "steps")
-    if steps < 1:
-        raise RunFolderError(
-            f"expected config.protocol.steps in {HEADER} to be at least 1, found {steps}"
-        )
-    return Rules(
-        steps=steps,
-        budget=_choice(header, ("env_steps", "decisions"), "config", "protocol", "budget"),
-        world_reset=_choice(header, ("chain", "subtask"), "config", "protocol", "world_reset"),
+        deterministic=rules.deterministic,
     )
 
 

@@ -14,8 +14,9 @@ from typing import Any, TypeAlias
 from numpy.typing import NDArray
 
 from calvin_eval.errors import CalvinEvalError, UsageError
+from calvin_eval.protocol import Protocol
 from calvin_eval.results.schema import ChainRecord
-from calvin_eval.rollouts.chain import Rules, Simulator
+from calvin_eval.rollouts.chain import Simulator
 from calvin_eval.sim.chains import Chain
 from calvin_eval.sim.hashes import state_hash
 from calvin_eval.sim.oracle import TaskOracle
@@ -102,7 +103,7 @@ def replay(
     env: Simulator,
     chain: Chain,
     subtasks: Iterable[Actions],
-    rules: Rules,
+    rules: Protocol,
     oracle: TaskOracle | None = None,
 ) -> Iterator[Step]:
     """Simulates recorded actions from a chain's start, state by state.
@@ -147,7 +148,7 @@ def replay_record(
     chain: Chain,
     record: ChainRecord,
     actions: Mapping[int, Actions],
-    rules: Rules,
+    rules: Protocol,
     oracle: TaskOracle | None = None,
 ) -> Iterator[Step]:
     """Simulates a recorded chain and compares the end of every subtask with its record.

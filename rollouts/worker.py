@@ -10,7 +10,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from calvin_eval.errors import CalvinEvalError
-from calvin_eval.rollouts.chain import ChainRunner, Outcome, Rules, Simulator
+from calvin_eval.protocol import Protocol
+from calvin_eval.rollouts.chain import ChainRunner, Outcome, Simulator
 from calvin_eval.rollouts.policy_errors import PolicyLostError
 from calvin_eval.rollouts.service import PolicySpec, RemotePolicy
 from calvin_eval.rollouts.sessions import LinkedPolicy
@@ -83,7 +84,7 @@ class Assignment:
     simulator: SimulatorSpec
     policy: PolicyLink
     instructions: InstructionSet
-    rules: Rules
+    rules: Protocol
 
 
 @dataclass(frozen=True, kw_only=True)

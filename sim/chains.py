@@ -19,6 +19,7 @@ from typing import Any, Final
 import numpy as np
 
 from calvin_eval.errors import UnknownNameError, UsageError
+from calvin_eval.protocol import BENCHMARK
 from calvin_eval.sim.chain_files import read_chain_file
 from calvin_eval.sim.initial_states import FloatArray, initial_robot_obs, initial_scene_obs
 from calvin_eval.sim.layouts import fit_to_scene, is_like_d
@@ -32,7 +33,7 @@ _SINGLE: Final = "single:"
 MAX_UPSTREAM_CHAINS: Final = 5000
 
 # What `ChainList.sha256` is for the shipped lists: a list is official if its hash is this one.
-OFFICIAL_SHA256: Final = "45250061baf5e069c043d58624c4f98a109085a0a321744988e55cacecd22a67"
+OFFICIAL_SHA256: Final = BENCHMARK.chain_list
 DEV_SHA256: Final = "80b41fb5b30fed617931693f1819899188d85188f2d4303f77fa345173ca9a81"
 
 # Put before the state's text when these lists' block poses are seeded, so that a policy developed

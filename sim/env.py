@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calvin_eval.errors import RenderError, UnknownNameError, UsageError
+from calvin_eval.protocol import OFFICIAL, REVISIONS, Revision
 from calvin_eval.sim.actions import parse_action
 from calvin_eval.sim.cameras import Camera, resolve_cameras
 from calvin_eval.sim.drawing.options import DrawOptions
 from calvin_eval.sim.interface import CalvinInterface
 from calvin_eval.sim.packs import AssetPack, CameraSpec, load_pack
 from calvin_eval.sim.render import Renderer, RenderInfo, resolve_backend
-from calvin_eval.sim.world import REVISIONS, Needs, Revision, World
+from calvin_eval.sim.world import Needs, World
 
 _FREE_TRIES = 1000
 _MIN_BLOCK_DISTANCE = 0.1  # metres between block centres: no two boxes can touch
@@ -120,7 +121,7 @@ def make_env(  # noqa: PLR0913 - what an environment is made of
     scene: str = "D",
     *,
     assets: str | AssetPack = "builtin",
-    revision: Revision = "pinned",
+    revision: Revision = OFFICIAL.revision,
     render: str = "none",
     draw: DrawOptions | None = None,
     cameras: Sequence[str | CameraSpec] = ("static", "gripper"),

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from calvin_eval.errors import UnknownNameError, UsageError
 from calvin_eval.extras import missing_extra
+from calvin_eval.protocol import OFFICIAL
 from calvin_eval.sim.chains import Chain
 from calvin_eval.sim.env import make_env
 from calvin_eval.sim.initial_states import initial_robot_obs
@@ -30,9 +31,6 @@ except ModuleNotFoundError as error:
     raise (missing_extra(error, "calvin_eval.sim.gym") or error) from error
 
 ID = "calvin_eval/PlayTable-v0"
-MAX_STEPS = 360
-"""Budget of one task, as in the benchmark."""
-
 _ANYWHERE = 100.0
 """Metres from the table that no block reaches: it would have to be thrown."""
 
@@ -71,7 +69,7 @@ class PlayTable(gymnasium.Env[Observation, Action]):
         task: str | None = None,
         *,
         assets: str = "builtin",
-        revision: Any = "pinned",
+        revision: Any = OFFICIAL.revision,
         cameras: Sequence[str] = (),
         backend: str = "auto",
         render_mode: str | None = None,
@@ -196,4 +194,6 @@ def _startable(task: str) -> None:
         )
 
 
-gymnasium.register(id=ID, entry_point="calvin_eval.sim.gym:PlayTable", max_episode_steps=MAX_STEPS)
+gymnasium.register(
+    id=ID, entry_point="calvin_eval.sim.gym:PlayTable", max_episode_steps=OFFICIAL.steps
+)

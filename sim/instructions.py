@@ -23,9 +23,6 @@ from calvin_eval.sim.symbolic import TASK_NAMES
 
 PACK: Final = "pack"
 
-# `InstructionSet.sha256` of the official pack's first sentences, which papers evaluate with.
-OFFICIAL_SHA256: Final = "3bbd672982b9d2c8edf6945f69483609502da75290a3796387415ec08b7898c3"
-
 _SHOWN: Final = 5  # how many missing chains or tasks a message names
 
 

@@ -22,6 +22,7 @@ from typing import Any, Final, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from calvin_eval.protocol import OFFICIAL, REVISIONS, Revision
 from calvin_eval.sim.machine import differences, machine_facts
 from calvin_eval.sim.packs import SCENES, AssetPack, load_pack
 from calvin_eval.sim.render import resolve_backend
@@ -33,7 +34,6 @@ from calvin_eval.sim.selftest_trace import (
     psnr,
     replay,
 )
-from calvin_eval.sim.world import REVISIONS, Revision
 
 Outcome: TypeAlias = Literal["same", "near", "different", "unknown"]
 Kind: TypeAlias = Literal["physics", "image"]
@@ -96,7 +96,9 @@ def has_reference(pack: AssetPack) -> bool:
     return pack.fingerprint in references()["packs"]
 
 
-def quick_selftest(pack: AssetPack, scene: str, revision: Revision = "pinned") -> SelftestResult:
+def quick_selftest(
+    pack: AssetPack, scene: str, revision: Revision = OFFICIAL.revision
+) -> SelftestResult:
     """Replay the first 25 steps, without images, and compare the state.
 
     Args:

@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calvin_eval.errors import RenderError
+from calvin_eval.protocol import OFFICIAL, Revision
 from calvin_eval.sim.chains import load_chains
 from calvin_eval.sim.env import make_env
 from calvin_eval.sim.hashes import state_hash
 from calvin_eval.sim.packs import AssetPack
-from calvin_eval.sim.world import Revision
 
 # How often each action (x50 position, x20 euler, gripper) is repeated.
 _LEGS: Final = (
@@ -66,7 +66,7 @@ def actions(steps: int = FULL_STEPS) -> Sequence[tuple[float, ...]]:
 def replay(
     pack: AssetPack,
     scene: str,
-    revision: Revision = "pinned",
+    revision: Revision = OFFICIAL.revision,
     *,
     steps: int = FULL_STEPS,
     render: str = "none",

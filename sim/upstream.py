@@ -21,6 +21,7 @@ from calvin_eval.errors import (
     UnknownNameError,
     UsageError,
 )
+from calvin_eval.protocol import REVISIONS, Revision
 from calvin_eval.sim.actions import ParsedAction, parse_action
 from calvin_eval.sim.bullet import captured_output, pybullet
 from calvin_eval.sim.interface import CalvinInterface
@@ -34,7 +35,7 @@ from calvin_eval.sim.upstream_package import (
     package_folder,
     without_git,
 )
-from calvin_eval.sim.world import REVISIONS, ROBOT_OBS_SIZE, Needs, Revision, finite_array
+from calvin_eval.sim.world import ROBOT_OBS_SIZE, Needs, finite_array
 
 
 class UpstreamEnv(CalvinInterface):

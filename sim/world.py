@@ -9,20 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from calvin_eval.errors import AssetError, InvalidStateError
+from calvin_eval.protocol import OFFICIAL, Revision
 from calvin_eval.sim.actions import ParsedAction
 from calvin_eval.sim.bullet import BulletClient, joint_infos, pybullet
 from calvin_eval.sim.packs import AssetPack
 from calvin_eval.sim.robot import Robot
 from calvin_eval.sim.table import Button, Light, Switch, TableJoint
-
-Revision: TypeAlias = Literal["pinned", "head"]
-REVISIONS: tuple[Revision, ...] = ("pinned", "head")
 
 ROBOT_OBS_SIZE = 15
 PHYSICS_RATE = 240  # steps a second
@@ -72,7 +70,7 @@ class World:
         built: how often the world has been built; renderers notice a rebuild by it.
     """
 
-    def __init__(self, pack: AssetPack, scene: str, revision: Revision = "pinned") -> None:
+    def __init__(self, pack: AssetPack, scene: str, revision: Revision = OFFICIAL.revision) -> None:
         self.pack = pack
         self.scene = pack.scene(scene)
         self.revision = revision

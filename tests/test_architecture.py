@@ -11,13 +11,20 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Folder -> folders whose modules it may import. `calvin_eval.errors` and `.extras` are open to all.
+# Folder -> folders whose modules it may import.
 MAY_IMPORT = {
     "results": set(),
     "sim": set(),
     "wrappers": {"sim"},
     "vla": {"wrappers"},
     "rollouts": {"sim", "wrappers", "results"},
+}
+# Modules of `eval/` that are open to all, and what they may import themselves.
+LEAVES = {
+    "errors": set(),
+    "checks": {"errors"},
+    "extras": {"errors"},
+    "protocol": {"checks", "errors"},
 }
 MODULES = [path for folder in MAY_IMPORT for path in sorted((ROOT / folder).rglob("*.py"))]
 
@@ -35,14 +42,14 @@ def imported(path: Path) -> set[str]:
     for name in names:
         parts = name.split(".")
         if parts[0] == "calvin_eval" and len(parts) > 1:
-            ours.add(parts[1] if parts[1] in {*MAY_IMPORT, "errors", "extras"} else "eval")
+            ours.add(parts[1] if parts[1] in {*MAY_IMPORT, *LEAVES} else "eval")
     return ours
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_imports_go_one_way(path: Path) -> None:
     folder = path.relative_to(ROOT).parts[0]
-    allowed = MAY_IMPORT[folder] | {folder, "errors", "extras"}
+    allowed = MAY_IMPORT[folder] | {folder, *LEAVES}
     assert imported(path) <= allowed, f"{folder} may import {sorted(allowed)} only"
 
 
@@ -54,6 +61,11 @@ def test_only_the_simulator_knows_where_a_chain_starts() -> None:
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.ImportFrom):
                     assert node.module not in private, path
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_what_is_open_to_all_imports_nothing_else(name: str) -> None:
+    assert imported(ROOT / "eval" / f"{name}.py") <= LEAVES[name]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from calvin_eval.rollouts.chain import ChainRunner, Rules, Simulator
+from calvin_eval.protocol import OFFICIAL
+from calvin_eval.rollouts.chain import ChainRunner, Simulator
 from calvin_eval.rollouts.replay import replay
 from calvin_eval.sim import TaskOracle, load_chains, load_pack, make_env
 from calvin_eval.sim.chains import Chain
@@ -26,7 +27,6 @@ from calvin_eval.wrappers.builtin.expert.policy import ExpertPolicy
 
 TARGET = Path(__file__).parents[1] / "tests" / "golden" / "expert" / "builtin_D.npz"
 POOL = 200
-RULES = Rules()
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -37,7 +37,7 @@ def record(runner: ChainRunner, env: Simulator, chain: Chain) -> Arrays | None:
     if outcome.record.length < len(chain.tasks):
         return None
     arrays: Arrays = {}
-    for step in replay(env, chain, outcome.actions, RULES):
+    for step in replay(env, chain, outcome.actions, OFFICIAL):
         if step.last:
             name = f"chain{chain.id:04d}_sub{step.position}"
             arrays[f"{name}_actions"] = np.array(outcome.actions[step.position])
@@ -50,7 +50,9 @@ def main() -> None:
     chains = list(load_chains("official").chains[:POOL])
     env, pack = make_env("D", render="none"), load_pack("builtin")
     sentences = load_instructions(PACK, pack.instructions)
-    runner = ChainRunner(env, TaskOracle(pack), ExpertPolicy(), instructions=sentences, rules=RULES)
+    runner = ChainRunner(
+        env, TaskOracle(pack), ExpertPolicy(), instructions=sentences, rules=OFFICIAL
+    )
     missing, index = set(TASK_NAMES), list[tuple[int, int, str, int]]()
     arrays: Arrays = {}
     while missing:

@@ -67,14 +67,14 @@ def export(run: Path, meta: Path | None, out: Path) -> None:
     from calvin_eval.results.model_card import read_model_card
     from calvin_eval.results.store import write_atomic
     from calvin_eval.results.verification import recheck_derived
-    from calvin_eval.running.prepare import official_hashes, utc_now
+    from calvin_eval.running.prepare import utc_now
 
     today = datetime.date.fromisoformat(utc_now()[:10])
     with opened(run) as folder:
         if meta is None and not (folder.path / CARD).exists():
             raise UsageError("expected --meta FILE with the model card of this run")
         card = read_model_card(meta or folder.path / CARD)
-        if (wrong := next(recheck_derived(folder, official_hashes()), None)) is not None:
+        if (wrong := next(recheck_derived(folder), None)) is not None:
             raise RunFolderError(
                 f"{run}: {wrong.what}: expected {wrong.expected}, found {wrong.found}. The "
                 "metrics are not those of the records; see `calvin-eval verify`."

@@ -32,10 +32,9 @@ def merge(ctx: click.Context, runs: tuple[Path, ...], out: Path, overwrite: bool
     from calvin_eval.results.merge import merge_runs
     from calvin_eval.results.provenance import provenance
     from calvin_eval.running.outcome import Run
-    from calvin_eval.running.prepare import official_hashes
 
     folder = merge_runs(runs, out, provenance=provenance(), overwrite=overwrite)
-    result = conclude(folder, official_hashes())
+    result = conclude(folder)
     run = Run(
         folder=folder.path,
         records=result.records,

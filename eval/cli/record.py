@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from calvin_eval.errors import UnknownNameError, UsageError
+from calvin_eval.protocol import BENCHMARK, OFFICIAL, REVISIONS
 
 if TYPE_CHECKING:
     from calvin_eval.rollouts.recording.session import RecordSpec, SplitSummary
@@ -34,14 +35,14 @@ _SCENES = ("A", "B", "C", "D")
               help="Chains to play for training.")  # fmt: skip
 @click.option("--validation", type=click.IntRange(0), default=10, show_default=True, metavar="N",
               help="Chains to play for validation.")  # fmt: skip
-@click.option("--length", type=click.IntRange(1, 10), default=5, show_default=True, metavar="N",
-              help="Tasks of a chain.")  # fmt: skip
+@click.option("--length", type=click.IntRange(1, 10), default=BENCHMARK.chain_length,
+              show_default=True, metavar="N", help="Tasks of a chain.")  # fmt: skip
 @click.option("--tasks", metavar="NAMES", help="Tasks to draw from.  [all 34]")
 @click.option("--sentences", type=click.Choice(["paraphrases", "pack", "both"]),
               default="paraphrases", show_default=True,
               help="For training; the pack's are those that an evaluation uses.")  # fmt: skip
-@click.option("--steps", type=click.IntRange(1), default=360, show_default=True, metavar="N",
-              help="Budget of a task.")  # fmt: skip
+@click.option("--steps", type=click.IntRange(1), default=OFFICIAL.steps,
+              show_default=True, metavar="N", help="Budget of a task.")  # fmt: skip
 @click.option("--noise", type=float, default=0.3, show_default=True, metavar="RATE",
               help="Share of training tasks with a disturbance to recover from.")  # fmt: skip
 @click.option("--noise-strength", type=float, default=0.8, show_default=True, metavar="UNITS",
@@ -51,8 +52,8 @@ _SCENES = ("A", "B", "C", "D")
 @click.option("--min-span", type=click.IntRange(1), default=16, show_default=True, metavar="N",
               help="Shorter demonstrations get no sentence.")  # fmt: skip
 @click.option("--assets", metavar="PACK", default="builtin", show_default=True)
-@click.option("--revision", type=click.Choice(["pinned", "head"]), default="pinned",
-              show_default=True)  # fmt: skip
+@click.option("--revision", type=click.Choice(REVISIONS),
+              default=OFFICIAL.revision, show_default=True)  # fmt: skip
 @click.option("--render", type=click.Choice(["auto", "fast", "gl", "egl", "tiny", "none"]),
               default="auto", show_default=True,
               help="Renderer. CALVIN's dataset used egl; fast reproduces it.")  # fmt: skip

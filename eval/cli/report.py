@@ -12,7 +12,6 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from calvin_eval.results.conclude import OfficialHashes
     from calvin_eval.results.report.view import View
 
 
@@ -37,10 +36,10 @@ def report(run: Path, partial: bool, out: Path | None) -> None:
 
     folder = RunFolder.open(run)
     if out is None:
-        view = write_reports(folder, partial=partial, official=_official())
+        view = write_reports(folder, partial=partial, judge=True)
         folder.write_json("summary.json", view.summary_json())
     else:
-        view = make_view(folder, partial=partial, official=_official())
+        view = make_view(folder, partial=partial, judge=True)
         base = Path(os.path.relpath(folder.path, out.resolve().parent)).as_posix()
         _write(out, render_report(view, out.suffix, base))
     print_report(view, Console(file=sys.stdout))
@@ -88,14 +87,3 @@ def _write(path: Path, text: str) -> None:
         raise UsageError(
             f"--out {path}: expected a file that can be written, found: {error.strerror}"
         ) from error
-
-
-def _official() -> OfficialHashes:
-    from calvin_eval.results.conclude import OfficialHashes
-    from calvin_eval.sim.assets.store import OFFICIAL_FINGERPRINT
-    from calvin_eval.sim.chains import OFFICIAL_SHA256
-    from calvin_eval.sim.instructions import OFFICIAL_SHA256 as OFFICIAL_INSTRUCTIONS
-
-    return OfficialHashes(
-        pack=OFFICIAL_FINGERPRINT, chains=OFFICIAL_SHA256, instructions=OFFICIAL_INSTRUCTIONS
-    )

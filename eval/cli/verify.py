@@ -52,7 +52,6 @@ def verify(ctx: click.Context, /, run: Path, as_json: bool, **options: Any) -> N
 
     from calvin_eval.rollouts.verify.inputs import Sources
     from calvin_eval.rollouts.verify.verify import verify_run
-    from calvin_eval.running.prepare import official_hashes
 
     sources = Sources(
         assets=options["assets"], chains=options["chain_list"], instructions=options["instructions"]
@@ -62,7 +61,6 @@ def verify(ctx: click.Context, /, run: Path, as_json: bool, **options: Any) -> N
         with _progress(len(chains or ())) as watch:
             result = verify_run(
                 folder,
-                official_hashes(),
                 chains=chains,
                 sources=sources,
                 workers=_workers(options["workers"], len(chains or ())),

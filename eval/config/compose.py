@@ -11,15 +11,15 @@ from glob import glob
 from pathlib import Path
 from typing import Any
 
+from calvin_eval.checks import check_fields
 from calvin_eval.config.arguments import with_arguments
 from calvin_eval.config.hydra_scope import CONFIG_MODULE, hydra_scope
 from calvin_eval.config.preset_files import check_stages, store_preset
 from calvin_eval.config.schema import (
+    SIM_KEYS,
     EngineConfig,
     EvalConfig,
     PolicyConfig,
-    ProtocolConfig,
-    RealTimeConfig,
     SimConfig,
     VideoConfig,
     policy_name,
@@ -34,33 +34,22 @@ from calvin_eval.config.values import (
     split_of,
 )
 from calvin_eval.errors import UnknownNameError, UsageError
+from calvin_eval.protocol import OFFICIAL, Protocol, RealTime
 from calvin_eval.sim.drawing.options import DrawOptions
 
-_CHOICES = {
-    "sim.backend": ("calvin_eval", "calvin_env"),
-    "sim.revision": ("pinned", "head"),
-    "sim.render": ("auto", "fast", "gl", "egl", "tiny", "none"),
-    "protocol.layout": ("scene", "upstream"),
-    "protocol.budget": ("env_steps", "decisions"),
-    "protocol.policy_reset": ("subtask", "chain"),
-    "protocol.world_reset": ("chain", "subtask"),
-    "protocol.leftover": ("drop", "keep"),
-    "protocol.realtime.ask": ("empty", "ahead"),
-    "protocol.realtime.while_waiting": ("hold", "repeat"),
-    "protocol.realtime.stale": ("keep", "drop"),
-    "engine.name": ("local", "ray"),
+_RULES = OFFICIAL.to_config()
+_KNOWN = {
+    "": [f.name for f in fields(EvalConfig)],
+    "sim": SIM_KEYS,
+    "sim.draw": [f.name for f in fields(DrawOptions)],
+    "protocol": list(_RULES["protocol"]),
+    "protocol.realtime": [f.name for f in fields(RealTime)],
+    "engine": [f.name for f in fields(EngineConfig)],
+    "policy": [f.name for f in fields(PolicyConfig)],
+    "video": [f.name for f in fields(VideoConfig)],
 }
-_WHOLE_NUMBERS = {
-    "seed": 0,
-    "protocol.steps": 1,
-    "protocol.num_chains": 1,
-    "protocol.execute": 1,
-    "engine.max_batch": 1,
-    "engine.retries": 0,
-    "engine.max_errors": 1,
-}
-_SECONDS = ("engine.batch_wait", "engine.step_timeout")
-_OPTIONAL = ("protocol.num_chains", "protocol.execute", "engine.max_errors")
+"""The keys of every section that has a fixed set of them."""
+
 _FREE_FORM = ("policy.options.", "policy.observe.", "policy.actions.")
 
 
@@ -83,6 +72,7 @@ def compose_config(
     from omegaconf.errors import OmegaConfBaseException
 
     with hydra_scope() as compose:
+        _store_rules()
         free = [_prepared(override) for override in overrides]
         try:
             composed = compose("config", overrides=free)
@@ -94,6 +84,13 @@ def compose_config(
         section, _, name = key.rpartition(".")
         _get(raw, section)[name] = value
     return _checked(raw)
+
+
+def _store_rules() -> None:
+    """Make the official rules an input of `conf/config.yaml`, so that no file repeats them."""
+    from hydra.core.config_store import ConfigStore
+
+    ConfigStore.instance().store(name="official_rules", node=OFFICIAL.to_config())
 
 
 def _prepared(override: str) -> str:
@@ -189,32 +186,21 @@ def key_names(tree: Any, prefix: str = "") -> list[str]:
 
 def _reject_unknown(raw: Mapping[str, Any]) -> None:
     """A key appended with Hydra's + syntax must be one that we read."""
-    for path, kind in (("", EvalConfig), ("sim.", SimConfig), ("sim.draw.", DrawOptions),
-                       ("protocol.", ProtocolConfig),
-                       ("protocol.realtime.", RealTimeConfig),
-                       ("engine.", EngineConfig), ("policy.", PolicyConfig),
-                       ("video.", VideoConfig)):  # fmt: skip
-        section = _get(raw, path.rstrip("."))
+    for path, known in _KNOWN.items():
+        section = _get(raw, path)
+        prefix = f"{path}." if path else ""
         if not isinstance(section, Mapping):
-            raise UsageError(f"expected {path}KEY=VALUE; found the value {section!r} without a key")
-        known = [f"{path}{f.name}" for f in fields(kind)]
+            raise UsageError(
+                f"expected {prefix}KEY=VALUE; found the value {section!r} without a key"
+            )
         for key in section:
-            if f"{path}{key}" not in known:
-                raise unknown_key(f"{path}{key}", known)
-
-
-def _check_numbers_and_names(raw: Mapping[str, Any]) -> None:
-    for path, choices in _CHOICES.items():
-        if _get(raw, path) not in choices:
-            raise UnknownNameError(path, _get(raw, path), choices)
-    for path, low in _WHOLE_NUMBERS.items():
-        check_number(path, _get(raw, path), low, whole=True, optional=path in _OPTIONAL)
-    for path in _SECONDS:
-        check_number(path, _get(raw, path), 0, whole=False)
+            if key not in known:
+                raise unknown_key(f"{prefix}{key}", [f"{prefix}{name}" for name in known])
 
 
 def _checked(raw: dict[str, Any]) -> EvalConfig:
-    _check_numbers_and_names(raw)
+    for path, kind in (("", EvalConfig), ("sim", SimConfig), ("engine", EngineConfig)):
+        check_fields(kind, _get(raw, path), f"{path}." if path else "")
     if not raw["ckpt"]:
         raise UsageError(
             "expected a policy: --ckpt PATH, builtin:NAME or module:Class. "
@@ -226,10 +212,9 @@ def _checked(raw: dict[str, Any]) -> EvalConfig:
         )
     if raw["resume"] and raw["out"] is None:
         raise UsageError("expected --out FOLDER with --resume: the run that is to be completed")
-    protocol, engine = raw["protocol"], raw["engine"]
-    protocol["realtime"] = RealTimeConfig(**protocol["realtime"])
-    if protocol["select"] is not None:
-        protocol["select"] = selection_text(protocol["select"])
+    engine, select = raw["engine"], raw["protocol"]["select"]
+    raw["protocol"]["select"] = None if select is None else selection_text(select)
+    protocol = Protocol.from_config(raw)
     if engine["workers"] != "auto":
         check_number("engine.workers", engine["workers"], 0, whole=True)
     engine["devices"] = devices_of(engine["devices"])
@@ -246,8 +231,11 @@ def _checked(raw: dict[str, Any]) -> EvalConfig:
         resume=bool(raw["resume"]),
         shard=shard_of(raw["shard"]),
         seed=raw["seed"],
-        sim=SimConfig(**{**raw["sim"], "draw": DrawOptions(**raw["sim"]["draw"])}),
-        protocol=ProtocolConfig(**protocol),
+        sim=SimConfig(
+            **{f.name: raw["sim"][f.name] for f in fields(SimConfig) if f.name != "draw"},
+            draw=DrawOptions(**raw["sim"]["draw"]),
+        ),
+        protocol=protocol,
         engine=EngineConfig(**engine),
         policy=PolicyConfig(**raw["policy"]),
         video=VideoConfig(**{**raw["video"], "cameras": tuple(raw["video"]["cameras"])}),

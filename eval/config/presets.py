@@ -11,7 +11,7 @@ from calvin_eval.config.hydra_scope import CONFIG_MODULE
 from calvin_eval.config.preset_files import DEFAULT, FOLDER
 from calvin_eval.config.schema import EvalConfig, PolicyConfig
 from calvin_eval.errors import CheckpointError
-from calvin_eval.results.conclude import OfficialHashes, stated_departures
+from calvin_eval.results.conclude import stated_departures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,15 +87,14 @@ def check_kind(config: EvalConfig) -> None:
         )
 
 
-def describe_rules(header: Mapping[str, Any], official: OfficialHashes) -> str:
+def describe_rules(header: Mapping[str, Any]) -> str:
     """Where a run's rules differ from the benchmark's; empty if nothing is to be said.
 
     Args:
         header: of the run.
-        official: what an official run is made of.
     """
     name = header["config"]["policy"]["preset"]
-    found = stated_departures(header, official)
+    found = stated_departures(header)
     who = f"preset {name}" if name else "protocol"
     if not found:
         return f"{who}: keeps to the official protocol" if name else ""

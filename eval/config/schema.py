@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from calvin_eval.errors import UsageError
+from calvin_eval.checks import Bounds
+from calvin_eval.protocol import Protocol
 from calvin_eval.sim.drawing.options import DrawOptions
 
 SPLITS = {"D": "D", "ABC_D": "D", "ABCD_D": "D", "A": "A", "B": "B", "C": "C"}
@@ -44,67 +44,22 @@ SHORTHANDS = {
 """Flags of the command line, and the configuration keys that they stand for."""
 
 
+SIM_KEYS = ("backend", "assets", "verify", "revision", "render", "draw", "deterministic")
+"""The keys of the section `sim`, in their order: those of `SimConfig`, and the rules in it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SimConfig:
-    """Which simulator; the fields are explained in `conf/sim/calvin_eval.yaml`."""
+    """Which simulator; the fields are explained in `conf/sim/calvin_eval.yaml`.
 
-    backend: str
+    The section's `revision` and `deterministic` are rules, and fields of `Protocol`.
+    """
+
+    backend: Literal["calvin_eval", "calvin_env"]
     assets: str
     verify: bool
-    revision: str
-    render: str
+    render: Literal["auto", "fast", "gl", "egl", "tiny", "none"]
     draw: DrawOptions
-    deterministic: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class RealTimeConfig:
-    """How the world goes on while the policy thinks; it waits if there is no `latency`."""
-
-    latency: int | str | None
-    hz: float
-    ask: str
-    while_waiting: str
-    stale: str
-
-    def __post_init__(self) -> None:
-        """Raise UsageError for a latency or a rate that there is not."""
-        steps = type(self.latency) is int and self.latency >= 0
-        if self.latency not in (None, "measured") and not steps:
-            raise UsageError(
-                "expected --realtime (protocol.realtime.latency) to be measured, or a number of "
-                f"steps from 0 up; found {self.latency!r}"
-            )
-        if type(self.hz) not in (int, float) or not 0 < self.hz < math.inf:
-            raise UsageError(
-                f"expected protocol.realtime.hz to be steps per second, above 0; found {self.hz!r}"
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProtocolConfig:
-    """How chains are run; the fields are explained in `conf/protocol/official.yaml`."""
-
-    chains: str
-    layout: str
-    num_chains: int | None
-    select: str | None
-    steps: int
-    budget: str
-    instructions: str
-    policy_reset: str
-    world_reset: str
-    execute: int | None
-    leftover: str
-    realtime: RealTimeConfig
-
-    def __post_init__(self) -> None:
-        """Raise UsageError for rules that contradict each other."""
-        if self.realtime.latency is not None and self.budget != "env_steps":
-            raise UsageError(
-                f"expected protocol.budget=env_steps with --realtime, found {self.budget}: a "
-                "world that goes on counts time, not decisions"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,15 +85,15 @@ class PolicyConfig:
 class EngineConfig:
     """Who does the work; the fields are explained in `conf/engine/local.yaml`."""
 
-    name: str
+    name: Literal["local", "ray"]
     address: str | None
     workers: int | str
     devices: tuple[str, ...] | None
-    max_batch: int
-    batch_wait: float
-    retries: int
-    step_timeout: float
-    max_errors: int | None
+    max_batch: Annotated[int, Bounds(least=1)]
+    batch_wait: Annotated[float, Bounds(least=0)]
+    retries: Annotated[int, Bounds(least=0)]
+    step_timeout: Annotated[float, Bounds(least=0)]
+    max_errors: Annotated[int | None, Bounds(least=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,9 +120,9 @@ class EvalConfig:
     gate: str | None
     baseline: str | None
     expect: str | None
-    seed: int
+    seed: Annotated[int, Bounds(least=0)]
     sim: SimConfig
-    protocol: ProtocolConfig
+    protocol: Protocol
     engine: EngineConfig
     policy: PolicyConfig
     video: VideoConfig
@@ -178,8 +133,14 @@ class EvalConfig:
         return SPLITS[self.split]
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON form."""
-        return asdict(self)
+        """JSON form: the sections and keys of the command line."""
+        values, rules = asdict(self), self.protocol.to_config()
+        sim = {**values["sim"], **rules["sim"]}
+        return {
+            **values,
+            "sim": {key: sim[key] for key in SIM_KEYS},
+            "protocol": rules["protocol"],
+        }
 
     def decisive(self) -> dict[str, Any]:
         """The part of it that can change a record, in JSON form.

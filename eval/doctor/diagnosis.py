@@ -151,13 +151,14 @@ def check_assets(assets: str) -> Finding:
 
 def check_chains() -> Finding:
     """Whether the official chains come out as they are known, states included."""
-    from calvin_eval.sim.chains import OFFICIAL_SHA256, load_chains
+    from calvin_eval.protocol import BENCHMARK
+    from calvin_eval.sim.chains import load_chains
 
     chains = load_chains("official")
-    if chains.sha256 != OFFICIAL_SHA256:
+    if chains.sha256 != BENCHMARK.chain_list:
         return error(
             "chains",
-            f"expected the official list {OFFICIAL_SHA256[:12]}; found {chains.sha256[:12]}",
+            f"expected the official list {BENCHMARK.chain_list[:12]}; found {chains.sha256[:12]}",
             f"pip install --force-reinstall --no-deps {DISTRIBUTION}",
         )
     return ok("chains", f"{len(chains)} official, hash {chains.sha256[:12]}")

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
 from calvin_eval.config.presets import check_kind
 from calvin_eval.config.schema import EvalConfig
 from calvin_eval.errors import UsageError
-from calvin_eval.results.conclude import OfficialHashes
 from calvin_eval.results.provenance import provenance
 from calvin_eval.rollouts.batching import BatchRules
-from calvin_eval.rollouts.chain import Rules
 from calvin_eval.rollouts.hosts import FixedPolicy, PolicyHost
 from calvin_eval.rollouts.ray.cluster import cluster_resources, connect
-from calvin_eval.rollouts.realtime import RealTime
 from calvin_eval.rollouts.service import PolicySpec
 from calvin_eval.rollouts.worker import Assignment, PolicyLink, SimulatorSpec
 from calvin_eval.running.capacity import worker_room
-from calvin_eval.sim.chains import OFFICIAL_SHA256, Chain, ChainList, load_chains
-from calvin_eval.sim.instructions import OFFICIAL_SHA256 as OFFICIAL_INSTRUCTIONS
+from calvin_eval.sim.chains import Chain, ChainList, load_chains
 from calvin_eval.sim.instructions import InstructionSet, load_instructions
 from calvin_eval.sim.machine import machine_facts
 from calvin_eval.sim.packs import AssetPack, CameraSpec, load_pack
@@ -87,10 +83,10 @@ class Plan:
             backend=sim.backend,
             assets=self.stage.pack.location,
             scene=self.config.scene,
-            revision=sim.revision,
+            revision=self.config.protocol.revision,
             render=self.render,
             cameras=self._cameras(),
-            deterministic=sim.deterministic,
+            deterministic=self.config.protocol.deterministic,
         )
 
     def _cameras(self) -> tuple[str | CameraSpec, ...]:
@@ -109,22 +105,11 @@ class Plan:
 
     def assignment(self, host: int) -> Assignment:
         """What the workers of a host do."""
-        protocol = self.config.protocol
         return Assignment(
             simulator=self.simulator(),
             policy=self.policy.hosts[host].link,
             instructions=self.stage.instructions,
-            rules=Rules(
-                steps=protocol.steps,
-                budget=protocol.budget,  # type: ignore[arg-type]
-                policy_reset=protocol.policy_reset,  # type: ignore[arg-type]
-                world_reset=protocol.world_reset,  # type: ignore[arg-type]
-                execute=protocol.execute,
-                leftover=protocol.leftover,  # type: ignore[arg-type]
-                realtime=None
-                if protocol.realtime.latency is None
-                else RealTime(**asdict(protocol.realtime)),
-            ),
+            rules=self.config.protocol,
         )
 
     def header(self) -> dict[str, Any]:
@@ -140,7 +125,7 @@ class Plan:
             },
             "assets": {"name": stage.pack.name, "fingerprint": stage.pack.fingerprint},
             "scene": self.config.scene,
-            "revision": self.config.sim.revision,
+            "revision": self.config.protocol.revision,
             "chains": {
                 "list": stage.chain_list.name,
                 "sha256": stage.chain_list.sha256,
@@ -269,15 +254,6 @@ def _ray_policy_host() -> type[PolicyHost]:
     from calvin_eval.rollouts.ray.hosts import RayPolicyHost
 
     return RayPolicyHost
-
-
-def official_hashes() -> OfficialHashes:
-    """What an official run is made of."""
-    from calvin_eval.sim.assets.store import OFFICIAL_FINGERPRINT
-
-    return OfficialHashes(
-        pack=OFFICIAL_FINGERPRINT, chains=OFFICIAL_SHA256, instructions=OFFICIAL_INSTRUCTIONS
-    )
 
 
 def _as_json(requirements: Requirements) -> dict[str, Any]:

@@ -36,7 +36,6 @@ from calvin_eval.running.prepare import (
     Plan,
     choose_workers,
     make_plan,
-    official_hashes,
     open_policy,
     set_stage,
     utc_now,
@@ -243,8 +242,7 @@ def _open_folder(plan: Plan, display: Display) -> tuple[RunFolder, dict[int, Cha
 
 def _selftest(plan: Plan, display: Display) -> dict[str, Any]:
     """Whether this machine computes the reference's bits; said aloud if it does not."""
-    revision: Any = plan.config.sim.revision
-    result = quick_selftest(plan.stage.pack, plan.config.scene, revision)
+    result = quick_selftest(plan.stage.pack, plan.config.scene, plan.config.protocol.revision)
     if result.outcome == "different":
         display.note(f"warning: {result.message}")
     return result.as_dict()
@@ -266,18 +264,18 @@ def _introduce(plan: Plan, folder: RunFolder, display: Display) -> None:
         many = choose_workers(plan) > 1
         hint = "; --workers 1 --max-batch 1 measures what one robot would wait" if many else ""
         display.note(f"real time: as measured, so no second run need give the same{hint}")
-    if rules := describe_rules(plan.header(), official_hashes()):
+    if rules := describe_rules(plan.header()):
         display.note(rules)
     display.note(f"writing to {short_path(folder.path)}")
 
 
 def _conclude(plan: Plan, folder: RunFolder, profile: Profile, wall: float) -> Run:
-    result = conclude(folder, official_hashes())
+    result = conclude(folder)
     times = profile.to_json(wall, plan.render.backend)
     if said := plan.policy.report():
         times["policy"] = said
     folder.write_json("profile.json", times)
-    write_reports(folder, official=official_hashes())
+    write_reports(folder, judge=True)
     return Run(
         folder=folder.path,
         records=result.records,

@@ -14,7 +14,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from calvin_eval.errors import UsageError
-from calvin_eval.results.conclude import OfficialHashes
 from calvin_eval.results.report.facts import part_label
 from calvin_eval.results.report.gallery import MOST_CARDS
 from calvin_eval.results.report.text import cell, code, counted, percent, soft, span
@@ -33,16 +32,14 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def write_reports(
-    folder: RunFolder, *, partial: bool = False, official: OfficialHashes | None = None
-) -> View:
+def write_reports(folder: RunFolder, *, partial: bool = False, judge: bool = False) -> View:
     """Write `report.html`, `report.md` and `tasks.csv` into a run folder, each atomically.
 
     Args:
         folder: the run, finished or not.
         partial: show the headline of the completed chains, marked as partial, even while others
             are missing; no difference to a complete run.
-        official: what an official run is made of; without, the verdict is the header's own.
+        judge: compute the verdict again; without, it is the header's own.
 
     Returns:
         What the report says.
@@ -50,7 +47,7 @@ def write_reports(
     Raises:
         RunFolderError: the folder is damaged, or the disk refuses.
     """
-    view = make_view(folder, partial=partial, official=official)
+    view = make_view(folder, partial=partial, judge=judge)
     for name in REPORTS:
         folder.write_text(name, render_report(view, Path(name).suffix))
     return view

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from calvin_eval.errors import RunFolderError
-from calvin_eval.results.conclude import OfficialHashes, facts_from_header
+from calvin_eval.results.conclude import facts_from_header, summary_json
 from calvin_eval.results.metrics import Summary, seconds_per_step, summarize
 from calvin_eval.results.official import Verdict, official_verdict
 from calvin_eval.results.report.facts import Section, Timing, lookup, provenance_sections, timing
@@ -101,22 +101,16 @@ class View:
 
     def summary_json(self) -> dict[str, Any]:
         """The content of `summary.json`: the metrics, and the verdict if there is one."""
-        data = self.summary.to_json()
-        if self.verdict is not None:
-            reasons = list(self.verdict.reasons)
-            data["verdict"] = {"official": self.verdict.official, "reasons": reasons}
-        return data
+        return summary_json(self.summary, self.verdict)
 
 
-def make_view(
-    folder: RunFolder, *, partial: bool = False, official: OfficialHashes | None = None
-) -> View:
+def make_view(folder: RunFolder, *, partial: bool = False, judge: bool = False) -> View:
     """Compute everything from a run folder.
 
     Args:
         folder: the run.
         partial: show the headline of the completed chains even while others are missing.
-        official: what an official run is made of; without, the verdict is the header's own.
+        judge: compute the verdict again; without, it is the header's own.
 
     Raises:
         RunFolderError: the folder is damaged, or lacks what the verdict is judged by.
@@ -135,7 +129,7 @@ def make_view(
         summary=summary,
         headline=headline,
         withheld=_withheld(summary),
-        verdict=_verdict(header, summary, official),
+        verdict=_verdict(header, summary, judge=judge),
         curve=curve_of(headline),
         ends=ends_of(records) if headline else None,
         positions=positions_of(records, summary),
@@ -186,19 +180,21 @@ def _suspicions(header: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(str(line) for line in told if not str(line).startswith("info"))
 
 
-def _verdict(
-    header: Mapping[str, Any], summary: Summary, official: OfficialHashes | None
-) -> Verdict | None:
-    if official is not None:
-        return official_verdict(facts_from_header(header, summary, official))
+def _verdict(header: Mapping[str, Any], summary: Summary, *, judge: bool) -> Verdict | None:
+    if judge:
+        return official_verdict(facts_from_header(header, summary))
     stated = header.get("verdict")
     reasons = lookup(stated, "reasons")
     if not isinstance(reasons, list):
         return None
     fine = lookup(stated, "official") is True and summary.complete
     fidelity = lookup(header, "renderer", "fidelity")
-    remarks = (f"The policy's images: {fidelity}.",) if fidelity else ()
-    return Verdict(official=fine, reasons=tuple(map(str, reasons)), remarks=remarks)
+    remarks = lookup(stated, "remarks") or (
+        [f"The policy's images: {fidelity}."] if fidelity else []  # older runs state none
+    )
+    return Verdict(
+        official=fine, reasons=tuple(map(str, reasons)), remarks=tuple(map(str, remarks))
+    )
 
 
 def _protocol(header: Mapping[str, Any]) -> str:

@@ -9,7 +9,8 @@ from typing import Any, Final, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from calvin_eval.rollouts.chain import Rules, Simulator
+from calvin_eval.protocol import OFFICIAL
+from calvin_eval.rollouts.chain import Simulator
 from calvin_eval.rollouts.datasets.folder import Annotation, SplitFolder
 from calvin_eval.rollouts.replay import replay
 from calvin_eval.sim.chains import Chain
@@ -105,7 +106,7 @@ def _replay(env: Simulator, oracle: TaskOracle, number: int, episode: _Episode) 
     begun: dict[int, Mapping[str, Any]] = {}
     done: set[int] = set()
     error = 0.0
-    for step in replay(env, episode.start(number), [actions], Rules()):
+    for step in replay(env, episode.start(number), [actions], OFFICIAL):
         recorded = episode.frames[step.step]["robot_obs"][:3]
         reached = step.state()["robot_obs"][:3]
         error = max(error, float(np.linalg.norm(reached - recorded)))

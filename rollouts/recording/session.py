@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from calvin_eval.errors import UnknownNameError, UsageError
+from calvin_eval.protocol import BENCHMARK, OFFICIAL
 from calvin_eval.rollouts.batching import BatchRules
 from calvin_eval.rollouts.hosts import PolicyHost
 from calvin_eval.rollouts.recording import metadata
@@ -62,15 +63,15 @@ class RecordSpec:
     options: Mapping[str, Any] = field(default_factory=dict)
     trust: bool = False
     assets: str = "builtin"
-    revision: str = "pinned"
+    revision: str = OFFICIAL.revision
     render: str = "auto"
     depth: bool = False
     scenes: Mapping[Split, Sequence[str]]
     episodes: Mapping[Split, int]
-    length: int = 5
+    length: int = BENCHMARK.chain_length
     tasks: Sequence[str] = TASK_NAMES
     sentences: str = "paraphrases"
-    steps: int = 360
+    steps: int = OFFICIAL.steps
     noise: Disturbance = field(default_factory=Disturbance)
     labels: LabelRules = field(default_factory=LabelRules)
     seed: int = 0

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from calvin_eval.errors import CalvinEvalError
-from calvin_eval.rollouts.chain import ChainRunner, Rules, Simulator
+from calvin_eval.protocol import Protocol
+from calvin_eval.rollouts.chain import ChainRunner, Simulator
 from calvin_eval.rollouts.recording.episode import Episode, LabelRules, summarize
 from calvin_eval.rollouts.recording.noise import Disturbance, DisturbedPolicy
 from calvin_eval.rollouts.recording.plan import SPLITS, EpisodePlan
@@ -78,7 +79,7 @@ class Recorder:
             self._oracle,
             policy,
             instructions=studio.instructions,
-            rules=Rules(steps=studio.steps),
+            rules=Protocol(steps=studio.steps),
             on_step=on_step,
         )
         outcome = runner.run(plan.chain)

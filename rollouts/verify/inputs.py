@@ -7,13 +7,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from calvin_eval.errors import AssetError, UsageError
+from calvin_eval.results.protocol import recorded_protocol
 from calvin_eval.results.schema import ChainRecord
 from calvin_eval.results.verification import ChainCheck, Deviation
 from calvin_eval.rollouts.recorded import (
     chain_ref,
     entry,
     find_pack,
-    recorded_rules,
     simulator_spec,
 )
 from calvin_eval.rollouts.verify.plan import check_planned
@@ -180,7 +180,7 @@ def _find_instructions(
 
 
 def _find_simulator(stage: Stage, header: Mapping[str, Any], pack: AssetPack) -> None:
-    simulator, rules = simulator_spec(header, pack), recorded_rules(header)
+    simulator, rules = simulator_spec(header, pack), recorded_protocol(header)
     if not simulator.deterministic:
         stage.obstacle = (
             "the run was made with sim.deterministic=false: a chain depends on what ran before it"

@@ -17,11 +17,12 @@ from calvin_eval.errors import (
     RunFolderError,
     UnknownNameError,
 )
+from calvin_eval.protocol import Protocol
 from calvin_eval.results.actions import decode_actions
 from calvin_eval.results.archive import check_actions_file
 from calvin_eval.results.schema import ChainRecord, SubtaskRecord
 from calvin_eval.results.verification import ChainCheck, Deviation
-from calvin_eval.rollouts.chain import Rules, Simulator
+from calvin_eval.rollouts.chain import Simulator
 from calvin_eval.rollouts.replay import Step, replay
 from calvin_eval.rollouts.worker import SimulatorSpec
 from calvin_eval.sim.chains import Chain
@@ -51,7 +52,7 @@ class ReplaySetup:
     """What a process needs before the first chain."""
 
     simulator: SimulatorSpec
-    rules: Rules
+    rules: Protocol
 
 
 class Replayer:
@@ -63,7 +64,7 @@ class Replayer:
         rules: of the run; only budget and resets matter.
     """
 
-    def __init__(self, env: Simulator, oracle: TaskOracle, rules: Rules) -> None:
+    def __init__(self, env: Simulator, oracle: TaskOracle, rules: Protocol) -> None:
         self._env = env
         self._oracle = oracle
         self._rules = rules

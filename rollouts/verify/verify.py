@@ -14,7 +14,6 @@ from typing import Any
 
 from calvin_eval.errors import CalvinEvalError, RunFolderError, UsageError
 from calvin_eval.results.archive import MAX_ACTIONS_BYTES
-from calvin_eval.results.conclude import OfficialHashes
 from calvin_eval.results.schema import ChainRecord
 from calvin_eval.results.store import RunFolder
 from calvin_eval.results.verification import (
@@ -34,7 +33,6 @@ Watch = Callable[[ChainCheck], None]
 
 def verify_run(
     folder: RunFolder,
-    official: OfficialHashes,
     *,
     chains: Collection[int] | None = None,
     sources: Sources | None = None,
@@ -45,7 +43,6 @@ def verify_run(
 
     Args:
         folder: the run, its own or unpacked from a bundle.
-        official: what an official run is made of.
         chains: ids to look at; all recorded chains if None. The run's summary and verdict are
             looked at in any case.
         sources: assets, chain list and instructions, where the header's names are not enough.
@@ -64,7 +61,7 @@ def verify_run(
     except RunFolderError as error:
         deviations = [Deviation(what="journal", expected="whole records", found=str(error))]
     else:
-        deviations = list(_of_the_run(folder, official, stage, records))
+        deviations = list(_of_the_run(folder, stage, records))
         checks = _check_all(folder, stage, _choose(records, chains), workers, watch)
     return Verification(
         recorded=len(records), planned=len(stage.planned), chains=tuple(checks),
@@ -101,7 +98,7 @@ def _choose(records: Sequence[ChainRecord], chains: Collection[int] | None) -> l
 
 
 def _of_the_run(
-    folder: RunFolder, official: OfficialHashes, stage: Stage, records: Sequence[ChainRecord]
+    folder: RunFolder, stage: Stage, records: Sequence[ChainRecord]
 ) -> Iterator[Deviation]:
     """What deviates of the run as a whole; what cannot be checked of it goes to the notes."""
     yield from stage.deviations
@@ -111,7 +108,7 @@ def _of_the_run(
             found=", ".join(map(str, strange[:10])),
         )  # fmt: skip
     if folder.status == "finished" or (folder.path / "summary.json").exists():
-        yield from recheck_derived(folder, official)
+        yield from recheck_derived(folder)
     else:
         stage.notes.append("any summary: the run is not over; complete it by --resume")
     if beside := sorted({p.name for glob in UNCOMPUTED for p in folder.path.glob(glob)}):

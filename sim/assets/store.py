@@ -37,7 +37,6 @@ __all__ = [
     "ASSETS_VARIABLE",
     "CACHE_VARIABLE",
     "DEFAULT_BASE_URL",
-    "OFFICIAL_FINGERPRINT",
     "Candidate",
     "DownloadOptions",
     "Manifest",
@@ -56,9 +55,6 @@ __all__ = [
     "pull_pack",
     "verify_pack",
 ]
-
-OFFICIAL_FINGERPRINT = "a1ae2c2341e5fbcff3b51334724fc4b6ddcb55fca85da2322313ee0e36d8b60a"
-"""Of upstream's files at the pinned commits; a test holds it against the manifest."""
 
 CACHE_VARIABLE = "CALVIN_EVAL_CACHE"
 ASSETS_VARIABLE = "CALVIN_EVAL_ASSETS"

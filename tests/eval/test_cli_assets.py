@@ -9,6 +9,7 @@ from click.testing import CliRunner, Result
 
 from calvin_eval.cli.assets import assets
 from calvin_eval.errors import AssetError
+from calvin_eval.protocol import BENCHMARK
 from calvin_eval.sim.assets import store
 
 
@@ -67,8 +68,8 @@ def test_import_then_verify_list_and_path(
     assert result.exit_code == 0, result.exception
     assert result.stdout == f"{folder}\n"
     assert "importing" in result.stderr
-    assert f"fingerprint  {store.OFFICIAL_FINGERPRINT}\n" in call("verify").stdout
-    assert store.OFFICIAL_FINGERPRINT[:12] in call("list").stdout
+    assert f"fingerprint  {BENCHMARK.pack}\n" in call("verify").stdout
+    assert BENCHMARK.pack[:12] in call("list").stdout
     assert call("path", "official").stdout == f"{folder}\n"
     monkeypatch.setenv(store.ASSETS_VARIABLE, official)
     assert "used instead" in call("import", official).stderr

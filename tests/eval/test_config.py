@@ -13,7 +13,7 @@ def test_the_defaults_are_the_official_protocol() -> None:
     protocol = config.protocol
     assert (protocol.chains, protocol.num_chains, protocol.steps) == ("official", None, 360)
     assert (protocol.budget, protocol.instructions) == ("env_steps", "pack")
-    assert (config.sim.revision, config.sim.backend) == ("pinned", "calvin_eval")
+    assert (config.protocol.revision, config.sim.backend) == ("pinned", "calvin_eval")
     assert (config.split, config.scene, config.seed) == ("D", "D", 0)
 
 
@@ -21,7 +21,7 @@ def test_keys_and_groups_override() -> None:
     config = compose_config([CKPT, "protocol.steps=60", "sim.revision=head", "protocol=quick"])
     assert config.protocol.steps == 60
     assert config.protocol.num_chains == 20
-    assert config.sim.revision == "head"
+    assert config.protocol.revision == "head"
     assert compose_config([CKPT, "sim=calvin_env"]).sim.backend == "calvin_env"
 
 

@@ -19,6 +19,7 @@ from calvin_eval.cli.doctor import doctor
 from calvin_eval.doctor import diagnosis, hardware
 from calvin_eval.doctor.bullet import check_pybullet
 from calvin_eval.doctor.diagnosis import Finding, diagnose, judge_images, judge_physics
+from calvin_eval.protocol import Benchmark
 from calvin_eval.sim import builds, egl_devices, load_pack, render, selftest
 from calvin_eval.sim.assets import store as assets_store
 from calvin_eval.sim.bullet import pybullet
@@ -491,7 +492,7 @@ def test_an_altered_pack_is_an_error(official: str, tmp_path: Path) -> None:
 
 
 def test_another_chain_list_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("calvin_eval.sim.chains.OFFICIAL_SHA256", "0" * 64)
+    monkeypatch.setattr("calvin_eval.protocol.BENCHMARK", Benchmark(chain_list="0" * 64))
     found = diagnosis.check_chains()
     assert (found.status, found.remedy[:11]) == ("error", "pip install")
     assert "expected the official list 000000000000; found" in found.detail

@@ -184,7 +184,7 @@ def test_overrides_and_flags_beat_a_preset() -> None:
     assert config.policy.actions["gripper"]["threshold"] == 0.4
     assert config.policy.actions["gripper"]["high"] == "close"
     flagged = compose_config(["ckpt=x", "policy=diffuser_actor"], {"sim.revision": "pinned"})
-    assert flagged.sim.revision == "pinned"
+    assert flagged.protocol.revision == "pinned"
     both = composed("policy=xvla", "protocol=quick")
     assert (both.protocol.steps, both.protocol.num_chains) == (720, 20)
 

@@ -14,7 +14,10 @@ from calvin_eval.results.store import JOURNAL, RunFolder, write_atomic
 TASKS = ("a", "b", "c", "d", "e")
 HEADER: Mapping[str, Any] = {
     "config": {
-        "sim": {"backend": "calvin_eval", "assets": "official", "deterministic": True},
+        "sim": {
+            "backend": "calvin_eval", "assets": "official", "revision": "pinned",
+            "deterministic": True,
+        },
         "protocol": {
             "chains": "official", "num_chains": None, "select": None, "steps": 360,
             "budget": "env_steps", "instructions": "pack", "policy_reset": "subtask",

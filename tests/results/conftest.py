@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from calvin_eval.results.conclude import OfficialHashes
+from calvin_eval.protocol import BENCHMARK
 from calvin_eval.results.schema import ChainRecord, SubtaskRecord
 from calvin_eval.results.store import RunFolder
 from calvin_eval.sim.chains import load_chains
@@ -27,15 +27,22 @@ def header(planned: int) -> dict[str, Any]:
             "ckpt": "checkpoints/vla-base.pt",
             "split": "ABC_D",
             "seed": 0,
-            "sim": {"backend": "calvin_eval", "assets": "official", "deterministic": True},
+            "sim": {
+                "backend": "calvin_eval",
+                "assets": "official",
+                "revision": "pinned",
+                "deterministic": True,
+            },
             "protocol": {
                 "chains": "official",
                 "num_chains": None,
+                "select": None,
                 "steps": STEPS,
                 "budget": "env_steps",
                 "instructions": "pack",
                 "policy_reset": "subtask",
                 "world_reset": "chain",
+                "execute": None,
                 "leftover": "drop",
             },
         },
@@ -46,11 +53,15 @@ def header(planned: int) -> dict[str, Any]:
             "sha256": "4f" * 32,
             "requirements": {"rgb": ["static", "gripper"], "depth": [], "privileged": False},
         },
-        "assets": {"name": "official", "fingerprint": "a" * 64},
+        "assets": {"name": "official", "fingerprint": BENCHMARK.pack},
         "scene": "D",
         "revision": "pinned",
-        "chains": {"list": "official", "sha256": "b" * 64, "planned": list(range(planned))},
-        "instructions": {"name": "pack", "sha256": "c" * 64},
+        "chains": {
+            "list": "official",
+            "sha256": BENCHMARK.chain_list,
+            "planned": list(range(planned)),
+        },
+        "instructions": {"name": "pack", "sha256": BENCHMARK.instructions},
         "renderer": {"backend": "egl", "vendor": "NVIDIA", "renderer": "H100", "version": "4.6"},
         "provenance": {
             "argv": ["calvin-eval", "--ckpt", "checkpoints/vla-base.pt", "--split", "ABC_D"],
@@ -117,12 +128,6 @@ def broken(record: ChainRecord, error: str) -> ChainRecord:
         status="error",
         error=error,
     )
-
-
-@pytest.fixture
-def official_hashes() -> OfficialHashes:
-    """Those by which the runs of `make_run` are official if all their 1000 chains are there."""
-    return OfficialHashes(pack="a" * 64, chains="b" * 64, instructions="c" * 64)
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from calvin_eval.errors import RunFolderError, UsageError
-from calvin_eval.results.conclude import OfficialHashes, conclude
+from calvin_eval.protocol import BENCHMARK
+from calvin_eval.results.conclude import conclude
 from calvin_eval.results.merge import merge_runs
 from calvin_eval.results.schema import ChainRecord, SubtaskRecord
 from calvin_eval.results.store import RunFolder
@@ -21,21 +22,22 @@ HEADER: Mapping[str, Any] = {
         "ckpt": "builtin:random",
         "shard": None,
         "seed": 0,
-        "sim": {"deterministic": True},
+        "sim": {"revision": "pinned", "deterministic": True},
         "protocol": {
-            "steps": 360, "budget": "env_steps", "policy_reset": "subtask",
-            "world_reset": "chain", "leftover": "drop",
+            "chains": "official", "num_chains": None, "select": None, "steps": 360,
+            "budget": "env_steps", "instructions": "pack", "policy_reset": "subtask",
+            "world_reset": "chain", "execute": None, "leftover": "drop",
         },
     },
     "policy": {
         "description": "random",
         "requirements": {"rgb": [], "depth": [], "every_step": False, "privileged": False},
     },
-    "assets": {"name": "official", "fingerprint": "a" * 64},
+    "assets": {"name": "official", "fingerprint": BENCHMARK.pack},
     "scene": "D",
     "revision": "pinned",
-    "chains": {"list": "official", "sha256": "c" * 64, "planned": []},
-    "instructions": {"name": "pack", "sha256": "e" * 64},
+    "chains": {"list": "official", "sha256": BENCHMARK.chain_list, "planned": []},
+    "instructions": {"name": "pack", "sha256": BENCHMARK.instructions},
     "renderer": {"backend": "none"},
     "engine": {"workers": 2},
     "provenance": {
@@ -45,7 +47,6 @@ HEADER: Mapping[str, Any] = {
     "started_utc": "2030-01-01T00:00:00+00:00",
     "ended_utc": "2030-01-01T01:00:00+00:00",
 }  # fmt: skip
-OFFICIAL = OfficialHashes(pack="a" * 64, chains="c" * 64, instructions="e" * 64)
 CHAINS = (3, 5, 8, 13, 21, 34, 55)
 Change = Callable[[dict[str, Any]], object]
 
@@ -100,9 +101,9 @@ def files(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("n", [1, 2, 3, 7])
 def test_shards_in_any_order_become_the_unsharded_run(tmp_path: Path, n: int) -> None:
     whole = write_run(tmp_path / "whole", None)
-    conclude(RunFolder.open(whole), OFFICIAL)
+    conclude(RunFolder.open(whole))
     merged = merge_runs(shards(tmp_path, n)[::-1], tmp_path / "merged", provenance={"argv": []})
-    conclude(merged, OFFICIAL)
+    conclude(merged)
     assert files(merged.path) == files(whole)
     mine, theirs = merged.header(), RunFolder.open(whole).header()
     assert [part["shard"] for part in mine.pop("merged_from")] == [
@@ -144,7 +145,7 @@ def test_errors_stay_errors_and_missing_chains_stay_missing(tmp_path: Path) -> N
     journal = parts[0] / "chains.jsonl"  # stopped by --max-errors: finished, and not complete
     journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:-1]))
     merged = merge_runs(parts, tmp_path / "merged", provenance={})
-    result = conclude(merged, OFFICIAL)
+    result = conclude(merged)
     assert [r.chain for r in result.records if r.status == "error"] == [5]
     summary = result.summary
     assert (summary.planned, summary.completed, summary.errors, summary.missing) == (7, 5, 1, 1)
@@ -156,12 +157,12 @@ def test_errors_stay_errors_and_missing_chains_stay_missing(tmp_path: Path) -> N
 def test_the_verdict_is_of_the_whole_run(tmp_path: Path) -> None:
     chains = range(1000)
     for part in (parts := shards(tmp_path, 2, chains=chains)):
-        verdict = conclude(RunFolder.open(part), OFFICIAL).verdict
+        verdict = conclude(RunFolder.open(part)).verdict
         assert [reason.split(":")[0] for reason in verdict.reasons] == [
             "Planned chains", "Completed chains",
         ]  # fmt: skip
     merged = merge_runs(parts, tmp_path / "merged", provenance={})
-    assert conclude(merged, OFFICIAL).verdict.official
+    assert conclude(merged).verdict.official
     assert merged.header()["verdict"] == {"official": True, "reasons": []}
 
 
@@ -211,9 +212,9 @@ def test_shards_of_lists_of_different_lengths_are_refused(tmp_path: Path) -> Non
 CHANGES: Mapping[str, Change] = {
     "config.seed: 0 and 7": lambda h: h["config"].update(seed=7),
     "config.protocol.steps: 360 and 30": lambda h: h["config"]["protocol"].update(steps=30),
-    'assets.fingerprint: "aaa': lambda h: h["assets"].update(fingerprint="b" * 64),
-    'chains.sha256: "ccc': lambda h: h["chains"].update(sha256="d" * 64),
-    'instructions.sha256: "eee': lambda h: h["instructions"].update(sha256="f" * 64),
+    'assets.fingerprint: "a1a': lambda h: h["assets"].update(fingerprint="b" * 64),
+    'chains.sha256: "452': lambda h: h["chains"].update(sha256="d" * 64),
+    'instructions.sha256: "3bb': lambda h: h["instructions"].update(sha256="f" * 64),
     'renderer.backend: "none" and "egl"': lambda h: h["renderer"].update(backend="egl"),
     'revision: "pinned" and "head"': lambda h: h.update(revision="head"),
     'scene: "D" and "A"': lambda h: h.update(scene="A"),

@@ -8,12 +8,13 @@ import pytest
 from line_world import CHAIN, INSTRUCTIONS, Line, ReachOracle, Scripted, chunk
 
 from calvin_eval.errors import AssetError
-from calvin_eval.rollouts.chain import ChainRunner, Rules
+from calvin_eval.protocol import Protocol
+from calvin_eval.rollouts.chain import ChainRunner
 
 
 def run(policy: Any, world: Any = None, oracle: Any = None, **rules: Any) -> Any:
     world, oracle = world or Line(), oracle or ReachOracle()
-    runner = ChainRunner(world, oracle, policy, instructions=INSTRUCTIONS, rules=Rules(**rules))
+    runner = ChainRunner(world, oracle, policy, instructions=INSTRUCTIONS, rules=Protocol(**rules))
     return runner.run(CHAIN).record
 
 

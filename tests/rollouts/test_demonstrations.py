@@ -10,7 +10,7 @@ import pytest
 from demonstrating import STEPS, recorded
 
 from calvin_eval.errors import UsageError
-from calvin_eval.rollouts.chain import Rules
+from calvin_eval.protocol import OFFICIAL
 from calvin_eval.rollouts.demonstrations import replayed
 from calvin_eval.sim import make_env
 from calvin_eval.sim.chains import load_chains
@@ -29,7 +29,7 @@ def shown() -> Iterator[Any]:
     sentences = load_instructions("pack", load_pack("builtin").instructions)
 
     def make(recording: Any = RECORDING, count: int = 99) -> Any:
-        return replayed(env, recording, load_chains("official"), sentences, Rules(), count)
+        return replayed(env, recording, load_chains("official"), sentences, OFFICIAL, count)
 
     yield make
     env.close()

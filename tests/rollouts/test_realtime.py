@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from line_world import CHAIN, INSTRUCTIONS, Line, ReachOracle, chunk
 
+from calvin_eval.protocol import Protocol, RealTime
 from calvin_eval.results.schema import same_outcome
-from calvin_eval.rollouts.chain import ChainRunner, Outcome, Rules
-from calvin_eval.rollouts.realtime import RealTime, RealTimeQueue, first_hold, hold
+from calvin_eval.rollouts.chain import ChainRunner, Outcome
+from calvin_eval.rollouts.realtime import RealTimeQueue, first_hold, hold
 from calvin_eval.wrappers.policy import Requirements
 
 HOLD = -1.0
@@ -51,7 +52,7 @@ def play(
         ReachOracle(),  # type: ignore[arg-type]
         policy,
         instructions=INSTRUCTIONS,
-        rules=Rules(realtime=realtime, **rules),
+        rules=Protocol(realtime=realtime or RealTime(), **rules),
     )
     return runner.run(CHAIN)
 

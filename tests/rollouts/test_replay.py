@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from calvin_eval.errors import InvalidActionError, UsageError
-from calvin_eval.rollouts.chain import ChainRunner, Outcome, Rules
-from calvin_eval.rollouts.realtime import RealTime
+from calvin_eval.protocol import OFFICIAL, Protocol, RealTime
+from calvin_eval.rollouts.chain import ChainRunner, Outcome
 from calvin_eval.rollouts.replay import ReplayError, replay, replay_record
 from calvin_eval.sim import TaskOracle, load_chains, load_pack, make_env
 from calvin_eval.sim.chains import Chain
@@ -26,11 +26,11 @@ TASKS = ("turn_on_led", "turn_off_led", "open_drawer")
 STILL = np.array([0, 0, 0, 0, 0, 0, -1.0])
 
 RULES = {
-    "official": Rules(steps=STEPS),
-    "world per subtask": Rules(steps=STEPS, world_reset="subtask"),
-    "leftover": Rules(steps=STEPS, leftover="keep"),
-    "real time": Rules(steps=STEPS, realtime=RealTime(latency=2, ask="ahead")),
-    "decisions": Rules(steps=10, budget="decisions", execute=2),
+    "official": Protocol(steps=STEPS),
+    "world per subtask": Protocol(steps=STEPS, world_reset="subtask"),
+    "leftover": Protocol(steps=STEPS, leftover="keep"),
+    "real time": Protocol(steps=STEPS, realtime=RealTime(latency=2, ask="ahead")),
+    "decisions": Protocol(steps=10, budget="decisions", execute=2),
 }
 
 
@@ -65,7 +65,7 @@ def chain() -> Chain:
     return replace(next(c for c in chains if not c.initial_state["led"]), tasks=TASKS)
 
 
-def live(env: Any, chain: Chain, rules: Rules) -> tuple[Outcome, list[str]]:
+def live(env: Any, chain: Chain, rules: Protocol) -> tuple[Outcome, list[str]]:
     """A chain's outcome, and the hash of every state that the loop went through."""
     seen: list[str] = []
 
@@ -115,7 +115,7 @@ def test_every_state_and_verdict_of_the_live_loop_comes_back(
 
 
 def test_nothing_is_simulated_before_it_is_asked_for(env: Any, chain: Chain) -> None:
-    steps = replay(env, chain, [[STILL, STILL], [STILL]], Rules())
+    steps = replay(env, chain, [[STILL, STILL], [STILL]], OFFICIAL)
     first = next(steps)
     before = first.state_hash()
     assert (first.position, first.step, first.last, first.action) == (0, 0, False, None)
@@ -129,20 +129,20 @@ def test_nothing_is_simulated_before_it_is_asked_for(env: Any, chain: Chain) -> 
 
 
 def test_a_subtask_without_actions_is_its_first_state(env: Any, chain: Chain) -> None:
-    (only,) = replay(env, chain, [()], Rules(), ORACLE)
+    (only,) = replay(env, chain, [()], OFFICIAL, ORACLE)
     assert only.last
     assert only.achieved() == set()
 
 
 def test_an_action_that_none_is_ends_the_replay(env: Any, chain: Chain) -> None:
-    steps = replay(env, chain, [[STILL, np.full(7, np.nan), STILL]], Rules())
+    steps = replay(env, chain, [[STILL, np.full(7, np.nan), STILL]], OFFICIAL)
     assert [next(steps).step, next(steps).step] == [0, 1]
     with pytest.raises(InvalidActionError):
         next(steps)
 
 
 def test_without_an_oracle_nothing_is_judged(env: Any, chain: Chain) -> None:
-    step = next(replay(env, chain, [[STILL]], Rules()))
+    step = next(replay(env, chain, [[STILL]], OFFICIAL))
     assert step.info()["scene_info"]
     with pytest.raises(UsageError, match="without"):
         step.achieved()

@@ -13,6 +13,7 @@ import pytest
 
 from calvin_eval.cli.main import main
 from calvin_eval.errors import AssetError, RunFolderError, UsageError
+from calvin_eval.protocol import BENCHMARK
 from calvin_eval.results.conclude import conclude
 from calvin_eval.results.journal import encode_journal
 from calvin_eval.results.schema import ChainRecord
@@ -24,7 +25,6 @@ from calvin_eval.rollouts.verify import verify as verify_module
 from calvin_eval.rollouts.verify.inputs import Sources
 from calvin_eval.rollouts.verify.verify import verify_run
 from calvin_eval.rollouts.worker import SimulatorSpec
-from calvin_eval.running.prepare import official_hashes
 from calvin_eval.sim.chains import load_chains
 from calvin_eval.sim.hashes import state_hash
 from calvin_eval.sim.oracle import TaskOracle
@@ -34,7 +34,6 @@ from calvin_eval.sim.selftest import SelftestResult
 
 pytestmark = pytest.mark.processes
 
-OFFICIAL = official_hashes()
 STEPS = 30
 TASKS = ["turn_on_led", "turn_off_led", "open_drawer"]
 
@@ -89,7 +88,7 @@ def chance(places: Path, tmp_path: Path) -> RunFolder:
 
 
 def check(folder: RunFolder, chains: Sequence[int] | None = None, **options: Any) -> Verification:
-    return verify_run(folder, OFFICIAL, chains=chains, **options)
+    return verify_run(folder, chains=chains, **options)
 
 
 def forge(folder: RunFolder, edit: Edit) -> None:
@@ -99,7 +98,7 @@ def forge(folder: RunFolder, edit: Edit) -> None:
     records = [ChainRecord.from_json(entry) for entry in data]
     (folder.path / "chains.jsonl").write_bytes(encode_journal(records))
     (folder.path / "results.json").unlink(missing_ok=True)
-    conclude(folder, OFFICIAL)
+    conclude(folder)
 
 
 def last(result: Verification, chain: int = 0) -> Deviation:
@@ -364,15 +363,15 @@ def test_a_chain_that_nobody_planned(chance: RunFolder) -> None:
 def test_hashes_of_other_things(chance: RunFolder, section: str, key: str, what: str) -> None:
     header = chance.header()
     chance.update_header(**{section: {**header[section], key: "0" * 64}})
-    conclude(chance, OFFICIAL)
+    conclude(chance)
     (found,) = check(chance, [3]).deviations
     assert found.what.startswith(what)
 
 
 def test_official_hashes_for_other_chains(press: RunFolder) -> None:
     header = press.header()
-    press.update_header(chains={**header["chains"], "sha256": OFFICIAL.chains})
-    conclude(press, OFFICIAL)
+    press.update_header(chains={**header["chains"], "sha256": BENCHMARK.chain_list})
+    conclude(press)
     result = check(press)
     assert {d.what for c in result.of("deviates") for d in c.deviations} >= {"tasks"}
 
@@ -398,7 +397,7 @@ def test_other_rules(press: RunFolder) -> None:
     config = press.header()["config"]
     other = {**config, "protocol": {**config["protocol"], "world_reset": "subtask"}}
     press.update_header(config=other)
-    conclude(press, OFFICIAL)
+    conclude(press)
     assert last(check(press, [0])).position == 1
 
 
@@ -443,7 +442,7 @@ def test_assets_that_are_not_here(
 ) -> None:
     monkeypatch.setenv("CALVIN_EVAL_ASSETS", str(tmp_path / "none"))
     chance.update_header(assets={"name": name, "fingerprint": "0" * 64})
-    conclude(chance, OFFICIAL)
+    conclude(chance)
     result = check(chance)
     assert result.status == "unchecked"
     assert {c.status for c in result.chains} == {"unchecked"}
@@ -467,7 +466,7 @@ def test_sources_that_are_not_the_runs(press: RunFolder, tmp_path: Path) -> None
 def test_a_run_that_depends_on_its_order(chance: RunFolder) -> None:
     config = chance.header()["config"]
     chance.update_header(config={**config, "sim": {**config["sim"], "deterministic": False}})
-    conclude(chance, OFFICIAL)
+    conclude(chance)
     assert "deterministic=false" in str(check(chance).chains[0].reason)
 
 

@@ -19,6 +19,7 @@ from ports import reserved_port
 from waiting import LIMIT
 
 from calvin_eval.errors import AssetError
+from calvin_eval.protocol import BENCHMARK
 from calvin_eval.sim.assets import store
 from calvin_eval.sim.assets.manifest import builtin_manifest, folder_manifest, parse_manifest
 
@@ -541,7 +542,7 @@ def test_impossible_options_are_refused(changes: dict[str, Any]) -> None:
 
 def test_the_official_manifest_is_the_one_that_scores_are_held_against() -> None:
     manifest = store.official_manifest()
-    assert store.fingerprint(manifest) == store.OFFICIAL_FINGERPRINT
+    assert store.fingerprint(manifest) == BENCHMARK.pack
     assert manifest.sources == {
         "mees/calvin": "fa03f01f19c65920e18cf37398a9ce859274af76",
         "mees/calvin_env": "1431a46bd36bde5903fb6345e68b5ccc30def666",
@@ -599,7 +600,7 @@ def test_the_official_manifest_is_closed_under_references(official: str) -> None
 
 
 def test_the_checkout_is_the_official_pack_and_can_be_imported(official: str) -> None:
-    fingerprint = store.OFFICIAL_FINGERPRINT
+    fingerprint = BENCHMARK.pack
     assert store.identify(official) == ("official", Path(official), fingerprint)
     folder = store.import_pack(official)
     assert store.identify("official") == ("official", folder, fingerprint)
@@ -615,7 +616,7 @@ def test_a_changed_pack_is_refused_or_has_another_name(official: str) -> None:
     name, root, fingerprint = store.identify(folder, verify=False)
     assert (name, root) == ("custom", folder)
     assert fingerprint == store.fingerprint(folder_manifest("custom", folder))
-    assert fingerprint != store.OFFICIAL_FINGERPRINT
+    assert fingerprint != BENCHMARK.pack
     assert store.identify(official, verify=False)[0] == "official"
 
 
@@ -624,6 +625,6 @@ def test_the_builtin_pack_is_identified() -> None:
     assert name == "builtin"
     assert root.name == "builtin"
     assert fingerprint == store.identify("builtin", verify=False)[2]
-    assert fingerprint != store.OFFICIAL_FINGERPRINT
+    assert fingerprint != BENCHMARK.pack
     with pytest.raises(AssetError, match="no such folder"):
         store.identify("/nowhere/at/all", verify=False)
