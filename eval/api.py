@@ -13,7 +13,6 @@ from calvin_eval.config.schema import SHORTHANDS, EvalConfig
 from calvin_eval.console.display import make_display
 from calvin_eval.errors import PolicyError
 from calvin_eval.rollouts.batching import BatchRules
-from calvin_eval.rollouts.hosts import FixedPolicy
 from calvin_eval.rollouts.service import PolicyService
 from calvin_eval.rollouts.worker import PolicyLink
 from calvin_eval.running.outcome import Run
@@ -158,11 +157,5 @@ def _as_loaded(policy: Policy, config: EvalConfig) -> LoadedPolicy:
 
 
 def _in_use(loaded: LoadedPolicy, service: PolicyService) -> PolicyInUse:
-    requirements = loaded.policy.requirements
-    link = PolicyLink(requirements=requirements, address=service.address)
-    return PolicyInUse(
-        hosts=(FixedPolicy(link),),
-        description=loaded.description,
-        metadata=loaded.metadata,
-        requirements=requirements,
-    )
+    link = PolicyLink(requirements=loaded.policy.requirements, address=service.address)
+    return PolicyInUse.fixed(loaded, link)

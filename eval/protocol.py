@@ -11,8 +11,7 @@ github.com/mees/calvin_env.
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Annotated, Any, Final, Literal, TypeAlias, get_args, get_type_hints
 
@@ -44,6 +43,11 @@ class Rule(Bounds):
     text: Callable[[Protocol], str] | None = None
     absent: Any = _REQUIRED
     section: str = "protocol"
+
+    @property
+    def required(self) -> bool:
+        """Whether every header has it."""
+        return self.absent is _REQUIRED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +207,7 @@ class Protocol:
             section = config.get(rule.section)
             if not isinstance(section, Mapping):
                 raise UsageError(f"expected a section {rule.section}, found {section!r}")
-            if name not in section and rule.absent is _REQUIRED:
+            if name not in section and rule.required:
                 raise UsageError(f"expected {rule.section}.{name}, found nothing there")
             values[name] = section.get(name, rule.absent)
         values["realtime"] = _real_time(values["realtime"])
@@ -247,29 +251,6 @@ class Benchmark:
     images: str = "static 200x200, gripper 84x84"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Difference:
-    """One thing in which a run differs from the official one.
-
-    Attributes:
-        field: of `Protocol`, or another name for what differs.
-        subject: what the sentence begins with.
-        expected: the official value, in words.
-        found: the value in use, in words.
-    """
-
-    field: str
-    subject: str
-    expected: str
-    found: str
-
-    @property
-    def sentence(self) -> str:
-        """The verdict's sentence; hashes are shortened."""
-        found = _shortened(self.found) or "nothing"
-        return f"{self.subject}: expected {_shortened(self.expected)}, found {found}."
-
-
 RULES: Final[Mapping[str, Rule]] = {
     name: kind.__metadata__[0]
     for name, kind in get_type_hints(Protocol, include_extras=True).items()
@@ -281,24 +262,3 @@ OFFICIAL: Final = Protocol()
 
 BENCHMARK: Final = Benchmark()
 """The benchmark's own data."""
-
-
-def differences(found: Protocol, official: Protocol = OFFICIAL) -> Iterator[Difference]:
-    """Field by field, in what a protocol differs from the official one.
-
-    Fields that something else judges (`Rule.judged_by`) are passed over.
-    """
-    for name, rule in RULES.items():
-        expected, value = _in_words(official, name), _in_words(found, name)
-        if rule.subject and expected != value:
-            yield Difference(field=name, subject=rule.subject, expected=expected, found=value)
-
-
-def _in_words(protocol: Protocol, name: str) -> str:
-    text = RULES[name].text
-    return str(getattr(protocol, name)) if text is None else text(protocol)
-
-
-def _shortened(value: str) -> str:
-    """A hash by its first digits, as people read it; anything else as it is."""
-    return value[:12] if re.fullmatch("[0-9a-f]{64}", value) else value

@@ -21,9 +21,10 @@ from typing import Any, Final
 
 from calvin_eval.errors import RunFolderError, UsageError
 from calvin_eval.results.archive import MAX_FILES, MAX_TOTAL_BYTES
+from calvin_eval.results.header import HEADER
 from calvin_eval.results.model_card import ModelCard
 from calvin_eval.results.schema import SCHEMA_VERSION
-from calvin_eval.results.store import HEADER, JOURNAL, RunFolder
+from calvin_eval.results.store import JOURNAL, RunFolder
 
 BUNDLE_VERSION: Final = 1
 MANIFEST: Final = "manifest.json"
@@ -112,14 +113,12 @@ def _contents(folder: RunFolder, card: ModelCard, videos: Sequence[str]) -> dict
 
 
 def _check_card(folder: RunFolder, card: ModelCard) -> None:
-    header = folder.header()
     if folder.status not in ("finished", "interrupted"):
         raise RunFolderError(
             f"expected a run that is over in {folder.path}, found status {folder.status!r}. "
             "Complete it with --resume first."
         )
-    config = header.get("config")
-    split = config.get("split") if isinstance(config, Mapping) else None
+    split = folder.header().config.split
     if card.training_split not in (split, "other"):
         raise UsageError(
             f"model card: expected training_split {split!r}, as the run's --split, or 'other'; "

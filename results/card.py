@@ -18,15 +18,16 @@ from typing import Any
 import numpy as np
 
 from calvin_eval.errors import RunFolderError
-from calvin_eval.results.metrics import completed_chains, summarize
-from calvin_eval.results.paired import sign_flip_test
-from calvin_eval.results.protocol import (
+from calvin_eval.results.comparability import (
     Difference,
     differing,
     policy_line,
     policy_sha256,
     protocol_facts,
 )
+from calvin_eval.results.header import Header
+from calvin_eval.results.metrics import completed_chains, summarize
+from calvin_eval.results.paired import sign_flip_test
 from calvin_eval.results.schema import ChainRecord
 from calvin_eval.results.store import RunFolder
 
@@ -95,12 +96,8 @@ class Card:
         """JSON values."""
         return {"kind": KIND, "schema_version": SCHEMA, **asdict(self)}
 
-    def differences(self, header: Mapping[str, Any]) -> tuple[Difference, ...]:
-        """In what the card's policy and protocol, first, and those of a run's header differ.
-
-        Raises:
-            RunFolderError: the header is none of a run.
-        """
+    def differences(self, header: Header) -> tuple[Difference, ...]:
+        """In what the card's policy and protocol, first, and those of a run's header differ."""
         mine = {"policy": self.policy_sha256, **self.protocol}
         return differing(mine, {"policy": policy_sha256(header), **protocol_facts(header)})
 
@@ -181,8 +178,7 @@ def make_card(run: str | os.PathLike[str], chains: int = CHAINS) -> Card:
     """
     folder = RunFolder.open(run)
     header, records = folder.header(), folder.records()
-    planned = (header.get("chains") or {}).get("planned", ())
-    summary = summarize(records, len(planned))
+    summary = summarize(records, len(header.planned))
     if not summary.complete:
         raise RunFolderError(
             f"{folder.path}: expected a complete run for a card, found {summary.completed} of "
@@ -203,7 +199,7 @@ def make_card(run: str | os.PathLike[str], chains: int = CHAINS) -> Card:
         },
         lengths=tuple(lengths.tolist()),
         protocol=protocol_facts(header),
-        chains=tuple(CardChain.of(done[chain]) for chain in list(planned)[:chains]),
+        chains=tuple(CardChain.of(done[chain]) for chain in header.planned[:chains]),
     )
 
 

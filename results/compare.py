@@ -13,6 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from calvin_eval.errors import RunFolderError, UsageError
+from calvin_eval.results.comparability import (
+    Difference,
+    differing,
+    driver_differences,
+    policy_line,
+    protocol_facts,
+)
 from calvin_eval.results.contrasts import (
     PositionContrast,
     TaskContrast,
@@ -20,15 +27,9 @@ from calvin_eval.results.contrasts import (
     position_contrasts,
     task_contrasts,
 )
+from calvin_eval.results.header import Header
 from calvin_eval.results.metrics import completed_chains
 from calvin_eval.results.paired import Contrast, paired_bootstrap, sign_flip_test
-from calvin_eval.results.protocol import (
-    Difference,
-    differing,
-    driver_differences,
-    policy_line,
-    protocol_facts,
-)
 from calvin_eval.results.schema import ChainRecord
 from calvin_eval.results.store import RunFolder
 
@@ -55,7 +56,7 @@ class ComparedRun:
     completed: int
     errors: int
     folder: Path
-    header: Mapping[str, Any]
+    header: Header
     records: Mapping[int, ChainRecord]
 
     def video(self, chain: int) -> str | None:
@@ -189,7 +190,7 @@ def read_run(path: str | os.PathLike[str]) -> ComparedRun:
     return ComparedRun(
         name=folder.path.name,
         policy=policy_line(header),
-        planned=len((header.get("chains") or {}).get("planned", ())),
+        planned=len(header.planned),
         completed=len(done),
         errors=len(records) - len(done),
         folder=folder.path,

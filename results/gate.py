@@ -22,9 +22,10 @@ import numpy as np
 from calvin_eval.errors import RunFolderError, UnknownNameError, UsageError
 from calvin_eval.results.bounds import clopper_pearson, mean_bounds, unpaired_bounds
 from calvin_eval.results.card import Card, read_card
+from calvin_eval.results.comparability import CHAINS, differing, protocol_facts
 from calvin_eval.results.compare import read_run
 from calvin_eval.results.gate_spec import TOP, Check, Decision, GateSpec
-from calvin_eval.results.protocol import CHAINS, differing, protocol_facts
+from calvin_eval.results.header import Header
 from calvin_eval.results.schema import ChainRecord
 from calvin_eval.results.sequential import SequentialGate, possible_attempts, possible_lengths
 from calvin_eval.results.store import RunFolder
@@ -94,7 +95,6 @@ def decide_run(
     """
     folder = RunFolder.open(run)
     header, records = folder.header(), folder.records()
-    planned = tuple((header.get("chains") or {}).get("planned", ()))
     if not records:
         raise RunFolderError(f"{folder.path}: expected a run with records, found none yet")
     remarks: tuple[str, ...] = ()
@@ -102,13 +102,11 @@ def decide_run(
         remarks = check_baseline(header, baseline, force=force)
         if baseline.facts.get(CHAINS) != protocol_facts(header)[CHAINS]:
             baseline = replace(baseline, lengths=None)  # the same id is another chain there
-    decision = decide(spec, records, planned, baseline)
+    decision = decide(spec, records, header.planned, baseline)
     return replace(decision, remarks=(*remarks, *decision.remarks))
 
 
-def check_baseline(
-    header: Mapping[str, Any], baseline: Baseline, *, force: bool
-) -> tuple[str, ...]:
+def check_baseline(header: Header, baseline: Baseline, *, force: bool) -> tuple[str, ...]:
     """Remarks on a baseline of another protocol; raises RunFolderError unless that is forced."""
     found = differing(protocol_facts(header), baseline.facts)
     if not found:

@@ -47,7 +47,7 @@ def leaderboard_entries(
             f"expected a complete run for a leaderboard, found {summary.get('completed')} of "
             f"{summary.get('planned')} chains in {folder.path}. Complete it with --resume."
         )
-    split = str(header["config"]["split"])
+    split = header.config.split
     if split not in _EVO_LISTS:
         raise UsageError(
             f"expected a run of split {', '.join(_EVO_LISTS)} for a leaderboard, found {split}"

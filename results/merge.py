@@ -19,18 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from calvin_eval.errors import RunFolderError, UsageError
+from calvin_eval.results.header import HEADER, SAME_RUN, Header
 from calvin_eval.results.journal import encode_journal
 from calvin_eval.results.schema import ChainRecord
-from calvin_eval.results.store import HEADER, JOURNAL, RunFolder, write_atomic
+from calvin_eval.results.store import JOURNAL, RunFolder, write_atomic
 
-SAME = ("config", "policy", "assets", "scene", "revision", "chains", "instructions", "renderer")
-"""Header sections that shards of one run share, but for `config.shard` and `chains.planned`; the
-same that must agree when a run is resumed."""
-
-SAME_SOFTWARE = ("calvin_eval", "revision", "packages")
-"""What of a header's provenance they share: what can move a record."""
-
-_OF_A_RUN = ("schema_version", "status", "verdict")
+_NOT_KEPT = (*SAME_RUN, "schema_version", "status", "verdict")
+"""Entries of a shard's header that `merged_from` leaves out."""
 _SHARD = re.compile(r"([1-9]\d*)/([1-9]\d*)")
 
 
@@ -49,7 +44,7 @@ class Shard:
     """
 
     folder: RunFolder
-    header: Mapping[str, Any]
+    header: Header
     digest: str
     index: int
     count: int
@@ -115,20 +110,19 @@ def read_shard(path: str | os.PathLike[str]) -> Shard:
             f"{folder.path}: expected a finished run, found status {folder.status!r}. Complete it "
             "first: give its command again with --resume and --out."
         )
-    match = _SHARD.fullmatch(str(_section(header, "config").get("shard")))
+    match = _SHARD.fullmatch(str(header.config.shard))
     if match is None:
         raise RunFolderError(
             f"{folder.path}: expected a run with --shard i/n, found one without: there is nothing "
             "to merge it with."
         )
-    planned = tuple(_section(header, "chains").get("planned", ()))
     records = tuple(folder.records())
     for record in records:
-        _check_record(folder, record, planned)
+        _check_record(folder, record, header.planned)
     digest = hashlib.sha256((folder.path / HEADER).read_bytes()).hexdigest()
     return Shard(
         folder=folder, header=header, digest=digest, index=int(match[1]), count=int(match[2]),
-        planned=planned, records=records,
+        planned=header.planned, records=records,
     )  # fmt: skip
 
 
@@ -196,14 +190,17 @@ def _check_same(one: Shard, other: Shard) -> None:
         )
 
 
-def _comparable(header: Mapping[str, Any]) -> dict[str, Any]:
+def _comparable(header: Header) -> dict[str, Any]:
     """What shards of one run have in common."""
-    same: dict[str, Any] = {key: header.get(key) for key in SAME}
-    same["config"] = {k: v for k, v in _section(header, "config").items() if k != "shard"}
-    same["chains"] = {k: v for k, v in _section(header, "chains").items() if k != "planned"}
-    provenance = _section(header, "provenance")
-    software = {**provenance, "revision": (provenance.get("git") or {}).get("revision")}
-    same["software"] = {key: software.get(key) for key in SAME_SOFTWARE}
+    same: dict[str, Any] = {key: header.document[key] for key in SAME_RUN}
+    same["config"] = {k: v for k, v in same["config"].items() if k != "shard"}
+    same["chains"] = {k: v for k, v in same["chains"].items() if k != "planned"}
+    facts = header.provenance
+    same["software"] = {
+        "calvin_eval": facts.calvin_eval,
+        "revision": facts.git.revision if facts.git else None,
+        "packages": dict(facts.packages),
+    }
     return same
 
 
@@ -219,10 +216,10 @@ def _differences(name: str, one: Any, other: Any) -> Iterator[str]:
 
 def _merged_header(shards: Sequence[Shard], provenance: Mapping[str, Any]) -> dict[str, Any]:
     """The header of the run without `--shard`, and what it was put together from."""
-    first = shards[0].header
-    engines = [shard.header.get("engine") for shard in shards]
+    first = shards[0].header.document
+    engines = [shard.header.engine for shard in shards]
     return {
-        **{key: first.get(key) for key in SAME},
+        **{key: first[key] for key in SAME_RUN},
         "config": {**first["config"], "shard": None},
         "chains": {**first["chains"], "planned": planned_chains(shards)},
         "engine": engines[0] if engines.count(engines[0]) == len(engines) else None,
@@ -233,7 +230,7 @@ def _merged_header(shards: Sequence[Shard], provenance: Mapping[str, Any]) -> di
                 "name": shard.folder.path.name,
                 "shard": f"{shard.index}/{shard.count}",
                 "header_sha256": shard.digest,
-                **{k: v for k, v in shard.header.items() if k not in (*SAME, *_OF_A_RUN)},
+                **{k: v for k, v in shard.header.document.items() if k not in _NOT_KEPT},
             }
             for shard in shards
         ],
@@ -242,12 +239,8 @@ def _merged_header(shards: Sequence[Shard], provenance: Mapping[str, Any]) -> di
 
 def _times(shards: Sequence[Shard], name: str) -> list[str]:
     """All shards' values of a time in the header, earliest first; at least one."""
-    return sorted(str(shard.header[name]) for shard in shards if name in shard.header) or [""]
-
-
-def _section(header: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    section = header.get(name)
-    return section if isinstance(section, Mapping) else {}
+    found = (getattr(shard.header, name) for shard in shards)
+    return sorted(time for time in found if time) or [""]
 
 
 def _first_of(chains: Sequence[int], most: int = 5) -> str:

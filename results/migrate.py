@@ -7,13 +7,13 @@ new one, and stores a run of the new version in `tests/golden/schema_N`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from calvin_eval.errors import RunFolderError
-from calvin_eval.results.schema import SCHEMA_VERSION, record_form
+from calvin_eval.results.header import written_by
+from calvin_eval.results.schema import SCHEMA_VERSION
 
 Step: TypeAlias = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -54,7 +54,7 @@ def check_version(header: Mapping[str, Any], where: str) -> int:
     """
     version = header.get("schema_version")
     expected = f"{where}: expected schema version {SCHEMA_VERSION}, found {version!r}"
-    writer = _writer(header)
+    writer = written_by(header)
     if type(version) is not int:
         raise RunFolderError(f"{expected}. Is this the header of a run? Restore the file.")
     if version > SCHEMA_VERSION:
@@ -76,22 +76,20 @@ def migrate_header(header: dict[str, Any], where: str) -> dict[str, Any]:
     return header
 
 
-@contextmanager
-def reading(version: int) -> Iterator[None]:
-    """Within, records are read as those of this version, which `check_version` has let pass."""
-    steps = [(number, MIGRATIONS[number].record) for number in range(version, SCHEMA_VERSION)]
+def migrate_record(data: object, version: int) -> object:
+    """The JSON of a chain record in the present form.
 
-    def migrated(data: object) -> object:
-        for number, step in steps:
-            if isinstance(data, dict):  # else the schema says what is wrong
-                data = _apply(step, data, "damaged chain record", number)
-        return data
+    Args:
+        data: as it is in the journal.
+        version: that the run was written in, which `check_version` has let pass.
 
-    token = record_form.set(migrated)
-    try:
-        yield
-    finally:
-        record_form.reset(token)
+    Raises:
+        RunFolderError: it is no record of that version.
+    """
+    for number in range(version, SCHEMA_VERSION):
+        if isinstance(data, dict):  # else the schema says what is wrong
+            data = _apply(MIGRATIONS[number].record, data, "damaged chain record", number)
+    return data
 
 
 def _apply(step: Step, data: dict[str, Any], what: str, version: int) -> dict[str, Any]:
@@ -102,10 +100,3 @@ def _apply(step: Step, data: dict[str, Any], what: str, version: int) -> dict[st
             f"{what}: expected one of schema version {version}, found one that cannot be read as "
             f"such ({type(error).__name__}: {error}). Restore the file."
         ) from error
-
-
-def _writer(header: Mapping[str, Any]) -> str:
-    """The calvin-eval that wrote a header; empty if it does not say."""
-    facts = header.get("provenance")
-    version = facts.get("calvin_eval") if isinstance(facts, Mapping) else None
-    return f"calvin-eval {version}" if isinstance(version, str) and version else ""

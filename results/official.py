@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from calvin_eval.protocol import BENCHMARK, Difference, Protocol, differences
+from calvin_eval.protocol import BENCHMARK, OFFICIAL, RULES, Protocol
 
-_AS_WRITTEN = "as written"
+AS_WRITTEN = "as written"
 _OF_THE_RUN = (
     "pack", "scene", "chain_list", "planned", "completed", "errors", "instructions", "renderer",
 )  # fmt: skip
@@ -45,7 +46,7 @@ class RunFacts:
     completed: int
     errors: int
     instructions: str
-    instruction_text: str = _AS_WRITTEN
+    instruction_text: str = AS_WRITTEN
     renderer: str
     fidelity: str = ""
     needs_images: bool
@@ -54,10 +55,34 @@ class RunFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Difference:
+    """One thing in which a run differs from the official one.
+
+    Attributes:
+        field: of `Protocol`, or another name for what differs.
+        subject: what the sentence begins with.
+        expected: the official value, in words.
+        found: the value in use, in words.
+    """
+
+    field: str
+    subject: str
+    expected: str
+    found: str
+
+    @property
+    def sentence(self) -> str:
+        """The verdict's sentence; hashes are shortened."""
+        found = _shortened(self.found) or "nothing"
+        return f"{self.subject}: expected {_shortened(self.expected)}, found {found}."
+
+
+@dataclass(frozen=True, kw_only=True)
 class Verdict:
     """Whether a result is official, and one sentence for each thing that speaks against it.
 
     Attributes:
+        official: whether nothing speaks against it.
         reasons: what speaks against it.
         remarks: sentences on what does not, and should be known.
     """
@@ -70,6 +95,17 @@ class Verdict:
         """JSON values; remarks only if there are any."""
         stated = {"official": self.official, "reasons": list(self.reasons)}
         return {**stated, "remarks": list(self.remarks)} if self.remarks else stated
+
+
+def differences(found: Protocol) -> Iterator[Difference]:
+    """Field by field, in what a protocol differs from the official one.
+
+    Fields that something else judges (`Rule.judged_by`) are passed over.
+    """
+    for name, rule in RULES.items():
+        expected, value = _in_words(OFFICIAL, name), _in_words(found, name)
+        if rule.subject and expected != value:
+            yield Difference(field=name, subject=rule.subject, expected=expected, found=value)
 
 
 def official_verdict(facts: RunFacts) -> Verdict:
@@ -106,7 +142,7 @@ def _differences(facts: RunFacts) -> Iterator[Difference]:
     yield from _compare(
         "instructions", "Hash of the instructions", BENCHMARK.instructions, facts.instructions
     )
-    yield from _compare("instruction_text", "Instructions", _AS_WRITTEN, facts.instruction_text)
+    yield from _compare("instruction_text", "Instructions", AS_WRITTEN, facts.instruction_text)
     yield from (rule for rule in rules if rule.field != "revision")
     yield from _compare(
         "image_sizes",
@@ -131,3 +167,13 @@ def _drawn_by(facts: RunFacts) -> str:
     if unseen or facts.renderer in BENCHMARK.renderers:
         return facts.renderer
     return " or ".join(BENCHMARK.renderers)
+
+
+def _in_words(protocol: Protocol, name: str) -> str:
+    text = RULES[name].text
+    return str(getattr(protocol, name)) if text is None else text(protocol)
+
+
+def _shortened(value: str) -> str:
+    """A hash by its first digits, as people read it; anything else as it is."""
+    return value[:12] if re.fullmatch("[0-9a-f]{64}", value) else value

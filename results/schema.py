@@ -8,8 +8,7 @@ derives the blocks' poses from the order of these values.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
-from contextvars import ContextVar
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -19,14 +18,6 @@ SCHEMA_VERSION = 1
 """Version of everything in a run folder; stored in its header."""
 
 ChainStatus: TypeAlias = Literal["completed", "error"]
-
-
-def _as_stored(data: object) -> object:
-    return data
-
-
-record_form: ContextVar[Callable[[object], object]] = ContextVar("record_form", default=_as_stored)
-"""Brings the JSON of a chain record to the present form; `migrate.reading` sets it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +136,6 @@ class ChainRecord:
     @classmethod
     def from_json(cls, data: object) -> ChainRecord:
         """The inverse of `to_json`; raises RunFolderError for anything else."""
-        data = record_form.get()(data)
         values = _exact_keys(data, [field.name for field in fields(cls)], "chain record")
         for name in ("tasks", "subtasks"):
             if not isinstance(values[name], list):

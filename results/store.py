@@ -10,22 +10,21 @@ import contextlib
 import json
 import logging
 import os
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, get_args
 
 from calvin_eval.errors import RunFolderError
 from calvin_eval.results.actions import FOLDER as ACTIONS
 from calvin_eval.results.actions import decode_actions, encode_actions
+from calvin_eval.results.header import HEADER, Header, RunStatus
 from calvin_eval.results.journal import Journal, encode_journal, read_journal
-from calvin_eval.results.migrate import check_version, migrate_header, reading
+from calvin_eval.results.migrate import check_version, migrate_header
 from calvin_eval.results.remains import remove_remains, temporary_name
 from calvin_eval.results.schema import SCHEMA_VERSION, ChainRecord
 
-HEADER = "header.json"
 JOURNAL = "chains.jsonl"
-
-RunStatus: TypeAlias = Literal["started", "finished", "interrupted", "error"]
 
 _log = logging.getLogger(__name__)
 
@@ -50,7 +49,7 @@ class RunFolder:
 
         Args:
             path: the folder; may exist if it is empty.
-            header: JSON values; `schema_version` and `status` are added in front.
+            header: JSON values; `schema_version`, `status` and `run_id` are added in front.
             overwrite: if a run is there already, rename its folder to `NAME.bak-N` first.
 
         Raises:
@@ -66,7 +65,9 @@ class RunFolder:
         except OSError as error:
             raise RunFolderError(f"cannot make the run folder {folder}: {error}") from error
         run = cls(folder, moved_to=moved_to)
-        first = {"schema_version": SCHEMA_VERSION, "status": "started"}
+        first = {
+            "schema_version": SCHEMA_VERSION, "status": "started", "run_id": uuid.uuid4().hex,
+        }  # fmt: skip
         run.write_json(HEADER, {**first, **{k: v for k, v in header.items() if k not in first}})
         return run
 
@@ -78,11 +79,19 @@ class RunFolder:
         refused.
         """
         run = cls(Path(path).resolve())
-        run.header()
+        run.document()
         return run
 
-    def header(self) -> dict[str, Any]:
-        """The header as it is on disk now; that of an older run in the present form."""
+    def header(self) -> Header:
+        """The header as it is on disk now; that of an older run in the present form.
+
+        Raises:
+            RunFolderError: it lacks an entry, or has one that is not possible.
+        """
+        return Header.from_json(self.document(), str(self.path / HEADER))
+
+    def document(self) -> dict[str, Any]:
+        """The header as JSON values, of which only the schema version was looked at."""
         return migrate_header(self._stored_header(), str(self.path / HEADER))
 
     def _stored_header(self) -> dict[str, Any]:
@@ -111,17 +120,17 @@ class RunFolder:
         if "schema_version" in changes:
             raise ValueError("the schema version of a run is fixed when it is created")
         self._require_present_version()
-        header = {**self.header(), **changes}
+        header = {**self.document(), **changes}
         self.write_json(HEADER, header)
         return header
 
-    def require_same(self, header: Mapping[str, Any], sections: Sequence[str]) -> None:
+    def require_same(self, document: Mapping[str, Any], sections: Sequence[str]) -> None:
         """Raise RunFolderError, naming every differing key, unless these header sections agree."""
-        before = self.header()
+        before = self.document()
         different = [
             line
             for section in sections
-            for line in _differences(section, before.get(section), header.get(section))
+            for line in _differences(section, before.get(section), document.get(section))
         ]
         if different:
             raise RunFolderError(
@@ -132,7 +141,7 @@ class RunFolder:
     @property
     def status(self) -> RunStatus:
         """How far the run got: started (or killed since), finished, interrupted or error."""
-        status: RunStatus = self.header().get("status", "started")
+        status: RunStatus = self.document().get("status", "started")
         if status not in get_args(RunStatus):
             raise RunFolderError(
                 f"{self.path / HEADER}: expected a status of {get_args(RunStatus)}, "
@@ -185,8 +194,7 @@ class RunFolder:
         path = self.path / JOURNAL
         if not path.exists():
             return []
-        with reading(self._stored_version()):
-            return sorted(read_journal(path), key=lambda r: r.chain)
+        return sorted(read_journal(path, self._stored_version()), key=lambda r: r.chain)
 
     def _stored_version(self) -> int:
         return check_version(self._stored_header(), str(self.path / HEADER))

@@ -23,9 +23,10 @@ from calvin_eval.results.archive import (
     open_zip,
 )
 from calvin_eval.results.bundle import ALLOWED, BUNDLE_VERSION, CARD, MANIFEST, VIDEOS
+from calvin_eval.results.header import HEADER
 from calvin_eval.results.model_card import parse_model_card
 from calvin_eval.results.schema import SCHEMA_VERSION
-from calvin_eval.results.store import HEADER, JOURNAL, RunFolder
+from calvin_eval.results.store import JOURNAL, RunFolder
 
 _REQUIRED: Final = (HEADER, JOURNAL, "summary.json", CARD)
 _MAX_MANIFEST: Final = 16 * 2**20

@@ -18,7 +18,8 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from calvin_eval.errors import RunFolderError
 from calvin_eval.results.conclude import conclude
-from calvin_eval.results.store import HEADER, JOURNAL, RunFolder
+from calvin_eval.results.header import HEADER
+from calvin_eval.results.store import JOURNAL, RunFolder
 
 CheckStatus: TypeAlias = Literal["verified", "deviates", "unchecked"]
 

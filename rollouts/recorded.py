@@ -2,53 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-from calvin_eval.errors import AssetError, RunFolderError
-from calvin_eval.results.protocol import recorded_protocol
-from calvin_eval.results.store import HEADER
+from calvin_eval.errors import AssetError
+from calvin_eval.results.header import Header
 from calvin_eval.rollouts.worker import SimulatorSpec
 from calvin_eval.sim.chain_refs import ChainRef
-from calvin_eval.sim.packs import SCENES, AssetPack, load_pack
+from calvin_eval.sim.packs import AssetPack, load_pack
 from calvin_eval.sim.render import resolve_backend
 
 _NAMED_PACKS = ("builtin", "official")
 
 
-def chain_ref(header: Mapping[str, Any]) -> ChainRef:
-    """Returns the chain list that a run used; raises RunFolderError if the header lacks it."""
+def chain_ref(header: Header) -> ChainRef:
+    """Returns the chain list that a run used."""
     return ChainRef(
-        name=entry(header, str, "chains", "list"),
-        sha256=entry(header, str, "chains", "sha256"),
-        scene=_choice(header, SCENES, "scene"),
-        layout=recorded_protocol(header).layout,
+        name=header.chains.list,
+        sha256=header.chains.sha256,
+        scene=header.scene,
+        layout=header.protocol.layout,
     )
 
 
-def simulator_spec(header: Mapping[str, Any], pack: AssetPack) -> SimulatorSpec:
+def simulator_spec(header: Header, pack: AssetPack) -> SimulatorSpec:
     """Returns the simulator of a run, without cameras and renderer.
 
     Args:
         header: of the run.
         pack: the run's assets, see `find_pack`.
-
-    Raises:
-        RunFolderError: the header lacks a part of it.
     """
-    rules = recorded_protocol(header)
     return SimulatorSpec(
-        backend=_choice(header, ("calvin_eval", "calvin_env"), "config", "sim", "backend"),
+        backend=header.config.sim.backend,
         assets=pack.location,
-        scene=_choice(header, SCENES, "scene"),
-        revision=rules.revision,
+        scene=header.scene,
+        revision=header.revision,
         render=resolve_backend("none"),
         cameras=(),
-        deterministic=rules.deterministic,
+        deterministic=header.protocol.deterministic,
     )
 
 
-def find_pack(header: Mapping[str, Any], assets: str | None = None) -> AssetPack:
+def find_pack(header: Header, assets: str | None = None) -> AssetPack:
     """Returns the asset pack of a run.
 
     Args:
@@ -58,10 +50,8 @@ def find_pack(header: Mapping[str, Any], assets: str | None = None) -> AssetPack
 
     Raises:
         AssetError: there is no such pack here, or it is not the run's.
-        RunFolderError: the header names no pack.
     """
-    name = entry(header, str, "assets", "name")
-    wanted = entry(header, str, "assets", "fingerprint")
+    name, wanted = header.assets.name, header.assets.fingerprint
     asked = assets or name
     if assets is None and name not in _NAMED_PACKS:
         raise AssetError(
@@ -76,27 +66,3 @@ def find_pack(header: Mapping[str, Any], assets: str | None = None) -> AssetPack
             "--assets"
         )
     return pack
-
-
-def entry(header: Mapping[str, Any], kind: type, *path: str) -> Any:
-    """Returns an entry of a header; raises RunFolderError if it is missing or of another kind."""
-    found: Any = header
-    for key in path:
-        found = found.get(key) if isinstance(found, Mapping) else None
-    if not isinstance(found, kind) or isinstance(found, bool):
-        raise RunFolderError(
-            f"expected {'.'.join(path)} in {HEADER} to be a {kind.__name__}, found "
-            f"{str(found)[:60]!r}. Was the run written by another version of calvin-eval?"
-        )
-    return found
-
-
-def _choice(header: Mapping[str, Any], known: Sequence[str], *path: str) -> Any:
-    """Returns an entry that is one of a few words; raises RunFolderError for any other."""
-    found = entry(header, str, *path)
-    if found not in known:
-        raise RunFolderError(
-            f"expected {'.'.join(path)} in {HEADER} to be one of {', '.join(known)}, found "
-            f"{found[:60]!r}. Was the run written by another version of calvin-eval?"
-        )
-    return found

@@ -40,7 +40,7 @@ def merge(ctx: click.Context, runs: tuple[Path, ...], out: Path, overwrite: bool
         records=result.records,
         summary=result.summary,
         verdict=result.verdict,
-        policy=str(folder.header()["policy"]["description"]),
+        policy=folder.header().policy.description,
         advice=f"merged from {len(runs)} shards",
         interrupted=False,
     )

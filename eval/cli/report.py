@@ -30,6 +30,7 @@ def report(run: Path, partial: bool, out: Path | None) -> None:
     """
     from rich.console import Console
 
+    from calvin_eval.results.conclude import write_summary
     from calvin_eval.results.report import render_report, write_reports
     from calvin_eval.results.report.view import make_view
     from calvin_eval.results.store import RunFolder
@@ -37,7 +38,7 @@ def report(run: Path, partial: bool, out: Path | None) -> None:
     folder = RunFolder.open(run)
     if out is None:
         view = write_reports(folder, partial=partial, judge=True)
-        folder.write_json("summary.json", view.summary_json())
+        write_summary(folder, view.summary, view.verdict)
     else:
         view = make_view(folder, partial=partial, judge=True)
         base = Path(os.path.relpath(folder.path, out.resolve().parent)).as_posix()

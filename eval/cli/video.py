@@ -135,16 +135,16 @@ def simulator_of(folder: RunFolder, assets: str | None, render: str | None) -> S
     """
     from dataclasses import replace
 
-    from calvin_eval.rollouts.recorded import entry, find_pack, simulator_spec
+    from calvin_eval.rollouts.recorded import find_pack, simulator_spec
     from calvin_eval.sim.drawing.options import DrawOptions
     from calvin_eval.sim.render import resolve_backend
 
     header = folder.header()
-    pack = find_pack(header, assets or entry(header, str, "config", "sim", "assets"))
+    pack = find_pack(header, assets or header.config.sim.assets)
     spec = simulator_spec(header, pack)
-    drew = entry(header, dict, "renderer")
-    options = None if render else DrawOptions(**drew.get("options", {}))
-    backend = render or ("auto" if drew["backend"] == "none" else drew["backend"])
+    drew = header.renderer
+    options = None if render else DrawOptions(**(drew.options or {}))
+    backend = render or ("auto" if drew.backend == "none" else drew.backend)
     own = spec.backend == "calvin_eval"
     return replace(spec, render=resolve_backend(backend, options, own=own))
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from calvin_eval.config.compose import compose_config
 from calvin_eval.config.hydra_scope import CONFIG_MODULE
@@ -12,6 +10,7 @@ from calvin_eval.config.preset_files import DEFAULT, FOLDER
 from calvin_eval.config.schema import EvalConfig, PolicyConfig
 from calvin_eval.errors import CheckpointError
 from calvin_eval.results.conclude import stated_departures
+from calvin_eval.results.header import Header
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,13 +86,13 @@ def check_kind(config: EvalConfig) -> None:
         )
 
 
-def describe_rules(header: Mapping[str, Any]) -> str:
+def describe_rules(header: Header) -> str:
     """Where a run's rules differ from the benchmark's; empty if nothing is to be said.
 
     Args:
         header: of the run.
     """
-    name = header["config"]["policy"]["preset"]
+    name = header.config.policy.preset
     found = stated_departures(header)
     who = f"preset {name}" if name else "protocol"
     if not found:

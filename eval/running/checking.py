@@ -12,7 +12,6 @@ from calvin_eval.config.schema import EvalConfig
 from calvin_eval.errors import CalvinEvalError, PolicyError, UsageError
 from calvin_eval.rollouts.chain import ChainRunner, Outcome
 from calvin_eval.rollouts.demonstrations import replayed
-from calvin_eval.rollouts.hosts import FixedPolicy
 from calvin_eval.rollouts.interrupts import marked_interrupts
 from calvin_eval.rollouts.worker import PolicyLink
 from calvin_eval.running.prepare import Plan, PolicyInUse, Stage, make_plan, policy_spec, set_stage
@@ -173,12 +172,8 @@ def _broken(outcome: Outcome) -> Finding:
 
 def _in_use(loaded: Any) -> PolicyInUse:
     """The policy in this process, as far as a plan wants to know of it."""
-    return PolicyInUse(
-        hosts=(FixedPolicy(PolicyLink(requirements=loaded.policy.requirements)),),
-        description=loaded.description,
-        metadata=loaded.metadata,
-        requirements=loaded.policy.requirements,
-    )
+    link = PolicyLink(requirements=loaded.policy.requirements)
+    return PolicyInUse.fixed(loaded, link)
 
 
 class ActionWatch:

@@ -6,12 +6,15 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from functools import cached_property
 from typing import Any
 
 from calvin_eval.config.presets import check_kind
 from calvin_eval.config.schema import EvalConfig
 from calvin_eval.errors import UsageError
+from calvin_eval.results.header import Header
 from calvin_eval.results.provenance import provenance
+from calvin_eval.results.schema import SCHEMA_VERSION
 from calvin_eval.rollouts.batching import BatchRules
 from calvin_eval.rollouts.hosts import FixedPolicy, PolicyHost
 from calvin_eval.rollouts.ray.cluster import cluster_resources, connect
@@ -24,6 +27,7 @@ from calvin_eval.sim.machine import machine_facts
 from calvin_eval.sim.packs import AssetPack, CameraSpec, load_pack
 from calvin_eval.sim.render import RenderInfo, resolve_backend
 from calvin_eval.sim.selection import select
+from calvin_eval.wrappers.loaders import LoadedPolicy
 from calvin_eval.wrappers.policy import Requirements
 
 
@@ -41,6 +45,16 @@ class PolicyInUse:
     description: str
     metadata: Mapping[str, Any]
     requirements: Requirements
+
+    @classmethod
+    def fixed(cls, loaded: LoadedPolicy, link: PolicyLink) -> PolicyInUse:
+        """A policy without processes of its own: workers load it, or find it by the link."""
+        return cls(
+            hosts=(FixedPolicy(link),),
+            description=loaded.description,
+            metadata=loaded.metadata,
+            requirements=link.requirements,
+        )
 
     def report(self) -> list[Mapping[str, Any]]:
         """What its instances say of the run, as far as they do."""
@@ -112,16 +126,19 @@ class Plan:
             rules=self.config.protocol,
         )
 
-    def header(self) -> dict[str, Any]:
+    @cached_property
+    def header(self) -> Header:
         """Everything that the result depends on, and where it came from."""
         stage = self.stage
-        return {
+        document = {
+            "schema_version": SCHEMA_VERSION,
+            "status": "started",
             "config": self.config.decisive(),
             "engine": self.config.as_dict()["engine"],
             "policy": {
                 "description": self.policy.description,
                 **self.policy.metadata,
-                "requirements": _as_json(self.policy.requirements),
+                "requirements": self.policy.requirements.observed(),
             },
             "assets": {"name": stage.pack.name, "fingerprint": stage.pack.fingerprint},
             "scene": self.config.scene,
@@ -137,12 +154,7 @@ class Plan:
             "provenance": provenance(),
             "started_utc": utc_now(),
         }
-
-
-RESUME_SECTIONS = (
-    "config", "policy", "assets", "scene", "revision", "chains", "instructions", "renderer",
-)  # fmt: skip
-"""Header sections that must agree when a run is resumed."""
+        return Header.from_json(as_json(document), "the header of this run")
 
 
 def set_stage(config: EvalConfig) -> Stage:
@@ -193,12 +205,7 @@ def open_policy(config: EvalConfig) -> PolicyInUse:
             requirements=loaded.policy.requirements,
             inline=spec if not on_ray else _on_nodes(spec, loaded.metadata),
         )
-        return PolicyInUse(
-            hosts=(FixedPolicy(link),),
-            description=loaded.description,
-            metadata=loaded.metadata,
-            requirements=loaded.policy.requirements,
-        )
+        return PolicyInUse.fixed(loaded, link)
     rules = BatchRules(most=config.engine.max_batch, wait=config.engine.batch_wait)
     kind = _ray_policy_host() if on_ray else PolicyHost
     hosts: list[PolicyHost] = []
@@ -256,10 +263,10 @@ def _ray_policy_host() -> type[PolicyHost]:
     return RayPolicyHost
 
 
-def _as_json(requirements: Requirements) -> dict[str, Any]:
-    """What a policy looks at, equal to what is read back from JSON."""
-    values: dict[str, Any] = json.loads(json.dumps(requirements.observed()))
-    return values
+def as_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values equal to what is read back from JSON: tuples become lists."""
+    data: dict[str, Any] = json.loads(json.dumps(values))
+    return data
 
 
 def utc_now() -> str:

@@ -17,6 +17,7 @@ from calvin_eval.results.card import Card, check_card, read_card
 from calvin_eval.results.conclude import conclude
 from calvin_eval.results.gate import check_baseline, read_baseline
 from calvin_eval.results.gate_spec import Decision, parse_gate
+from calvin_eval.results.header import SAME_RUN
 from calvin_eval.results.junit import write_junit
 from calvin_eval.results.profile import Profile
 from calvin_eval.results.report import write_reports
@@ -32,7 +33,6 @@ from calvin_eval.running.checking import ActionWatch
 from calvin_eval.running.outcome import FailedRun, Run
 from calvin_eval.running.packages import require_all_installed, require_installed
 from calvin_eval.running.prepare import (
-    RESUME_SECTIONS,
     Plan,
     choose_workers,
     make_plan,
@@ -199,7 +199,7 @@ def _make_gate(plan: Plan) -> SequentialGate | None:
     lengths = None
     if config.baseline is not None:
         baseline = read_baseline(config.baseline)
-        check_baseline(plan.header(), baseline, force=False)
+        check_baseline(plan.header, baseline, force=False)
         lengths = baseline.lengths
     return SequentialGate(parse_gate(config.gate), planned, lengths)
 
@@ -218,7 +218,7 @@ def _read_card(plan: Plan) -> Card | None:
     if plan.config.expect is None:
         return None
     card = read_card(plan.config.expect)
-    different = [d for d in card.differences(plan.header()) if not d.key.startswith("policy")]
+    different = [d for d in card.differences(plan.header) if not d.key.startswith("policy")]
     if different:
         raise UsageError(
             f"expected the protocol of the card {plan.config.expect}, found differences: "
@@ -229,12 +229,12 @@ def _read_card(plan: Plan) -> Card | None:
 
 def _open_folder(plan: Plan, display: Display) -> tuple[RunFolder, dict[int, ChainRecord]]:
     """The run folder, new or to be completed, and the chains that are completed in it."""
-    header = {**plan.header(), "selftest": _selftest(plan, display)}
+    header = {**plan.header.document, "selftest": _selftest(plan, display)}
     path = run_path(plan.config)
     if not plan.config.resume:
         return RunFolder.create(path, header, overwrite=plan.config.overwrite), {}
     folder = RunFolder.open(path)
-    folder.require_same(header, RESUME_SECTIONS)
+    folder.require_same(header, SAME_RUN)
     folder.remove_remains()
     folder.update_header(status="started", resumed_utc=utc_now())
     return folder, {r.chain: r for r in folder.records() if r.status == "completed"}
@@ -264,7 +264,7 @@ def _introduce(plan: Plan, folder: RunFolder, display: Display) -> None:
         many = choose_workers(plan) > 1
         hint = "; --workers 1 --max-batch 1 measures what one robot would wait" if many else ""
         display.note(f"real time: as measured, so no second run need give the same{hint}")
-    if rules := describe_rules(plan.header()):
+    if rules := describe_rules(plan.header):
         display.note(rules)
     display.note(f"writing to {short_path(folder.path)}")
 

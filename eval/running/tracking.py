@@ -64,10 +64,9 @@ def collect(folder: RunFolder, videos: int) -> Tracked:
         RunFolderError: the run is damaged.
     """
     view = make_view(folder)
-    header = dict(folder.header())
+    header = folder.document()
     planned = {"planned": view.summary.planned}
-    chains = header.get("chains")
-    header["chains"] = {**chains, **planned} if isinstance(chains, dict) else planned
+    header["chains"] = {**header["chains"], **planned}
     prefix = "" if view.summary.complete else PARTIAL
     tasks = tuple((row.name, row.count) for row in view.tasks)
     rates = {f"{prefix}task/{name}": count.rate for name, count in tasks}

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from calvin_eval.errors import RunFolderError
-from calvin_eval.results.conclude import facts_from_header, summary_json
+from calvin_eval.results.conclude import facts_from_header
+from calvin_eval.results.header import HEADER, Header
 from calvin_eval.results.metrics import Summary, seconds_per_step, summarize
 from calvin_eval.results.official import Verdict, official_verdict
-from calvin_eval.results.report.facts import Section, Timing, lookup, provenance_sections, timing
+from calvin_eval.results.report.facts import Section, Timing, provenance_sections, timing
 from calvin_eval.results.report.gallery import (
     ChainRow,
     chain_rows,
@@ -32,7 +33,7 @@ from calvin_eval.results.report.svg import Matrix, Plot
 from calvin_eval.results.report.text import counted
 from calvin_eval.results.report.transitions import MOST_PAIRS, Pair, pairs, transition_matrix
 from calvin_eval.results.schema import ChainRecord
-from calvin_eval.results.store import HEADER, RunFolder
+from calvin_eval.results.store import RunFolder
 
 PROFILE = "profile.json"
 
@@ -99,10 +100,6 @@ class View:
     provenance: tuple[Section, ...]
     files: tuple[tuple[str, str], ...]
 
-    def summary_json(self) -> dict[str, Any]:
-        """The content of `summary.json`: the metrics, and the verdict if there is one."""
-        return summary_json(self.summary, self.verdict)
-
 
 def make_view(folder: RunFolder, *, partial: bool = False, judge: bool = False) -> View:
     """Compute everything from a run folder.
@@ -121,11 +118,11 @@ def make_view(folder: RunFolder, *, partial: bool = False, judge: bool = False) 
     headline = headline_of(summary) if summary.complete or partial else None
     chains = chain_rows(records, find_videos(folder.path))
     return View(
-        title=str(lookup(header, "config", "ckpt") or folder.path.name),
-        policy=str(lookup(header, "policy", "description") or ""),
+        title=header.config.ckpt or folder.path.name,
+        policy=header.policy.description,
         protocol=_protocol(header),
-        when=str(header.get("started_utc") or "")[:10],
-        version=str(lookup(header, "provenance", "calvin_eval") or ""),
+        when=header.started_utc[:10],
+        version=header.provenance.calvin_eval or "",
         summary=summary,
         headline=headline,
         withheld=_withheld(summary),
@@ -140,21 +137,15 @@ def make_view(folder: RunFolder, *, partial: bool = False, judge: bool = False) 
         filmed=tuple(failures_with_video(chains)),
         timing=timing(_profile(folder), seconds_per_step(records)),
         suspicions=_suspicions(header),
-        provenance=tuple(provenance_sections(header)),
+        provenance=tuple(provenance_sections(header.document)),
         files=_files(folder.path),
     )
 
 
-def summarize_run(header: Mapping[str, Any], records: Sequence[ChainRecord]) -> Summary:
-    """The metrics of a run with this header; RunFolderError if it does not say what was planned."""
-    planned = lookup(header, "chains", "planned")
-    if not isinstance(planned, list):
-        raise RunFolderError(
-            f"expected a list of planned chains at chains.planned in {HEADER}, found "
-            f"{type(planned).__name__}. Read the run with the calvin-eval that wrote it."
-        )
+def summarize_run(header: Header, records: Sequence[ChainRecord]) -> Summary:
+    """The metrics of a run with this header; RunFolderError if the journal has other chains."""
     try:
-        return summarize(records, len(planned))
+        return summarize(records, len(header.planned))
     except ValueError as error:
         raise RunFolderError(f"{HEADER} and the journal disagree: {error}") from error
 
@@ -173,40 +164,33 @@ def _withheld(summary: Summary) -> str:
     )
 
 
-def _suspicions(header: Mapping[str, Any]) -> tuple[str, ...]:
+def _suspicions(header: Header) -> tuple[str, ...]:
     """Sentences of the convention check that are more than information."""
-    findings = lookup(header, "action_check", "findings")
-    told = findings if isinstance(findings, list) else []
-    return tuple(str(line) for line in told if not str(line).startswith("info"))
+    findings = header.action_check.findings if header.action_check else ()
+    return tuple(line for line in findings if not line.startswith("info"))
 
 
-def _verdict(header: Mapping[str, Any], summary: Summary, *, judge: bool) -> Verdict | None:
+def _verdict(header: Header, summary: Summary, *, judge: bool) -> Verdict | None:
     if judge:
         return official_verdict(facts_from_header(header, summary))
-    stated = header.get("verdict")
-    reasons = lookup(stated, "reasons")
-    if not isinstance(reasons, list):
+    stated, fidelity = header.verdict, header.renderer.fidelity
+    if stated is None:
         return None
-    fine = lookup(stated, "official") is True and summary.complete
-    fidelity = lookup(header, "renderer", "fidelity")
-    remarks = lookup(stated, "remarks") or (
-        [f"The policy's images: {fidelity}."] if fidelity else []  # older runs state none
-    )
-    return Verdict(
-        official=fine, reasons=tuple(map(str, reasons)), remarks=tuple(map(str, remarks))
-    )
+    if fidelity and not stated.remarks:  # older runs state none
+        stated = replace(stated, remarks=(f"The policy's images: {fidelity}.",))
+    return replace(stated, official=stated.official and summary.complete)
 
 
-def _protocol(header: Mapping[str, Any]) -> str:
-    told = {
-        "split {}": lookup(header, "config", "split"),
-        "scene {}": lookup(header, "scene"),
-        "{} assets": lookup(header, "assets", "name"),
-        "{} chains": lookup(header, "chains", "list"),
-        "preset {}": lookup(header, "config", "policy", "preset"),
-    }
-    known = [text.format(value) for text, value in told.items() if value is not None]
-    return " \N{MIDDLE DOT} ".join(known)
+def _protocol(header: Header) -> str:
+    preset = header.config.policy.preset
+    told = [
+        f"split {header.config.split}",
+        f"scene {header.scene}",
+        f"{header.assets.name} assets",
+        f"{header.chains.list} chains",
+        *([f"preset {preset}"] if preset else []),
+    ]
+    return " \N{MIDDLE DOT} ".join(told)
 
 
 def _files(run: Path) -> tuple[tuple[str, str], ...]:

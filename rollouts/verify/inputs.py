@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from calvin_eval.errors import AssetError, UsageError
-from calvin_eval.results.protocol import recorded_protocol
+from calvin_eval.results.header import Header
 from calvin_eval.results.schema import ChainRecord
 from calvin_eval.results.verification import ChainCheck, Deviation
 from calvin_eval.rollouts.recorded import (
     chain_ref,
-    entry,
     find_pack,
     simulator_spec,
 )
@@ -102,11 +100,10 @@ class Stage:
         return [self.instructions.text(t, record.chain, i) for i, t in enumerate(tasks)]
 
 
-def set_stage(header: Mapping[str, Any], sources: Sources) -> Stage:
+def set_stage(header: Header, sources: Sources) -> Stage:
     """Find what a run was made of.
 
     Raises:
-        RunFolderError: the header lacks one of the facts.
         UsageError, AssetError: a source that was named is not there, or not what the run used.
     """
     pack, obstacle = None, ""
@@ -117,7 +114,7 @@ def set_stage(header: Mapping[str, Any], sources: Sources) -> Stage:
             raise
         obstacle = f"its asset pack is needed: {error}"
     stage = Stage(
-        planned=entry(header, list, "chains", "planned"),
+        planned=header.planned,
         ref=chain_ref(header),
         pack=pack or load_pack(),
         obstacle=obstacle,
@@ -132,7 +129,7 @@ def set_stage(header: Mapping[str, Any], sources: Sources) -> Stage:
     return stage
 
 
-def _find_chains(stage: Stage, header: Mapping[str, Any], sources: Sources) -> None:
+def _find_chains(stage: Stage, header: Header, sources: Sources) -> None:
     ref = stage.ref
     if sources.chains is None and ref.needs_file:
         stage.notes.append(
@@ -148,16 +145,12 @@ def _find_chains(stage: Stage, header: Mapping[str, Any], sources: Sources) -> N
         what = f"chain list {ref.name!r}"
         stage.deviations.append(Deviation(what=what, expected="the run's own", found=str(error)))
         return
-    config = entry(header, dict, "config")
-    if deviation := check_planned(config, stage.planned, stage.chain_list):
+    if deviation := check_planned(header, stage.chain_list):
         stage.deviations.append(deviation)
 
 
-def _find_instructions(
-    stage: Stage, header: Mapping[str, Any], sources: Sources, pack: AssetPack
-) -> None:
-    name = entry(header, str, "instructions", "name")
-    wanted = entry(header, str, "instructions", "sha256")
+def _find_instructions(stage: Stage, header: Header, sources: Sources, pack: AssetPack) -> None:
+    name, wanted = header.instructions.name, header.instructions.sha256
     ours = load_instructions(PACK, pack.instructions)
     if sources.instructions is None and name != PACK and ours.sha256 != wanted:
         stage.notes.append(
@@ -179,8 +172,8 @@ def _find_instructions(
     )
 
 
-def _find_simulator(stage: Stage, header: Mapping[str, Any], pack: AssetPack) -> None:
-    simulator, rules = simulator_spec(header, pack), recorded_protocol(header)
+def _find_simulator(stage: Stage, header: Header, pack: AssetPack) -> None:
+    simulator, rules = simulator_spec(header, pack), header.protocol
     if not simulator.deterministic:
         stage.obstacle = (
             "the run was made with sim.deterministic=false: a chain depends on what ran before it"

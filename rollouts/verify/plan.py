@@ -2,40 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 from calvin_eval.errors import UsageError
+from calvin_eval.results.header import Header
 from calvin_eval.results.verification import Deviation
 from calvin_eval.sim.chains import ChainList
 from calvin_eval.sim.selection import select
 
 
-def check_planned(
-    config: Mapping[str, Any], planned: Sequence[int], chain_list: ChainList
-) -> Deviation | None:
+def check_planned(header: Header, chain_list: ChainList) -> Deviation | None:
     """Nobody may leave out the chains that went badly.
 
     Args:
-        config: the run's configuration.
-        planned: ids that the header says were planned.
+        header: of the run.
         chain_list: the run's own list.
     """
-    protocol, shard = config.get("protocol") or {}, config.get("shard")
+    rules, shard = header.protocol, header.config.shard
     try:
-        chains = select(
-            chain_list,
-            protocol.get("num_chains"),
-            protocol.get("select"),
-            None if shard is None else str(shard),
-        )
-        selected = [chain.id for chain in chains]
-    except (UsageError, ValueError, TypeError, AttributeError) as error:
+        chains = select(chain_list, rules.num_chains, rules.select, shard)
+    except UsageError as error:
         return Deviation(what="planned chains", expected="a selection", found=str(error))
-    if selected == list(planned):
+    if tuple(chain.id for chain in chains) == header.planned:
         return None
     return Deviation(
         what="planned chains",
-        expected=f"the {len(selected)} that the configuration selects",
-        found=f"{len(planned)} others",
+        expected=f"the {len(chains)} that the configuration selects",
+        found=f"{len(header.planned)} others",
     )

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from calvin_eval.errors import UnknownNameError, UsageError
-from calvin_eval.results.protocol import recorded_protocol
 from calvin_eval.results.schema import ChainRecord
 from calvin_eval.results.store import RunFolder
 from calvin_eval.rollouts.recorded import chain_ref
@@ -144,7 +143,7 @@ class Filmer:
         self._spec = spec
         self._run = folder
         header = folder.header()
-        self._chains, self._rules = chain_ref(header), recorded_protocol(header)
+        self._chains, self._rules = chain_ref(header), header.protocol
         self._out = out or folder.path / FOLDER
         self._finer = _FINER.get(simulator.render.backend, 1)
         self._pack = load_pack(simulator.assets, verify=False)

@@ -65,7 +65,7 @@ class VideoPool:
         self._spec, self._note = spec, note
         self._workers = workers
         self._out = out or folder.path / FOLDER
-        self._planned: list[int] = folder.header()["chains"]["planned"]
+        self._planned = folder.header().planned
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._notes: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._booths: list[_Booth] = []

@@ -66,7 +66,7 @@ class Case:
         for record in ours:
             paths = self.folder.actions_path(record.chain), other.actions_path(record.chain)
             assert paths[0].read_bytes() == paths[1].read_bytes()
-        assert self.folder.header()["chains"] == other.header()["chains"]
+        assert self.folder.document()["chains"] == other.document()["chains"]
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def case(
 
 
 def test_run(case: Case) -> None:
-    header = case.folder.header()
+    header = case.folder.document()
     assert (header["scene"], header["chains"]["list"]) == (case.scene, case.chains)
     assert header["chains"]["planned"] == [1, 2]
     records = case.folder.records()
@@ -208,6 +208,6 @@ def test_gym(case: Case, own_list: Path) -> None:
 def test_another_list_is_not_resumed(case: Case, tmp_path: Path) -> None:
     """The hash is that of the start states, too."""
     copy = RunFolder.open(shutil.copytree(case.folder.path, tmp_path / "run"))
-    header = copy.header()
+    header = copy.document()
     copy.update_header(chains={**header["chains"], "sha256": "0" * 64})
     assert main([*case.arguments, "--out", str(copy.path), "--resume"]) == 2

@@ -16,12 +16,11 @@ from calvin_eval.cli.merge import merge
 from calvin_eval.config.compose import compose_config
 from calvin_eval.console.display import QuietDisplay
 from calvin_eval.errors import RunFolderError
+from calvin_eval.results.header import SAME_RUN
 from calvin_eval.results.journal import encode_journal
-from calvin_eval.results.merge import SAME
 from calvin_eval.results.schema import ChainRecord
 from calvin_eval.results.store import RunFolder
 from calvin_eval.running.outcome import Run
-from calvin_eval.running.prepare import RESUME_SECTIONS
 from calvin_eval.running.run import run_evaluations
 
 pytestmark = pytest.mark.processes
@@ -79,8 +78,8 @@ def test_three_shards_equal_the_unsharded_run(parts: list[Path], tmp_path: Path)
         assert (mine.path / name).read_bytes() == (whole / name).read_bytes()
     for path in (whole / "actions").iterdir():
         assert (mine.path / "actions" / path.name).read_bytes() == path.read_bytes()
-    header, other = mine.header(), theirs.header()
-    for section in (*SAME, "verdict", "status"):
+    header, other = mine.document(), theirs.document()
+    for section in (*SAME_RUN, "verdict", "status"):
         assert header[section] == other[section], section
 
 
@@ -135,7 +134,3 @@ def test_the_slurm_array_of_the_docs_runs_and_merges(tmp_path: Path) -> None:
     )
     whole = RunFolder.open(tmp_path / "runs" / "mine" / "whole")
     assert [record.chain for record in whole.records()] == [0, 1, 2]
-
-
-def test_merging_and_resuming_ask_for_the_same() -> None:
-    assert set(SAME) == set(RESUME_SECTIONS)

@@ -10,7 +10,8 @@ import pytest
 from calvin_eval.checks import choices
 from calvin_eval.config.compose import compose_config
 from calvin_eval.errors import UsageError
-from calvin_eval.protocol import BENCHMARK, OFFICIAL, RULES, Protocol, RealTime, differences
+from calvin_eval.protocol import BENCHMARK, OFFICIAL, RULES, Protocol, RealTime
+from calvin_eval.results.official import differences
 from calvin_eval.sim.chains import load_chains
 
 OTHERS: dict[str, Any] = {

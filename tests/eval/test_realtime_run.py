@@ -13,14 +13,16 @@ from calvin_eval.api import evaluate
 from calvin_eval.cli.main import main
 from calvin_eval.config.compose import compose_config
 from calvin_eval.errors import UnknownNameError, UsageError
+from calvin_eval.results.comparability import differing, protocol_facts
 from calvin_eval.results.conclude import facts_from_header
+from calvin_eval.results.header import Header
 from calvin_eval.results.metrics import summarize
-from calvin_eval.results.protocol import differing, protocol_facts
 from calvin_eval.results.schema import same_outcome
 from calvin_eval.results.store import RunFolder
 from calvin_eval.rollouts.verify.inputs import Sources
 from calvin_eval.rollouts.verify.verify import verify_run
 from calvin_eval.sim.chains import load_chains
+from handmade import document_of
 
 CKPT = "ckpt=builtin:still"
 
@@ -75,7 +77,7 @@ def test_no_latency_leaves_the_same_run_as_a_world_that_waits(
     for chain in (0, 1):
         actions = [folder.actions_path(chain).read_bytes() for folder in (waits, real)]
         assert actions[0] == actions[1]
-    assert waits.header()["config"]["protocol"]["realtime"] is None
+    assert waits.document()["config"]["protocol"]["realtime"] is None
     assert "realtime" not in profile(waits)
     assert profile(real)["realtime"]["latency_steps"] == {"0": 12}
 
@@ -94,7 +96,7 @@ def test_a_run_in_real_time_is_repeatable_verified_and_not_official(
     assert [record.length for record in first.records()] == [length]
     verified = verify_run(first, sources=Sources(chains=chains))
     assert verified.status == "verified"
-    reasons = first.header()["verdict"]["reasons"]
+    reasons = first.document()["verdict"]["reasons"]
     found = "expected waits, found goes on, latency 3 steps."
     assert f"World while the policy thinks: {found}" in reasons
     told = profile(first)["realtime"]
@@ -115,8 +117,8 @@ def test_a_measured_latency_is_said_not_to_be_repeatable(
     assert main(command) == 0
     assert "no second run need give the same" in capsys.readouterr().err
     folder = RunFolder.open(tmp_path / "run")
-    assert folder.header()["config"]["protocol"]["realtime"]["latency"] == "measured"
-    (reason,) = [r for r in folder.header()["verdict"]["reasons"] if r.startswith("World while")]
+    assert folder.document()["config"]["protocol"]["realtime"]["latency"] == "measured"
+    (reason,) = [r for r in folder.document()["verdict"]["reasons"] if r.startswith("World while")]
     assert "as long as measured at 30 Hz, so no second run need give the same" in reason
     assert reason in (folder.path / "report.md").read_text()
     assert verify_run(folder).status == "verified"
@@ -182,10 +184,8 @@ def test_a_budget_of_decisions_has_no_time() -> None:
 
 def test_runs_differ_by_single_settings_and_a_world_that_waits_by_none_of_them() -> None:
     def facts(*overrides: str) -> Any:
-        protocol = compose_config([CKPT, *overrides]).decisive()["protocol"]
-        rest: dict[str, Any] = {"assets": {}, "chains": {}, "instructions": {}}
-        rest["renderer"] = {"backend": "none"}
-        return protocol_facts({"config": {"sim": {}, "protocol": protocol}, **rest})
+        config = compose_config([CKPT, *overrides]).decisive()
+        return protocol_facts(Header.from_json(document_of(config=config)))
 
     one, three = (facts(f"protocol.realtime.latency={n}") for n in (1, 3))
     assert [str(d) for d in differing(one, three)] == ["protocol.realtime.latency: 1 and 3"]
@@ -195,6 +195,6 @@ def test_runs_differ_by_single_settings_and_a_world_that_waits_by_none_of_them()
 
 def test_headers_from_before_real_time_say_that_the_world_waits() -> None:
     golden = Path(__file__).parents[1] / "golden" / "schema_1"
-    header = json.loads((golden / "header.json").read_text())
-    assert "realtime" not in header["config"]["protocol"]
+    header = RunFolder.open(golden).header()
+    assert "realtime" not in header.config.protocol
     assert facts_from_header(header, summarize([], 2)).protocol.realtime.text == "waits"

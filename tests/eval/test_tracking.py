@@ -60,7 +60,7 @@ def done(record: ChainRecord, chain: int, length: int) -> ChainRecord:
 def make_run(path: Path, planned: int) -> RunFolder:
     """A run of which three chains are completed, with 5, 2 and 0 tasks done."""
     stored = RunFolder.open(GOLDEN)
-    header = stored.header()
+    header = stored.document()
     header["chains"]["planned"] = list(range(planned))
     folder = RunFolder.create(path, header)
     with folder.journal() as journal:

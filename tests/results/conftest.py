@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from calvin_eval.protocol import BENCHMARK
 from calvin_eval.results.schema import ChainRecord, SubtaskRecord
 from calvin_eval.results.store import RunFolder
 from calvin_eval.sim.chains import load_chains
+from handmade import document_of
 
 STEPS = 360
 
@@ -22,57 +22,19 @@ MakeRun = Callable[..., RunFolder]
 
 def header(planned: int) -> dict[str, Any]:
     """What a complete official run of so many chains has in its header."""
-    return {
-        "config": {
-            "ckpt": "checkpoints/vla-base.pt",
-            "split": "ABC_D",
-            "seed": 0,
-            "sim": {
-                "backend": "calvin_eval",
-                "assets": "official",
-                "revision": "pinned",
-                "deterministic": True,
-            },
-            "protocol": {
-                "chains": "official",
-                "num_chains": None,
-                "select": None,
-                "steps": STEPS,
-                "budget": "env_steps",
-                "instructions": "pack",
-                "policy_reset": "subtask",
-                "world_reset": "chain",
-                "execute": None,
-                "leftover": "drop",
-            },
-        },
-        "engine": {"name": "local", "workers": 8, "devices": ["cuda:0", "cuda:1"]},
-        "policy": {
+    return document_of(
+        config={"ckpt": "checkpoints/vla-base.pt", "split": "ABC_D"},
+        policy={
             "description": "TorchScript file vla-base.pt: static and gripper camera, 10 actions",
-            "kind": "torchscript",
+            "ckpt": "checkpoints/vla-base.pt",
             "sha256": "4f" * 32,
-            "requirements": {"rgb": ["static", "gripper"], "depth": [], "privileged": False},
         },
-        "assets": {"name": "official", "fingerprint": BENCHMARK.pack},
-        "scene": "D",
-        "revision": "pinned",
-        "chains": {
-            "list": "official",
-            "sha256": BENCHMARK.chain_list,
-            "planned": list(range(planned)),
+        chains={"planned": list(range(planned))},
+        renderer={"vendor": "NVIDIA", "renderer": "H100", "version": "4.6"},
+        provenance={
+            "argv": ["calvin-eval", "--ckpt", "checkpoints/vla-base.pt", "--split", "ABC_D"]
         },
-        "instructions": {"name": "pack", "sha256": BENCHMARK.instructions},
-        "renderer": {"backend": "egl", "vendor": "NVIDIA", "renderer": "H100", "version": "4.6"},
-        "provenance": {
-            "argv": ["calvin-eval", "--ckpt", "checkpoints/vla-base.pt", "--split", "ABC_D"],
-            "calvin_eval": "0.1.0",
-            "git": {"revision": "0784e0e" + 33 * "0", "dirty": False},
-            "python": "3.11.7",
-            "platform": "Linux-6.1-x86_64-with-glibc2.36",
-            "packages": {"numpy": "2.4.6", "pybullet": "3.2.7", "torch": "2.13.0"},
-        },
-        "started_utc": "2026-11-23T09:00:00+00:00",
-    }
+    )
 
 
 PROFILE = {

@@ -31,6 +31,7 @@ from calvin_eval.results.model_card import (
 from calvin_eval.results.schema import ChainRecord, SubtaskRecord
 from calvin_eval.results.store import RunFolder
 from calvin_eval.results.unbundle import read_bundle
+from handmade import document_of
 
 CARD = {
     "name": "Reach 2",
@@ -51,7 +52,7 @@ def card(**changes: Any) -> ModelCard:
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
     """Two chains, one of them with an error, and three videos."""
-    header = {"config": {"split": "ABC_D"}, "chains": {"planned": [0, 7]}}
+    header = document_of(config={"split": "ABC_D"}, chains={"planned": [0, 7]})
     folder = RunFolder.create(tmp_path / "run", header)
     subtask = SubtaskRecord(
         task="open_drawer", instruction="open it", success=False, steps=3, seconds=1.0,
@@ -105,7 +106,7 @@ def refuse(path: Path, words: str) -> None:
 
 def test_what_goes_in_comes_out(run: RunFolder, whole: Path) -> None:
     with read_bundle(whole) as unpacked:
-        assert unpacked.header() == run.header()
+        assert unpacked.document() == run.document()
         assert unpacked.records() == run.records()
         assert np.array_equal(unpacked.read_actions(0)[0], run.read_actions(0)[0])
         assert unpacked.read_json("meta.json") == CARD

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -12,11 +11,13 @@ from click.testing import CliRunner
 
 from calvin_eval.cli.card import card as card_command
 from calvin_eval.errors import RunFolderError
+from calvin_eval.protocol import BENCHMARK
 from calvin_eval.results.card import Card, check_card, make_card, read_card
+from calvin_eval.results.comparability import policy_sha256
+from calvin_eval.results.header import Header
 from calvin_eval.results.metrics import summarize
-from calvin_eval.results.protocol import policy_sha256
 from calvin_eval.results.schema import ChainRecord
-from handmade import HEADER, Change, record, write_run
+from handmade import Change, document_of, record, write_run
 
 LENGTHS = [(7 * k) % 6 for k in range(80)]
 RECORDS = [record(chain, n) for chain, n in enumerate(LENGTHS)]
@@ -38,9 +39,9 @@ def test_a_card_holds_score_protocol_and_the_first_fifty_chains(card: Card) -> N
     third = card.chains[3]
     assert (third.length, third.steps) == (3, (9, 10, 11, 12))
     assert third.state_hash == "3-3-9"
-    assert card.protocol["assets.fingerprint"] == "a" * 64
-    assert card.protocol["chains.sha256"] == "c" * 64
-    assert card.protocol["instructions.sha256"] == "e" * 64
+    assert card.protocol["assets.fingerprint"] == BENCHMARK.pack
+    assert card.protocol["chains.sha256"] == BENCHMARK.chain_list
+    assert card.protocol["instructions.sha256"] == BENCHMARK.instructions
     assert card.protocol["protocol.steps"] == 360
     assert (card.protocol["revision"], card.protocol["renderer.backend"]) == ("pinned", "egl")
 
@@ -123,15 +124,15 @@ def test_missing_and_broken_chains_are_not_reproduced(card: Card) -> None:
 
 
 def test_another_policy_or_protocol_is_named(card: Card) -> None:
-    header = deepcopy(dict(HEADER))
+    header = Header.from_json(document_of())
     assert card.differences(header) == ()
-    header["policy"].update(ckpt="/elsewhere/p.pt", torch="2.13", description="moved")
-    assert card.differences(header) == (), "the same file at another place"
-    header["policy"]["sha256"] = "8" * 64
-    header["revision"] = "head"
-    found = card.differences(header)
+    moved = {"ckpt": "/elsewhere/p.pt", "torch": "2.13", "description": "moved"}
+    assert card.differences(Header.from_json(document_of(policy=moved))) == ()
+    other = document_of(policy={**moved, "sha256": "8" * 64}, revision="head")
+    other["config"]["sim"]["revision"] = "head"
+    found = card.differences(Header.from_json(other))
     assert [d.key for d in found] == ["policy", "revision"]
-    assert found[0].one == policy_sha256(HEADER)
+    assert found[0].one == policy_sha256(header)
 
 
 DAMAGE: Mapping[str, tuple[Change, str]] = {

@@ -22,7 +22,7 @@ from calvin_eval.results.gate_spec import Check, GateSpec, parse_gate, parse_tas
 from calvin_eval.results.junit import junit_xml, markdown
 from calvin_eval.results.schema import ChainRecord
 from calvin_eval.results.sequential import SequentialGate
-from handmade import record, write_run
+from handmade import follow_head, record, write_run
 
 RNG = np.random.default_rng(0)
 LENGTHS = RNG.choice(6, size=1000, p=[0.05, 0.08, 0.1, 0.12, 0.15, 0.5]).tolist()
@@ -236,9 +236,7 @@ def test_a_run_folder_with_baselines(tmp_path: Path) -> None:
 def test_a_baseline_of_another_protocol_is_refused_unless_forced(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", RECORDS)
     spec = GateSpec(max_drop=0.5)
-    head = read_baseline(
-        write_run(tmp_path / "head", RECORDS, change=lambda h: h.update(revision="head"))
-    )
+    head = read_baseline(write_run(tmp_path / "head", RECORDS, change=follow_head))
     with pytest.raises(RunFolderError, match=r"baseline head .* revision: pinned and head"):
         decide_run(run, spec, head)
     forced = decide_run(run, spec, head, force=True)

@@ -11,42 +11,20 @@ from typing import Any
 import pytest
 
 from calvin_eval.errors import RunFolderError, UsageError
-from calvin_eval.protocol import BENCHMARK
 from calvin_eval.results.conclude import conclude
 from calvin_eval.results.merge import merge_runs
 from calvin_eval.results.schema import ChainRecord, SubtaskRecord
 from calvin_eval.results.store import RunFolder
+from handmade import document_of, follow_head
 
-HEADER: Mapping[str, Any] = {
-    "config": {
-        "ckpt": "builtin:random",
-        "shard": None,
-        "seed": 0,
-        "sim": {"revision": "pinned", "deterministic": True},
-        "protocol": {
-            "chains": "official", "num_chains": None, "select": None, "steps": 360,
-            "budget": "env_steps", "instructions": "pack", "policy_reset": "subtask",
-            "world_reset": "chain", "execute": None, "leftover": "drop",
-        },
-    },
-    "policy": {
-        "description": "random",
-        "requirements": {"rgb": [], "depth": [], "every_step": False, "privileged": False},
-    },
-    "assets": {"name": "official", "fingerprint": BENCHMARK.pack},
-    "scene": "D",
-    "revision": "pinned",
-    "chains": {"list": "official", "sha256": BENCHMARK.chain_list, "planned": []},
-    "instructions": {"name": "pack", "sha256": BENCHMARK.instructions},
-    "renderer": {"backend": "none"},
-    "engine": {"workers": 2},
-    "provenance": {
-        "argv": ["calvin-eval"], "calvin_eval": "0.1.0", "packages": {"numpy": "2.0"},
-        "git": {"revision": "1234", "dirty": False},
-    },
-    "started_utc": "2030-01-01T00:00:00+00:00",
-    "ended_utc": "2030-01-01T01:00:00+00:00",
-}  # fmt: skip
+HEADER: Mapping[str, Any] = document_of(
+    engine={"workers": 2},
+    policy={"requirements": {"rgb": [], "depth": [], "every_step": False, "privileged": False}},
+    renderer={"backend": "none"},
+    provenance={"git": {"revision": "1234", "dirty": False}},
+    started_utc="2030-01-01T00:00:00+00:00",
+    ended_utc="2030-01-01T01:00:00+00:00",
+)
 CHAINS = (3, 5, 8, 13, 21, 34, 55)
 Change = Callable[[dict[str, Any]], object]
 
@@ -105,12 +83,13 @@ def test_shards_in_any_order_become_the_unsharded_run(tmp_path: Path, n: int) ->
     merged = merge_runs(shards(tmp_path, n)[::-1], tmp_path / "merged", provenance={"argv": []})
     conclude(merged)
     assert files(merged.path) == files(whole)
-    mine, theirs = merged.header(), RunFolder.open(whole).header()
+    mine, theirs = merged.document(), RunFolder.open(whole).document()
     assert [part["shard"] for part in mine.pop("merged_from")] == [
         f"{i}/{n}" for i in range(1, n + 1)
     ]
     assert mine.pop("provenance") == {"argv": []}
     del theirs["provenance"]
+    assert mine.pop("run_id") != theirs.pop("run_id"), "a merged run is one of its own"
     assert mine == theirs
     assert mine["chains"]["planned"] == list(CHAINS)
 
@@ -123,14 +102,20 @@ def test_the_header_names_what_was_merged(tmp_path: Path) -> None:
             tmp_path / "a" / "run", "1/2", change=lambda h: h.update(started_utc="2030-01-02")
         ),
         write_run(
-            tmp_path / "b", "2/2", change=lambda h: h.update(engine={"workers": 8}, selftest="ok")
+            tmp_path / "b",
+            "2/2",
+            change=lambda h: h.update(engine={"workers": 8}, selftest={"outcome": "same"}),
         ),
     ]
     merged = merge_runs(parts, tmp_path / "merged", provenance={})
-    header = merged.header()
+    header = merged.document()
     assert [part["name"] for part in header["merged_from"]] == ["run", "b"]
+    ids = [RunFolder.open(part).header().run_id for part in parts]
+    assert [part["run_id"] for part in header["merged_from"]] == ids
     assert header["merged_from"][1]["engine"] == {"workers": 8}
-    assert [part.get("selftest") for part in header["merged_from"]] == [None, "ok"]
+    assert [part.get("selftest") for part in header["merged_from"]] == [
+        None, {"outcome": "same"},
+    ]  # fmt: skip
     assert header["merged_from"][0]["started_utc"] == "2030-01-02"
     digests = [hashlib.sha256((part / "header.json").read_bytes()).hexdigest() for part in parts]
     assert [part["header_sha256"] for part in header["merged_from"]] == digests
@@ -163,7 +148,7 @@ def test_the_verdict_is_of_the_whole_run(tmp_path: Path) -> None:
         ]  # fmt: skip
     merged = merge_runs(parts, tmp_path / "merged", provenance={})
     assert conclude(merged).verdict.official
-    assert merged.header()["verdict"] == {"official": True, "reasons": []}
+    assert merged.document()["verdict"] == {"official": True, "reasons": []}
 
 
 def refused(tmp_path: Path, parts: Sequence[Path], kind: type[Exception] = RunFolderError) -> str:
@@ -216,14 +201,13 @@ CHANGES: Mapping[str, Change] = {
     'chains.sha256: "452': lambda h: h["chains"].update(sha256="d" * 64),
     'instructions.sha256: "3bb': lambda h: h["instructions"].update(sha256="f" * 64),
     'renderer.backend: "none" and "egl"': lambda h: h["renderer"].update(backend="egl"),
-    'revision: "pinned" and "head"': lambda h: h.update(revision="head"),
     'scene: "D" and "A"': lambda h: h.update(scene="A"),
-    'policy.sha256: null and "99"': lambda h: h["policy"].update(sha256="99"),
+    "policy.seed: null and 5": lambda h: h["policy"].update(seed=5),
     'software.calvin_eval: "0.1.0" and "0.2.0"': lambda h: h["provenance"].update(
         calvin_eval="0.2.0"
     ),
-    'software.packages.numpy: "2.0" and "1.9"': lambda h: h["provenance"].update(
-        packages={"numpy": "1.9"}
+    'software.packages.numpy: "2.4.6" and "1.9"': lambda h: h["provenance"]["packages"].update(
+        numpy="1.9"
     ),
     'software.revision: "1234" and null': lambda h: h["provenance"].update(git=None),
 }
@@ -244,11 +228,12 @@ def test_every_differing_key_is_named(tmp_path: Path) -> None:
     def change(header: dict[str, Any]) -> None:
         header["config"]["seed"] = 7
         header["scene"] = "A"
+        follow_head(header)
 
     parts = [write_run(tmp_path / "a", "1/2"), write_run(tmp_path / "b", "2/2", change=change)]
     message = refused(tmp_path, parts)
     assert "config.seed" in message
-    assert "scene" in message
+    assert 'scene: "D" and "A"; revision: "pinned" and "head"' in message
 
 
 @pytest.mark.parametrize("status", ["started", "interrupted", "error"])

@@ -57,14 +57,14 @@ def test_a_stored_run_says_what_it_said(path: Path, tmp_path: Path) -> None:
     before = contents(path)
     folder = RunFolder.open(path)
     header, records = folder.header(), folder.records()
-    assert header["schema_version"] == SCHEMA_VERSION
-    assert [record.chain for record in records] == header["chains"]["planned"] == [0, 1]
+    assert header.schema_version == SCHEMA_VERSION
+    assert [record.chain for record in records] == list(header.planned) == [0, 1]
     for record in records:
         assert len(folder.read_actions(record.chain)) == len(record.subtasks)
     summary = json.loads((path / "summary.json").read_text())
     verdict = summary.pop("verdict")
     assert summarize(records, 2).to_json() == summary
-    assert verdict == header["verdict"]
+    assert verdict == header.document["verdict"]
     copy = RunFolder.open(shutil.copytree(path, tmp_path / "copy"))
     view = write_reports(copy)
     assert view.headline is not None
@@ -129,8 +129,8 @@ def test_migrations_follow_one_another(old: Path, monkeypatch: pytest.MonkeyPatc
     (old / "header.json").write_text(json.dumps({**stored, "schema_version": -1}))
     with_checksums(old / "chains.jsonl", {b'"id":': b'"number":'})
     folder = RunFolder.open(old)
-    assert folder.header()["scene"] == "D"
-    assert "place" not in folder.header()
+    assert folder.header().scene == "D"
+    assert "place" not in folder.document()
     assert folder.records() == RunFolder.open(GOLDEN / "schema_1").records()
 
 

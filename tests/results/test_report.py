@@ -25,6 +25,7 @@ from calvin_eval.results.report.text import cell, code, counted, duration, range
 from calvin_eval.results.report.view import make_view
 from calvin_eval.results.schema import ChainRecord, SubtaskRecord
 from calvin_eval.results.store import RunFolder
+from handmade import document_of
 
 MakeRun = Callable[..., RunFolder]
 START = "start of the chain"
@@ -293,8 +294,8 @@ HOSTILE = (
 def test_hostile_text_stays_text(make_run: MakeRun, evil: str) -> None:
     tidy = evil.encode("utf-8", "replace").decode()  # a header on disk is UTF-8 anyway
     changes = {
-        "policy": {"description": tidy, tidy: tidy},
-        "config": {"ckpt": tidy, "split": tidy},
+        "policy": {**document_of()["policy"], "description": tidy, tidy: tidy},
+        "config": {**document_of()["config"], "ckpt": tidy, "split": tidy},
         "verdict": {"official": False, "reasons": [tidy]},
         tidy: {"x": [tidy]},
     }
@@ -414,15 +415,20 @@ def test_a_stored_verdict_is_no_better_than_the_run(make_run: MakeRun) -> None:
     assert not verdict.official
 
 
+def chains_of(planned: list[int]) -> dict[str, Any]:
+    return {**document_of()["chains"], "planned": planned}
+
+
 def test_a_header_that_disagrees_with_the_journal_is_refused(make_run: MakeRun) -> None:
-    folder = make_run(4, changes={"chains": {"planned": [0, 1]}})
+    folder = make_run(4, changes={"chains": chains_of([0, 1])})
     with pytest.raises(RunFolderError, match="at most 2 planned chains, found 4"):
         make_view(folder)
 
 
 def test_a_header_without_planned_chains_is_refused(make_run: MakeRun) -> None:
-    with pytest.raises(RunFolderError, match=r"chains\.planned in header\.json, found NoneType"):
-        make_view(make_run(1, changes={"chains": {}}))
+    changes = {"chains": {**chains_of([]), "planned": None}}
+    with pytest.raises(RunFolderError, match=r"chains\.planned to be a list; found None"):
+        make_view(make_run(1, changes=changes))
 
 
 def test_plots_place_values() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -19,7 +20,9 @@ BROKEN = ChainRecord(
 
 def test_create_open_and_update(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path / "runs" / "demo", {"seed": 3, "name": "Größe"})
-    assert run.header() == {
+    document = run.document()
+    assert re.fullmatch("[0-9a-f]{32}", document.pop("run_id"))
+    assert document == {
         "schema_version": SCHEMA_VERSION,
         "status": "started",
         "seed": 3,
@@ -30,7 +33,7 @@ def test_create_open_and_update(tmp_path: Path) -> None:
     assert again.status == "started"
     assert again.update_header(status="finished", seed=4)["seed"] == 4
     assert run.status == "finished"
-    assert list(run.header()) == ["schema_version", "status", "seed", "name"]
+    assert list(run.document()) == ["schema_version", "status", "run_id", "seed", "name"]
 
 
 def test_an_empty_folder_is_welcome(tmp_path: Path) -> None:
@@ -48,9 +51,9 @@ def test_overwrite_moves_the_old_run_aside(tmp_path: Path) -> None:
         run = RunFolder.create(tmp_path / "demo", {"number": number}, overwrite=True)
         expected = tmp_path / f"demo.bak-{number}" if number else None
         assert run.moved_to == expected
-    assert RunFolder.open(tmp_path / "demo").header()["number"] == 2
-    assert RunFolder.open(tmp_path / "demo.bak-1").header()["number"] == 0
-    assert RunFolder.open(tmp_path / "demo.bak-2").header()["number"] == 1
+    assert RunFolder.open(tmp_path / "demo").document()["number"] == 2
+    assert RunFolder.open(tmp_path / "demo.bak-1").document()["number"] == 0
+    assert RunFolder.open(tmp_path / "demo.bak-2").document()["number"] == 1
 
 
 def test_overwrite_touches_runs_only(tmp_path: Path) -> None:

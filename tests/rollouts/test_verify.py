@@ -342,7 +342,7 @@ def test_results_of_an_incomplete_run(chance: RunFolder) -> None:
 
 
 def test_a_chain_that_was_left_out(chance: RunFolder) -> None:
-    header = chance.header()
+    header = chance.document()
     chance.update_header(chains={**header["chains"], "planned": [3]})
     forge(chance, lambda data: data.pop())
     (found,) = check(chance).deviations
@@ -350,7 +350,7 @@ def test_a_chain_that_was_left_out(chance: RunFolder) -> None:
 
 
 def test_a_chain_that_nobody_planned(chance: RunFolder) -> None:
-    header = chance.header()
+    header = chance.document()
     chance.update_header(chains={**header["chains"], "planned": [3, 18]})
     whats = [d.what for d in check(chance, [3]).deviations]
     assert whats == ["planned chains", "chains with a record"]
@@ -361,7 +361,7 @@ def test_a_chain_that_nobody_planned(chance: RunFolder) -> None:
     [("chains", "sha256", "chain list"), ("instructions", "sha256", "instructions")],
 )
 def test_hashes_of_other_things(chance: RunFolder, section: str, key: str, what: str) -> None:
-    header = chance.header()
+    header = chance.document()
     chance.update_header(**{section: {**header[section], key: "0" * 64}})
     conclude(chance)
     (found,) = check(chance, [3]).deviations
@@ -369,7 +369,7 @@ def test_hashes_of_other_things(chance: RunFolder, section: str, key: str, what:
 
 
 def test_official_hashes_for_other_chains(press: RunFolder) -> None:
-    header = press.header()
+    header = press.document()
     press.update_header(chains={**header["chains"], "sha256": BENCHMARK.chain_list})
     conclude(press)
     result = check(press)
@@ -394,7 +394,7 @@ def test_a_torn_last_line(chance: RunFolder) -> None:
 
 def test_other_rules(press: RunFolder) -> None:
     """A world reset per subtask leaves other states."""
-    config = press.header()["config"]
+    config = press.document()["config"]
     other = {**config, "protocol": {**config["protocol"], "world_reset": "subtask"}}
     press.update_header(config=other)
     conclude(press)
@@ -464,7 +464,7 @@ def test_sources_that_are_not_the_runs(press: RunFolder, tmp_path: Path) -> None
 
 
 def test_a_run_that_depends_on_its_order(chance: RunFolder) -> None:
-    config = chance.header()["config"]
+    config = chance.document()["config"]
     chance.update_header(config={**config, "sim": {**config["sim"], "deterministic": False}})
     conclude(chance)
     assert "deterministic=false" in str(check(chance).chains[0].reason)

@@ -204,7 +204,7 @@ def run_folder(path: Path, *overrides: str, chains: str = "0,1,2") -> RunFolder:
     )
     policy = open_policy(config)
     plan = make_plan(set_stage(config), policy)
-    folder = RunFolder.create(path, plan.header())
+    folder = RunFolder.create(path, plan.header.document)
     assignment = plan.assignment(0)
     env = assignment.simulator.build()
     runner = ChainRunner(
@@ -563,9 +563,8 @@ def test_the_command_explains_what_it_does_not_understand(
 
 
 def test_the_assets_must_be_those_of_the_run(run: RunFolder, tmp_path: Path) -> None:
-    folder = RunFolder.create(
-        tmp_path / "run", {**run.header(), "assets": {"name": "official", "fingerprint": "ab" * 32}}
-    )
+    document = {**run.document(), "assets": {"name": "official", "fingerprint": "ab" * 32}}
+    folder = RunFolder.create(tmp_path / "run", document)
     result = command(folder.path, "--all")
     assert "expected the official asset pack abababababab" in str(result.exception)
     assert "--assets" in str(result.exception)

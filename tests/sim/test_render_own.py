@@ -12,7 +12,7 @@ import pytest
 from requirements import need_egl, need_renderer
 
 from calvin_eval.errors import RenderError, UsageError
-from calvin_eval.results.protocol import DRAWING
+from calvin_eval.results.comparability import DRAWING
 from calvin_eval.sim import load_chains, make_env, render
 from calvin_eval.sim.drawing.fast import library_problem
 from calvin_eval.sim.drawing.fidelity import Pictures, Plan, compare, draw_states, draw_states_apart
