@@ -26,6 +26,7 @@ from calvin_eval.results.header_sections import (
     RendererFacts,
 )
 from calvin_eval.results.official import Verdict
+from calvin_eval.results.schema import SCHEMA_VERSION
 
 HEADER: Final = "header.json"
 
@@ -134,3 +135,20 @@ def written_by(document: Mapping[str, Any]) -> str:
     facts = document.get("provenance")
     version = facts.get("calvin_eval") if isinstance(facts, Mapping) else None
     return f"calvin-eval {version}" if isinstance(version, str) and version else ""
+
+
+def check_version(document: Mapping[str, Any], where: str) -> None:
+    """Raise RunFolderError, saying which calvin-eval is needed, unless the version is ours.
+
+    Args:
+        document: a header as it is on disk.
+        where: its path, for the message.
+    """
+    version = document.get("schema_version")
+    expected = f"{where}: expected schema version {SCHEMA_VERSION}, found {version!r}"
+    if type(version) is not int or version < SCHEMA_VERSION:
+        raise RunFolderError(f"{expected}. Is this the header of a run? Restore the file.")
+    if version > SCHEMA_VERSION:
+        writer = written_by(document)
+        least = f"{writer} or newer" if writer else "the one that wrote this run, or a newer one"
+        raise RunFolderError(f"{expected}: that needs a newer calvin-eval. Install {least}.")

@@ -20,8 +20,7 @@ from pathlib import Path
 from types import TracebackType
 
 from calvin_eval.errors import RunFolderError
-from calvin_eval.results.migrate import migrate_record
-from calvin_eval.results.schema import SCHEMA_VERSION, ChainRecord
+from calvin_eval.results.schema import ChainRecord
 
 _LINE = re.compile(rb'\{"crc32":"([0-9a-f]{8})","record":(\{.*\})\}')
 _log = logging.getLogger(__name__)
@@ -103,12 +102,8 @@ class Journal:
         self.close()
 
 
-def read_journal(path: str | os.PathLike[str], version: int = SCHEMA_VERSION) -> list[ChainRecord]:
+def read_journal(path: str | os.PathLike[str]) -> list[ChainRecord]:
     """All whole records that no later one replaces, in the order in which the chains finished.
-
-    Args:
-        path: the file.
-        version: schema version of its run, which `migrate.check_version` has let pass.
 
     Raises:
         RunFolderError: no such file, a damaged line before the last, or a chain twice.
@@ -117,7 +112,7 @@ def read_journal(path: str | os.PathLike[str], version: int = SCHEMA_VERSION) ->
         data = Path(path).read_bytes()
     except OSError as error:
         raise RunFolderError(f"expected a journal at {path}: {error.strerror}") from error
-    return _parse(data, Path(path), version)[0]
+    return _parse(data, Path(path))[0]
 
 
 def _encode(record: ChainRecord) -> bytes:
@@ -125,17 +120,17 @@ def _encode(record: ChainRecord) -> bytes:
     return b'{"crc32":"%08x","record":%s}\n' % (zlib.crc32(text), text)
 
 
-def _decode(line: bytes, version: int) -> ChainRecord | None:
+def _decode(line: bytes) -> ChainRecord | None:
     match = _LINE.fullmatch(line)
     if match is None or int(match[1], 16) != zlib.crc32(match[2]):
         return None
     try:
-        return ChainRecord.from_json(migrate_record(json.loads(match[2]), version))
+        return ChainRecord.from_json(json.loads(match[2]))
     except (ValueError, RecursionError):
         return None
 
 
-def _parse(data: bytes, path: Path, version: int = SCHEMA_VERSION) -> tuple[list[ChainRecord], int]:
+def _parse(data: bytes, path: Path) -> tuple[list[ChainRecord], int]:
     """The whole records and the length in bytes of the part that holds them."""
     lines = data.split(b"\n")
     torn = lines.pop()  # what follows the last newline: nothing, or half a line
@@ -144,7 +139,7 @@ def _parse(data: bytes, path: Path, version: int = SCHEMA_VERSION) -> tuple[list
     end = 0
     for number, line in enumerate(lines, 1):
         try:
-            record = _decode(line, version)
+            record = _decode(line)
         except RunFolderError as error:
             raise RunFolderError(f"{path}, line {number}: {error}") from error
         if record is None:

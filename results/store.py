@@ -18,9 +18,8 @@ from typing import Any, get_args
 from calvin_eval.errors import RunFolderError
 from calvin_eval.results.actions import FOLDER as ACTIONS
 from calvin_eval.results.actions import decode_actions, encode_actions
-from calvin_eval.results.header import HEADER, Header, RunStatus
+from calvin_eval.results.header import HEADER, Header, RunStatus, check_version
 from calvin_eval.results.journal import Journal, encode_journal, read_journal
-from calvin_eval.results.migrate import check_version, migrate_header
 from calvin_eval.results.remains import remove_remains, temporary_name
 from calvin_eval.results.schema import SCHEMA_VERSION, ChainRecord
 
@@ -73,17 +72,13 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> RunFolder:
-        """Open an existing run; raises RunFolderError if it is none.
-
-        One of an older schema version can be read, but not continued; one of a newer version is
-        refused.
-        """
+        """Open an existing run; raises RunFolderError if it is none of this schema version."""
         run = cls(Path(path).resolve())
         run.document()
         return run
 
     def header(self) -> Header:
-        """The header as it is on disk now; that of an older run in the present form.
+        """The header as it is on disk now.
 
         Raises:
             RunFolderError: it lacks an entry, or has one that is not possible.
@@ -92,13 +87,11 @@ class RunFolder:
 
     def document(self) -> dict[str, Any]:
         """The header as JSON values, of which only the schema version was looked at."""
-        return migrate_header(self._stored_header(), str(self.path / HEADER))
-
-    def _stored_header(self) -> dict[str, Any]:
         header = self.read_json(HEADER)
         if not isinstance(header, dict):
             found = type(header).__name__
             raise RunFolderError(f"{self.path / HEADER}: expected an object, found {found}")
+        check_version(header, str(self.path / HEADER))
         return header
 
     def remove_remains(self) -> None:
@@ -111,7 +104,7 @@ class RunFolder:
 
         Raises:
             ValueError: an unknown status, or a change of the schema version.
-            RunFolderError: the run is of an older schema version.
+            RunFolderError: the header cannot be read, or the disk refuses.
         """
         if "status" in changes and changes["status"] not in get_args(RunStatus):
             raise ValueError(
@@ -119,7 +112,6 @@ class RunFolder:
             )
         if "schema_version" in changes:
             raise ValueError("the schema version of a run is fixed when it is created")
-        self._require_present_version()
         header = {**self.document(), **changes}
         self.write_json(HEADER, header)
         return header
@@ -150,8 +142,7 @@ class RunFolder:
         return status
 
     def journal(self) -> Journal:
-        """The journal, open for appending; RunFolderError in a run of an older schema version."""
-        self._require_present_version()
+        """The journal, open for appending."""
         return Journal(self.path / JOURNAL)
 
     def settle(self) -> None:
@@ -159,7 +150,6 @@ class RunFolder:
 
         Which chain finishes first depends on the machine; what a finished run says does not.
         """
-        self._require_present_version()
         try:
             write_atomic(self.path / JOURNAL, encode_journal(self.records()))
         except OSError as error:
@@ -194,19 +184,7 @@ class RunFolder:
         path = self.path / JOURNAL
         if not path.exists():
             return []
-        return sorted(read_journal(path, self._stored_version()), key=lambda r: r.chain)
-
-    def _stored_version(self) -> int:
-        return check_version(self._stored_header(), str(self.path / HEADER))
-
-    def _require_present_version(self) -> None:
-        version = self._stored_version()
-        if version != SCHEMA_VERSION:
-            raise RunFolderError(
-                f"{self.path}: expected a run of schema version {SCHEMA_VERSION} to write into, "
-                f"found version {version}: older runs can be read, but not continued. "
-                "Run into a new folder with --out."
-            )
+        return sorted(read_journal(path), key=lambda r: r.chain)
 
     def read_json(self, name: str) -> Any:
         """The content of a JSON file; raises RunFolderError if it is missing or damaged."""

@@ -143,7 +143,7 @@ def test_the_schema_takes_what_the_reader_takes_and_nothing_else(value: object) 
     """Every entry of a real header, replaced by a value of every kind."""
     document = json.loads((TESTS / "golden" / "headers" / "seen.json").read_text())
     paths = [path.removeprefix(".") for path in leaves(document)]
-    paths.remove("schema_version")  # `migrate.check_version` looks at that one
+    paths.remove("schema_version")  # `check_version` looks at that one
     for path in paths:
         broken = changed(path, value, document)
         try:
