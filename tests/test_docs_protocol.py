@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from calvin_eval.protocol import RULES
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "protocol.md"
 TEXT = PAGE.read_text(encoding="utf-8")
@@ -74,6 +76,16 @@ def test_a_rule_has_a_source_a_function_and_a_test(row: tuple[str, ...]) -> None
     for file, name in named:
         assert (ROOT / "tests" / file).is_file(), f"no file tests/{file}"
         assert name in names_of(ROOT / "tests" / file), f"no {name} in tests/{file}"
+
+
+def test_every_rule_that_a_run_may_change_has_a_row() -> None:
+    named = {
+        key
+        for rule, *_ in ROWS
+        if (end := re.search(r"\((`[\w.]+`(?:, `[\w.]+`)*)\)$", rule))
+        for key in re.findall(r"`([\w.]+)`", end[1])
+    }
+    assert named == {f"{rule.section}.{name}" for name, rule in RULES.items()}
 
 
 def sources() -> list[Path]:
