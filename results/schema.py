@@ -155,11 +155,6 @@ class ChainRecord:
         return data
 
 
-def same_outcome(a: ChainRecord, b: ChainRecord) -> bool:
-    """Whether two records agree in everything but their wall times."""
-    return a.outcome() == b.outcome()
-
-
 def _require(fine: bool, what: str, expected: str, found: object) -> None:
     if not fine:
         raise ValueError(f"{what}: expected {expected}, found {found!r}")

@@ -195,7 +195,7 @@ class RunFolder:
             raise RunFolderError(
                 f"expected {name} in {self.path}, found none: is this a run folder?"
             ) from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise RunFolderError(f"cannot read {path} as JSON: {error}") from error
 
     def write_json(self, name: str, data: Any) -> Path:

@@ -6,18 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from calvin_eval.errors import RunFolderError
+from calvin_eval.protocol import BENCHMARK
 from calvin_eval.results.metrics import completed_chains, task_counts
 from calvin_eval.results.schema import ChainRecord
-
-CHAIN_LENGTH = 5
-"""Upstream reports success rates for 1..5 tasks in a row, whatever the chains are."""
 
 
 def upstream_results(records: Sequence[ChainRecord], epoch: str = "null") -> dict[str, Any]:
     """The metrics in exactly the shape of upstream's results file.
 
-    Only completed chains count. The file has no place for how complete a run is, so a caller
-    writes none of an incomplete run.
+    Only completed chains count. Success rates are those of 1 to 5 tasks in a row, whatever the
+    chains are. The file has no place for how complete a run is, so a caller writes none of an
+    incomplete run.
 
     Args:
         records: the chains of one run.
@@ -38,7 +37,7 @@ def upstream_results(records: Sequence[ChainRecord], epoch: str = "null") -> dic
             "avg_seq_len": sum(lengths) / len(lengths),
             "chain_sr": {
                 str(i): sum(length >= i for length in lengths) / len(lengths)
-                for i in range(1, CHAIN_LENGTH + 1)
+                for i in range(1, BENCHMARK.chain_length + 1)
             },
             "task_info": {
                 task: {"success": count.success, "total": count.total}

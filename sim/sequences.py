@@ -24,6 +24,7 @@ from typing import Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from calvin_eval.protocol import BENCHMARK
 from calvin_eval.sim.symbolic import (
     TASK_CATEGORIES,
     TASK_NAMES,
@@ -35,7 +36,6 @@ from calvin_eval.sim.symbolic import (
 SymbolicChain: TypeAlias = "tuple[SymbolicState, tuple[str, ...]]"
 IntArray: TypeAlias = npt.NDArray[np.int8]
 
-CHAIN_LENGTH: Final = 5
 DATA_DIR: Final = Path(__file__).with_name("data")
 
 
@@ -118,7 +118,7 @@ def draw_sequences(start: int, seed: int) -> Iterator[tuple[int, ...]]:
         state = np.full(_BATCH, start, np.int16)
         used = np.zeros(_BATCH, np.int16)
         tasks: list[IntArray] = []
-        for position in range(CHAIN_LENGTH):
+        for position in range(BENCHMARK.chain_length):
             task = _final_element(swaps, position)
             state = table[state, task]
             keep = (state >= 0) & ((used & category[task]) == 0)
@@ -181,18 +181,17 @@ def generate(
 # The dev list: the official generator with seeds that no official list uses.
 DEV_FIRST_SEED: Final = 1_000_000
 DEV_SHUFFLE_SEED: Final = 1
-SHIPPED_CHAINS: Final = 1000
 
 
 def generate_official() -> list[SymbolicChain]:
     """Generates the benchmark's 1000 chains: upstream's `get_sequences(1000)`."""
-    return generate(SHIPPED_CHAINS)
+    return generate(BENCHMARK.chains)
 
 
 def generate_dev(official: Collection[SymbolicChain]) -> list[SymbolicChain]:
     """Generates 1000 chains for development: none is official, none is there twice."""
     return generate(
-        SHIPPED_CHAINS,
+        BENCHMARK.chains,
         first_seed=DEV_FIRST_SEED,
         shuffle_seed=DEV_SHUFFLE_SEED,
         exclude=frozenset(official),

@@ -19,7 +19,6 @@ import pytest
 from calvin_eval.cli.main import main
 from calvin_eval.cli.video import simulator_of
 from calvin_eval.results.journal import encode_journal
-from calvin_eval.results.schema import same_outcome
 from calvin_eval.results.store import RunFolder
 from calvin_eval.rollouts.video.films import HOLD_SECONDS, Filmer, VideoSpec
 from calvin_eval.sim.chains import load_chains
@@ -62,7 +61,7 @@ class Case:
         """The other run has the same records, actions and chain list."""
         ours, theirs = self.folder.records(), other.records()
         assert len(ours) == len(theirs) == 2
-        assert all(map(same_outcome, ours, theirs))
+        assert all(a.outcome() == b.outcome() for a, b in zip(ours, theirs, strict=True))
         for record in ours:
             paths = self.folder.actions_path(record.chain), other.actions_path(record.chain)
             assert paths[0].read_bytes() == paths[1].read_bytes()

@@ -71,6 +71,7 @@ def test_overwrite_touches_runs_only(tmp_path: Path) -> None:
     [
         (None, "is this a run folder"),
         ("{", "cannot read"),
+        ("[" * 100_000, "cannot read"),
         ("[]", "expected an object"),
         ("{}", "expected schema version 1, found None"),
         ('{"schema_version": 2}', "expected schema version 1, found 2"),

@@ -10,7 +10,6 @@ import pytest
 from line_world import CHAIN, INSTRUCTIONS, Line, ReachOracle, chunk
 
 from calvin_eval.protocol import Protocol, RealTime
-from calvin_eval.results.schema import same_outcome
 from calvin_eval.rollouts.chain import ChainRunner, Outcome
 from calvin_eval.rollouts.realtime import RealTimeQueue, first_hold, hold
 from calvin_eval.wrappers.policy import Requirements
@@ -79,7 +78,7 @@ def test_without_latency_it_is_the_ordinary_loop(ask: Any, stale: Any, rules: An
     worlds, policies = (Line(), Line()), [Planner(5, 0.12, every_step=True) for _ in range(2)]
     ordinary = play(policies[0], None, worlds[0], **rules)
     real = play(policies[1], RealTime(latency=0, ask=ask, stale=stale), worlds[1], **rules)
-    assert same_outcome(ordinary.record, real.record)
+    assert ordinary.record.outcome() == real.record.outcome()
     np.testing.assert_equal(real.actions, ordinary.actions)
     assert worlds[1].calls == worlds[0].calls
     assert (policies[1].asked, policies[1].seen) == (policies[0].asked, policies[0].seen)
