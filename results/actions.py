@@ -9,7 +9,6 @@ common width; `kinds` has one code per row, or a single one if all rows are alik
 from __future__ import annotations
 
 import io
-import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calvin_eval.errors import RunFolderError
+from calvin_eval.foreign.arrays import read_arrays
 
 FOLDER = "actions"
 
@@ -60,11 +60,10 @@ def decode_actions(data: bytes, where: str) -> dict[int, list[Any]]:
         RunFolderError: the content is damaged or of another format.
     """
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+        arrays = read_arrays(data)
         positions = sorted(int(n[3:-8]) for n in arrays if n.endswith("_actions"))
         return {position: _actions(arrays, position) for position in positions}
-    except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, IndexError, TypeError) as error:
         raise RunFolderError(f"{where} is damaged: {error}") from error
 
 

@@ -22,6 +22,7 @@ from typing import IO, Final
 import numpy as np
 
 from calvin_eval.errors import RunFolderError
+from calvin_eval.foreign.archives import ArchiveError, read_table
 
 MAX_FILES: Final = 20_000
 MAX_FILE_BYTES: Final = 512 * 2**20
@@ -70,6 +71,7 @@ def open_zip(path: Path, allowed: re.Pattern[str]) -> Iterator[zipfile.ZipFile]:
             _check_end(file, str(path))
             with zipfile.ZipFile(file) as archive:
                 _check_contents(archive, path, allowed)
+                _check_table(file, str(path), MAX_FILES)
                 yield archive
     except OSError as error:
         raise BundleError(f"cannot read {path}: {error.strerror or error}") from error
@@ -95,6 +97,14 @@ def _check_end(file: IO[bytes], where: str, most: int = MAX_FILES) -> None:
             f"{where}: expected at most {most} files, found a table of contents for more. "
             "It is not unpacked."
         )
+
+
+def _check_table(file: IO[bytes], where: str, most: int) -> None:
+    """Make sure that every program that unpacks the file finds the same in it."""
+    try:
+        read_table(file, most)
+    except ArchiveError as error:
+        raise BundleError(f"{where} is damaged, or can be read in two ways: {error}") from error
 
 
 def _check_contents(archive: zipfile.ZipFile, path: Path, allowed: re.Pattern[str]) -> None:
@@ -169,6 +179,7 @@ def check_actions_file(data: bytes, where: str) -> None:
     room = MAX_ACTIONS_BYTES
     stream = io.BytesIO(data)
     _check_end(stream, where, _MAX_ACTION_ARRAYS)
+    _check_table(stream, where, _MAX_ACTION_ARRAYS)
     try:
         with zipfile.ZipFile(stream) as archive:
             names = archive.namelist()

@@ -19,11 +19,12 @@ MAY_IMPORT = {
     "vla": {"wrappers"},
     "rollouts": {"sim", "wrappers", "results"},
 }
-# Modules of `eval/` that are open to all, and what they may import themselves.
+# Modules and packages of `eval/` that are open to all, and what they may import themselves.
 LEAVES = {
     "errors": set(),
     "checks": {"errors"},
     "extras": {"errors"},
+    "foreign": {"errors", "foreign"},
     "protocol": {"checks", "errors"},
 }
 MODULES = [path for folder in MAY_IMPORT for path in sorted((ROOT / folder).rglob("*.py"))]
@@ -65,7 +66,9 @@ def test_only_the_simulator_knows_where_a_chain_starts() -> None:
 
 @pytest.mark.parametrize("name", LEAVES)
 def test_what_is_open_to_all_imports_nothing_else(name: str) -> None:
-    assert imported(ROOT / "eval" / f"{name}.py") <= LEAVES[name]
+    folder = ROOT / "eval" / name
+    for path in sorted(folder.rglob("*.py")) or [folder.with_suffix(".py")]:
+        assert imported(path) <= LEAVES[name]
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,8 @@ import yaml
 from numpy.typing import NDArray
 
 from calvin_eval.errors import UsageError
+from calvin_eval.foreign.archives import ArchiveError
+from calvin_eval.foreign.arrays import read_arrays
 from calvin_eval.wrappers.check.unpickle import load_plain
 
 SPLITS: Final = ("training", "validation")
@@ -80,11 +82,10 @@ class SplitFolder:
         if file is None:
             raise BrokenFrameError(f"there is no frame {index} in {self.path}")
         try:
-            with np.load(file, allow_pickle=False) as archive:
-                return {name: archive[name] for name in (names or archive.files)}
+            return read_arrays(file, names or None)
         except KeyError as error:
             raise BrokenFrameError(f"{file.name}: {error.args[0]}") from error
-        except Exception as error:  # a damaged archive makes NumPy and zipfile raise anything
+        except (ArchiveError, OSError) as error:
             raise BrokenFrameError(
                 f"{file.name} cannot be read ({type(error).__name__}: {error})"
             ) from error

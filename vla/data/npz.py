@@ -7,16 +7,17 @@ read nor inflated. What `numpy.savez` does not write is left to `numpy.load`.
 
 from __future__ import annotations
 
-import io
 import os
 import struct
 import zlib
 from collections.abc import Iterable
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from calvin_eval.foreign.archives import ArchiveError
+from calvin_eval.foreign.arrays import to_array
 
 Array = NDArray[Any]
 
@@ -65,7 +66,7 @@ def _read(path: str, names: list[str]) -> dict[str, Array]:
         missing = [name for name in names if name not in places]
         if missing:
             raise KeyError(f"no array {missing[0]}, only {', '.join(sorted(places))}")
-        return {name: _array(_member(file, places[name])) for name in names}
+        return {name: to_array(_member(file, places[name]), name) for name in names}
     finally:
         os.close(file)
 
@@ -93,6 +94,8 @@ def _directory(file: int, size: int) -> dict[str, tuple[int, ...]]:
             raise _Unusual
         at += _ENTRY.size
         name = tail[at : at + name_length].decode("utf-8", "replace").removesuffix(".npy")
+        if name in places:
+            raise ArchiveError(f"expected every array once, found {name!r} twice")
         places[name] = (method, crc, packed, full, position, name_length)
         at += name_length + extra + comment
     return places
@@ -117,25 +120,3 @@ def _member(file: int, place: tuple[int, ...]) -> bytes:
     if len(content) != full or zlib.crc32(content) != crc:
         raise ValueError("a member's checksum is wrong")
     return content
-
-
-def _array(content: bytes) -> Array:
-    if content[:6] != b"\x93NUMPY":
-        raise _Unusual
-    wide = content[6] > 1
-    start = 12 if wide else 10
-    start += int.from_bytes(content[8:start], "little")
-    shape, fortran, dtype = _header(content[:start])
-    if dtype.hasobject:
-        raise ValueError("an array of pickled objects, which may run code")
-    array = np.frombuffer(content, dtype, count=int(np.prod(shape)), offset=start)
-    return array.reshape(shape, order="F" if fortran else "C")
-
-
-@lru_cache(maxsize=256)
-def _header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """All frames of a data set have the same few headers, and parsing one takes 50 us."""
-    file = io.BytesIO(header)
-    if np.lib.format.read_magic(file)[0] == 1:
-        return np.lib.format.read_array_header_1_0(file)
-    return np.lib.format.read_array_header_2_0(file)

@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calvin_eval.errors import CheckpointError, PolicyError, UsageError
+from calvin_eval.foreign.archives import ArchiveError
+from calvin_eval.foreign.arrays import read_arrays
 from calvin_eval.wrappers.builtin.still import hold_still
 from calvin_eval.wrappers.policy import BasePolicy, Request, Requirements
 
-ACTIONS_KEY = re.compile(r"chain(\d{4,})_sub(\d+)_actions")
+ACTIONS_KEY = re.compile(r"chain([0-9]{4,9})_sub([0-9]{1,2})_actions")
 """Name of the array that holds one subtask's actions: `chain0007_sub2_actions`."""
 
 Recording = Mapping[tuple[int, int], NDArray[np.floating[Any]]]
@@ -79,18 +81,16 @@ def read_recording(path: Path) -> Recording:
             are not finite (T, 7) numbers.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            keys = [(key, ACTIONS_KEY.fullmatch(key)) for key in archive.files]
-            return _checked({m.groups(): archive[key] for key, m in keys if m}, path.name)
-    except CheckpointError:
-        raise
+        arrays = read_arrays(path)
     except FileNotFoundError as error:
         raise CheckpointError(f"no such file: {path}. Expected a recording (.npz).") from error
-    except Exception as error:  # a damaged archive makes NumPy and zipfile raise anything
+    except (ArchiveError, OSError) as error:
         raise CheckpointError(
             f"{path.name} cannot be read as an .npz recording ({type(error).__name__}: {error}): "
             "it is damaged or something else. Copy or record it again."
         ) from error
+    keys = [(key, ACTIONS_KEY.fullmatch(key)) for key in arrays]
+    return _checked({m.groups(): arrays[key] for key, m in keys if m}, path.name)
 
 
 def _checked(arrays: Mapping[tuple[str | Any, ...], NDArray[Any]], name: str) -> Recording:
@@ -113,5 +113,11 @@ def _checked(arrays: Mapping[tuple[str | Any, ...], NDArray[Any]], name: str) ->
                 f"{name}: chain{chain}_sub{sub}_actions: expected finite numbers, found NaN or "
                 "infinity. Record it again."
             )
-        recording[int(chain), int(sub)] = array
+        place = int(chain), int(sub)
+        if place in recording:
+            raise CheckpointError(
+                f"{name}: expected the actions of every subtask once, found chain {place[0]}, "
+                f"subtask {place[1]} under two names."
+            )
+        recording[place] = array
     return recording

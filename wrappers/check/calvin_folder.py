@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 
 from calvin_eval.errors import UsageError
+from calvin_eval.foreign.archives import ArchiveError
+from calvin_eval.foreign.arrays import read_arrays
 from calvin_eval.wrappers.check.demonstrations import Demonstration
 from calvin_eval.wrappers.check.unpickle import load_plain
 
@@ -113,11 +115,10 @@ def _observe(
 
 def _read(file: Path, names: Sequence[str]) -> dict[str, Any]:
     try:
-        with np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in names}
+        return read_arrays(file, names)
     except FileNotFoundError as error:
         raise UsageError(f"no such frame: {file}; an annotation speaks of it") from error
     except KeyError as error:
         raise UsageError(f"{file}: {error.args[0]}, but this policy needs it") from error
-    except Exception as error:  # a damaged archive makes NumPy and zipfile raise anything
+    except (ArchiveError, OSError) as error:
         raise UsageError(f"{file} cannot be read ({type(error).__name__}: {error})") from error

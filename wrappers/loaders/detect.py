@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import json
-import zipfile
-from pathlib import Path, PurePosixPath
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
 from calvin_eval.errors import CheckpointError
+from calvin_eval.foreign.archives import (
+    ArchiveError,
+    Member,
+    read_member,
+    read_pieces,
+    read_table,
+)
 from calvin_eval.wrappers.builtin.replay import ACTIONS_KEY
 from calvin_eval.wrappers.loaders.folders import folder_kind
 
@@ -15,6 +24,9 @@ RECOGNISED = (
     "actions (.npz), builtin:NAME, a server as ws://HOST:PORT, or a class as module:Class or "
     "file.py:Class"
 )
+
+MAX_MEMBER: Final = 256 * 2**20
+"""Bytes of a member that is read as a whole: code and pickles, never tensors."""
 
 
 def detect(path: Path) -> str:
@@ -51,52 +63,62 @@ def detect(path: Path) -> str:
     raise CheckpointError(_unknown(path, head))
 
 
-def archive_members(path: Path) -> dict[str, str]:
-    """Names in a zip archive, by the same name without the archive's one top folder.
+@dataclass(frozen=True, kw_only=True)
+class Archive:
+    """A zip archive whose table of contents every reader understands in the same way.
+
+    Attributes:
+        path: the file.
+        folder: the one folder that all members lie in; None if they lie in none or in several.
+        members: by their name, without that folder.
+    """
+
+    path: Path
+    folder: str | None
+    members: Mapping[str, Member]
+
+    def read(self, name: str, most: int = MAX_MEMBER) -> bytes:
+        """The content of a member, checked against its CRC.
+
+        Raises:
+            CheckpointError: the archive is damaged, or the member larger than `most` bytes.
+        """
+        try:
+            with self.path.open("rb") as file:
+                return read_member(file, self.members[name], most)
+        except (ArchiveError, OSError) as error:
+            raise damaged(self.path, error) from error
+
+    def check(self) -> None:
+        """Read all of it and compare all checksums; PyTorch does not.
+
+        Raises:
+            CheckpointError: the archive is damaged.
+        """
+        try:
+            with self.path.open("rb") as file:
+                for member in self.members.values():
+                    for _ in read_pieces(file, member):
+                        pass
+        except (ArchiveError, OSError) as error:
+            raise damaged(self.path, error) from error
+
+
+def open_archive(path: Path) -> Archive:
+    """Read the table of contents of a zip archive.
 
     Raises:
-        CheckpointError: the archive is damaged.
+        CheckpointError: it is damaged, or could be understood in two ways.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            # The end of a truncated archive can be a whole archive that was stored in it.
-            start = min((info.header_offset for info in archive.infolist()), default=0)
-            if start:
-                raise zipfile.BadZipFile(f"expected it to start at byte 0, found {start}")
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        with path.open("rb") as file:
+            members = read_table(file)
+    except (ArchiveError, OSError) as error:
         raise damaged(path, error) from error
-    if len({PurePosixPath(name).parts[:1] for name in names}) == 1:
-        return {name.partition("/")[2] or name: name for name in names}
-    return {name: name for name in names}
-
-
-def read_member(path: Path, name: str) -> bytes:
-    """The bytes of one member of a zip archive, checked against its CRC.
-
-    Raises:
-        CheckpointError: the archive is damaged.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.read(name)
-    except Exception as error:  # a damaged archive makes zipfile and zlib raise anything
-        raise damaged(path, error) from error
-
-
-def check_members(path: Path) -> None:
-    """Read a whole zip archive and compare all its checksums; PyTorch does not.
-
-    Raises:
-        CheckpointError: the archive is damaged.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            bad = archive.testzip()
-    except Exception as error:  # a damaged archive makes zipfile and zlib raise anything
-        raise damaged(path, error) from error
-    if bad is not None:
-        raise damaged(path, zipfile.BadZipFile(f"wrong checksum of {bad}"))
+    tops = {member.name.partition("/")[0] for member in members}
+    folder = tops.pop() if len(tops) == 1 and all("/" in m.name for m in members) else None
+    cut = 0 if folder is None else len(folder) + 1
+    return Archive(path=path, folder=folder, members={m.name[cut:]: m for m in members})
 
 
 def damaged(path: Path, error: BaseException) -> CheckpointError:
@@ -108,28 +130,48 @@ def damaged(path: Path, error: BaseException) -> CheckpointError:
 
 
 def _detect_zip(path: Path) -> str:
-    members = archive_members(path)
-    if "constants.pkl" in members and any(name.startswith("code/") for name in members):
-        return "torchscript"
-    if any(name.startswith("models/") and name.endswith(".json") for name in members):
-        return "export"
-    if "serialized_exported_program.json" in members:  # torch 2.4 and 2.5
-        return "export"
+    archive = open_archive(path)
+    members = archive.members
+    kind = _torch_kind(members)
+    # The oldest archives of torch.export have no folder; they are for trusted files only.
+    if kind != "export" and archive.folder is None and any(_of_torch(name) for name in members):
+        raise CheckpointError(
+            f"{path} is ambiguous: expected all its members in one folder, as PyTorch writes them, "
+            "found several folders. Save the policy again."
+        )
+    if kind is not None:
+        return kind
     if any("aotinductor" in name for name in members):
         raise CheckpointError(
             f"{path} is a compiled AOTInductor package, which runs only where it was compiled: "
             "save the exported program itself with torch.export.save."
         )
-    if "data.pkl" in members:
-        return "pickle"
-    if any(ACTIONS_KEY.fullmatch(name.removesuffix(".npy")) for name in members.values()):
+    names = [member.name for member in members.values()]
+    if any(ACTIONS_KEY.fullmatch(name.removesuffix(".npy")) for name in names):
         return "recording"
-    if members and all(name.endswith(".npy") for name in members):
+    if names and all(name.endswith(".npy") for name in names):
         raise CheckpointError(
             f"{path} is a NumPy archive without actions: expected arrays named like "
             "chain0000_sub0_actions (T, 7)."
         )
     raise CheckpointError(f"{path} is a zip archive of an unknown layout: expected {RECOGNISED}.")
+
+
+def _torch_kind(members: Mapping[str, Member]) -> str | None:
+    """Which of PyTorch's functions wrote an archive, by the names in it."""
+    names = [name.lower() for name in members]  # PyTorch's reader knows no case
+    if "constants.pkl" in names and any(name.startswith("code/") for name in names):
+        return "torchscript"
+    if any(name.startswith("models/") and name.endswith(".json") for name in names):
+        return "export"
+    if "serialized_exported_program.json" in names:  # torch 2.4 and 2.5
+        return "export"
+    return "pickle" if "data.pkl" in names else None
+
+
+def _of_torch(name: str) -> bool:
+    """Whether PyTorch would look for a member of this name, in whatever folder."""
+    return name.lower().rpartition("/")[2] in ("data.pkl", "constants.pkl")
 
 
 def _is_safetensors(path: Path, head: bytes, size: int) -> bool:

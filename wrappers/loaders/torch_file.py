@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,8 +18,9 @@ from calvin_eval.wrappers.loaders.base import (
     Source,
     file_facts,
 )
-from calvin_eval.wrappers.loaders.detect import archive_members, check_members, read_member
+from calvin_eval.wrappers.loaders.detect import open_archive
 from calvin_eval.wrappers.loaders.python_class import importable
+from calvin_eval.wrappers.loaders.torchscript import load_script
 from calvin_eval.wrappers.tensor_contract import (
     INPUTS,
     METADATA_NAME,
@@ -41,8 +41,7 @@ DEVICE_VARIABLE = "CALVIN_EVAL_DEVICE"
 OPTIONS = ("device", "inputs", "gripper", "max_batch")
 """The last three override what the file declares."""
 
-FILE_OPERATORS = re.compile(rb"\b(from_file|save|load_tensor|rpc_sync|rpc_async|rpc_remote)\b")
-"""Operators of TorchScript that reach beyond the model: files and other processes."""
+MAX_DECLARATION = 2**20
 
 
 def load_torchscript(source: Source) -> LoadedPolicy:
@@ -51,14 +50,13 @@ def load_torchscript(source: Source) -> LoadedPolicy:
     Raises:
         CheckpointError: damaged, breaking the contract, or with operators that need trust.
     """
-    import torch
-
-    check_members(source.path)
+    archive = open_archive(source.path)
+    archive.check()
     contract, device = _declared(source)
-    if not source.trust:
-        _refuse_file_operators(source.path)
     try:
-        module = torch.jit.load(str(source.path), map_location=device).eval()  # type: ignore[no-untyped-call]
+        module = load_script(archive, device, source.trust)
+    except CheckpointError:
+        raise
     except Exception as error:  # the reader raises anything for a damaged archive
         raise _unloadable(source, error) from error
     if not hasattr(module, "forward"):
@@ -83,7 +81,7 @@ def load_export(source: Source) -> LoadedPolicy:
         )
     import torch
 
-    check_members(source.path)
+    open_archive(source.path).check()
     contract, device = _declared(source)
     try:
         program = torch.export.load(source.path)
@@ -178,22 +176,11 @@ def _read_declaration(path: Path) -> bytes | None:
     with path.open("rb") as file:
         if file.read(2) != b"PK":
             return None
-    members = archive_members(path)
+    archive = open_archive(path)
     for folder in ("extra", "extra_files"):
-        if (member := members.get(f"{folder}/{METADATA_NAME}")) is not None:
-            return read_member(path, member)
+        if f"{folder}/{METADATA_NAME}" in archive.members:
+            return archive.read(f"{folder}/{METADATA_NAME}", MAX_DECLARATION)
     return None
-
-
-def _refuse_file_operators(path: Path) -> None:
-    for name, member in archive_members(path).items():
-        if name.startswith("code/") and name.endswith(".py"):
-            found = FILE_OPERATORS.search(read_member(path, member))
-            if found:
-                raise CheckpointError(
-                    f"{path} calls {found.group().decode()!r} in its code, which can reach files "
-                    f"or other processes: pass {TRUST_FLAG} if you know where it comes from."
-                )
 
 
 def _check_count(source: Source, contract: Contract, required: int, accepted: int) -> None:

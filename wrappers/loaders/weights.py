@@ -14,7 +14,7 @@ from typing import IO, Any, cast
 
 from calvin_eval.errors import CheckpointError
 from calvin_eval.wrappers.loaders.base import TRUST_FLAG, LoadedPolicy, Source
-from calvin_eval.wrappers.loaders.detect import archive_members, damaged, detect, read_member
+from calvin_eval.wrappers.loaders.detect import damaged, detect, open_archive
 from calvin_eval.wrappers.loaders.folders import robovlms_configs
 from calvin_eval.wrappers.loaders.torch_file import load_module
 from calvin_eval.wrappers.stages import Settings
@@ -131,10 +131,10 @@ def _pickle_of(path: Path) -> Iterator[IO[bytes]]:
     with path.open("rb") as file:
         zipped = file.read(2) == b"PK"
     if zipped:
-        members = archive_members(path)
-        if "data.pkl" not in members:
+        archive = open_archive(path)
+        if archive.folder is None or "data.pkl" not in archive.members:
             raise CheckpointError(f"{path} is a zip archive that torch.save did not write.")
-        yield io.BytesIO(read_member(path, members["data.pkl"]))
+        yield io.BytesIO(archive.read("data.pkl"))
         return
     with path.open("rb") as file:
         try:

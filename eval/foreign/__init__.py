@@ -1,0 +1,1 @@
+"""What comes from strangers, read without believing it. Every folder may import these modules."""
