@@ -61,9 +61,9 @@ $(LEROBOT)/.installed: $(BIN)/.installed $(wildcard tests/helpers/lerobot_env/*)
 	  "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 	@touch $@
 
-# No test of these takes long or a second environment; every folder has some.
+# No test of these takes long or starts processes; every folder has some.
 quick: install
-	$(BIN)/pytest --numprocesses 2 -m "not slow and not cluster" $(ARGS)
+	$(BIN)/pytest --numprocesses 2 -m "not slow and not processes and not cluster" $(ARGS)
 
 test: install
 	$(BIN)/pytest --numprocesses 2 -m "not cluster" $(ARGS)

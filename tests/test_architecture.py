@@ -54,6 +54,7 @@ def test_imports_go_one_way(path: Path) -> None:
     assert imported(path) <= allowed, f"{folder} may import {sorted(allowed)} only"
 
 
+@pytest.mark.slow
 def test_only_the_simulator_knows_where_a_chain_starts() -> None:
     """Salts and fitting to a scene are a chain's own business; everybody else asks the chain."""
     private = {"calvin_eval.sim.initial_states", "calvin_eval.sim.layouts"}
@@ -71,6 +72,7 @@ def test_what_is_open_to_all_imports_nothing_else(name: str) -> None:
         assert imported(path) <= LEAVES[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module", ["calvin_eval", "calvin_eval.cli.main", "calvin_eval.wrappers.loaders"]
 )
@@ -84,6 +86,7 @@ def test_the_front_door_loads_nothing_heavy(module: str) -> None:
     assert child.stdout.strip() == ""
 
 
+@pytest.mark.slow
 def test_the_simulator_never_imports_torch() -> None:
     script = (
         "import sys; from calvin_eval.sim import make_env, TaskOracle, load_chains\n"

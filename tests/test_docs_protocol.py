@@ -112,6 +112,7 @@ UNKNOWN = re.compile(
 )
 
 
+@pytest.mark.slow
 def test_no_text_cites_a_document_that_is_not_in_the_repository() -> None:
     found = [
         f"{path.relative_to(ROOT)}: {match[0]}"

@@ -82,6 +82,7 @@ def flip(folder: Path, chain: int) -> None:
     conclude(run)
 
 
+@pytest.mark.slow
 def test_a_run_and_its_bundle_are_verified(run: Path, zipped: Path) -> None:
     for path in (run, zipped):
         done = call(verify, path, "--workers", 0)
@@ -90,6 +91,7 @@ def test_a_run_and_its_bundle_are_verified(run: Path, zipped: Path) -> None:
         assert "no record can show it" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_forged_bundle_deviates(run: Path, made: Path, tmp_path: Path) -> None:
     """Its manifest fits: only the simulation can tell."""
     flip(run, 2)
@@ -128,6 +130,7 @@ def test_what_cannot_be_checked_is_said(run: Path) -> None:
     assert "4 chains: its asset pack is needed: expected the asset pack 'mine'" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_sample_can_be_drawn_again(run: Path) -> None:
     def drawn(*arguments: object) -> tuple[list[int], int]:
         data = json.loads(call(verify, run, "--json", "--workers", 0, *arguments).stdout)

@@ -68,6 +68,7 @@ def knower(*overrides: str) -> list[str]:
     return ["--ckpt", "knower.py:Knower", "policy.options.file=demos.npz", *overrides]
 
 
+@pytest.mark.slow
 def test_a_right_pipeline_passes(ready: Path, capsys: Any) -> None:
     code, out, err = check(*knower(*RIGHT), "--demos", "demos.npz", capsys=capsys)
     assert code == 0
@@ -75,6 +76,7 @@ def test_a_right_pipeline_passes(ready: Path, capsys: Any) -> None:
     assert err.startswith("policy: ")
 
 
+@pytest.mark.slow
 def test_wrong_ones_are_told_with_what_would_mend_them(ready: Path, capsys: Any) -> None:
     wrong = ("policy.actions.scale.position=1", *RIGHT[1:2])
     code, out, _ = check(*knower(*wrong), "--demos", "demos.npz", capsys=capsys)
@@ -89,6 +91,7 @@ def test_wrong_ones_are_told_with_what_would_mend_them(ready: Path, capsys: Any)
     assert lines[4] == "  -> policy.actions.gripper.high=close (=open where it is close)"
 
 
+@pytest.mark.slow
 def test_json_holds_all_of_it(ready: Path, capsys: Any) -> None:
     arguments = ("--demos", "demos.npz", "--num-demos", "4", "--json")
     code, out, _ = check(*knower(), *arguments, capsys=capsys)
@@ -100,6 +103,7 @@ def test_json_holds_all_of_it(ready: Path, capsys: Any) -> None:
     assert set(content["findings"][0]) == {"code", "severity", "sentence", "remedy"}
 
 
+@pytest.mark.slow
 def test_without_demonstrations_the_policy_acts(tmp_path: Path, capsys: Any) -> None:
     code, out, _ = check("--ckpt", "builtin:still", "--num-chains", "1", capsys=capsys)
     assert code == 0
@@ -107,6 +111,7 @@ def test_without_demonstrations_the_policy_acts(tmp_path: Path, capsys: Any) -> 
     assert out.splitlines()[1].startswith("info: all 360 actions are the same")
 
 
+@pytest.mark.slow
 def test_not_a_number_is_a_clear_error(ready: Path, capsys: Any) -> None:
     code, out, _ = check(
         *knower(*RIGHT, "policy.options.bad=3"), "--num-chains", "1", "protocol.steps=20",
@@ -138,6 +143,7 @@ def test_mistakes_of_the_user_are_told(
     assert said in err
 
 
+@pytest.mark.slow
 def test_a_run_says_it_once_and_the_report_shows_it(
     ready: Path, tmp_path: Path, capsys: Any
 ) -> None:
@@ -190,6 +196,7 @@ def test_help_says_what_it_is_for() -> None:
 DOCS = Path(__file__).parents[2] / "docs" / "check.md"
 
 
+@pytest.mark.slow
 def test_the_examples_of_the_docs_say_what_they_say(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:

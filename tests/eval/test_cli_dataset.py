@@ -11,6 +11,8 @@ from recording import record_drawn_episode
 
 from calvin_eval.cli.main import main
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -16,6 +16,8 @@ from calvin_eval.cli.main import main
 from calvin_eval.config.training import compose_training
 from calvin_eval.running.training import Shown
 
+pytestmark = pytest.mark.slow
+
 SHORT = ("protocol.steps=3", "protocol.num_chains=1", "engine.workers=0", "sim.render=tiny")
 LORA = ("train_setup.lora_enable=true", "train_setup.lora_r=4")
 

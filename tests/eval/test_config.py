@@ -70,6 +70,7 @@ def test_an_unknown_key_is_an_error_with_the_nearest_name(override: str, hint: s
         compose_config([CKPT, override])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "message"),
     [

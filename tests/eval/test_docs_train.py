@@ -30,6 +30,7 @@ def test_commands_are_understood(command: str) -> None:
     assert config.out.parts[0] == "runs"
 
 
+@pytest.mark.slow
 def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     data = write_data(tmp_path / "data")
@@ -42,6 +43,7 @@ def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert batch["rgb"].shape == (4, 1, 3, 16, 16)
 
 
+@pytest.mark.slow
 def test_the_tables_defaults_are_those_of_the_configuration() -> None:
     plain = compose_training(["data=d", "model=smolvlm"]).project
     tiny = compose_training(["data=d"]).project

@@ -121,6 +121,7 @@ def test_json_is_all_that_is_printed() -> None:
     assert set(content["findings"][0]) == {"name", "status", "detail", "remedy"}
 
 
+@pytest.mark.slow
 def test_nothing_heavy_stays_in_the_process_and_no_egl_is_tried_for_tiny() -> None:
     script = (
         "import sys\n"
@@ -421,6 +422,7 @@ def test_gpus_that_torch_cannot_use(
     assert words in f"{found.detail}\n{found.remedy}"
 
 
+@pytest.mark.slow
 @without("torch", "the extra torch")
 def test_torch_is_asked_in_a_process_of_its_own(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path

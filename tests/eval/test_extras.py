@@ -26,6 +26,8 @@ from calvin_eval.extras import (
     require,
 )
 
+pytestmark = pytest.mark.slow
+
 TOOLS = {"all", "dev", "docs", "test"}
 TORCH = 'pip install "calvin-eval[torch]"'
 CARD = """
@@ -228,7 +230,6 @@ def test_only_what_an_extra_brings_is_blamed_on_it(monkeypatch: pytest.MonkeyPat
         assert found.extra == extra
 
 
-@pytest.mark.slow
 def test_the_core_does_its_work_without_any_extra(tmp_path: Path) -> None:
     run = ("--num-chains", 2, "protocol.steps=20", "--workers", 1, "--render", "tiny")
     done(tmp_path, "--ckpt", "builtin:expert", *run, "--out", "a", "--video", 1)
@@ -250,7 +251,6 @@ def test_the_core_does_its_work_without_any_extra(tmp_path: Path) -> None:
     assert found["extras"]["detail"].startswith("none; not installed: gl, gym, lerobot")
 
 
-@pytest.mark.slow
 def test_demonstrations_are_recorded_and_checked_without_any_extra(tmp_path: Path) -> None:
     done(
         tmp_path, "record", "--out", "data", "--episodes", 1, "--validation", 0, "--length", 1,

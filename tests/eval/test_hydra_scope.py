@@ -15,6 +15,8 @@ from hydra.core.global_hydra import GlobalHydra
 from calvin_eval.config.compose import compose_config
 from calvin_eval.errors import UsageError
 
+pytestmark = pytest.mark.slow
+
 PRESET = "policy: {source: a test}\nprotocol: {steps: 33}\n"
 
 

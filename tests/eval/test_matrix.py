@@ -24,6 +24,8 @@ from calvin_eval.rollouts.video.films import HOLD_SECONDS, Filmer, VideoSpec
 from calvin_eval.sim.chains import load_chains
 from calvin_eval.sim.hashes import state_hash
 
+pytestmark = pytest.mark.slow
+
 MINE = "mine.json"
 TASKS = ("open_drawer", "turn_on_led")
 CARD = {

@@ -108,6 +108,7 @@ def test_x_vla_keeps_its_plan_across_subtasks() -> None:
     assert (protocol.policy_reset, protocol.leftover, protocol.execute) == ("chain", "keep", 25)
 
 
+@pytest.mark.slow
 def test_what_networks_behind_presets_see() -> None:
     seen, _ = run_through(composed("policy=gr1"), 7)
     assert seen["rgb_obs"]["rgb_static"].shape == (3, 3, 224, 224)
@@ -178,6 +179,7 @@ def test_robovlms_and_its_fixes_are_options_of_the_loader() -> None:
 # what wins
 
 
+@pytest.mark.slow
 def test_overrides_and_flags_beat_a_preset() -> None:
     config = composed("policy=xvla", "protocol.steps=100", "policy.actions.gripper.threshold=0.4")
     assert config.protocol.steps == 100
@@ -200,6 +202,7 @@ def test_a_stage_can_be_added_and_all_can_be_taken_away() -> None:
     assert bare.protocol.steps == 720
 
 
+@pytest.mark.slow
 def test_a_preset_of_ones_own(tmp_path: Path) -> None:
     mine = tmp_path / "mine.yaml"
     mine.write_text("policy:\n  actions:\n    scale: {}\nprotocol:\n  steps: 90\n")
@@ -248,6 +251,7 @@ def test_a_wrong_preset_file_is_explained(tmp_path: Path, text: str, message: st
         composed(f"policy={tmp_path / 'mine.yaml'}")
 
 
+@pytest.mark.slow
 def test_a_preset_for_other_checkpoints_is_refused_before_anything_is_loaded() -> None:
     with pytest.raises(CheckpointError, match=r"'robovlms'.*'class'"):
         check_kind(composed("policy=robovlms", ckpt="mine:Class"))
@@ -342,11 +346,13 @@ def test_several_configurations_are_several_documents() -> None:
     assert text.count("wrappers, in execution order") == 2
 
 
+@pytest.mark.slow
 def test_the_presets_are_listed() -> None:
     result = CliRunner().invoke(cli, ["presets"], catch_exceptions=False)
     assert all(name in result.stdout for name in preset_names())
 
 
+@pytest.mark.slow
 def test_what_presets_state_can_be_read_by_programs() -> None:
     result = CliRunner().invoke(cli, ["presets", "--json"], catch_exceptions=False)
     listed = {preset["name"]: preset for preset in json.loads(result.stdout)}
@@ -384,6 +390,7 @@ def test_a_run_says_where_its_preset_departs_from_the_protocol(
     assert "preset xvla" in (out / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_rewritten_instructions_are_a_departure_and_stages_are_kept(tmp_path: Path) -> None:
     class Still:
         requirements = Requirements()
@@ -414,6 +421,7 @@ def test_rewritten_instructions_are_a_departure_and_stages_are_kept(tmp_path: Pa
     assert stages["actions"]["gripper"]["input"] == "signed"
 
 
+@pytest.mark.slow
 def test_an_official_preset_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [*RUN, "--policy", "calvin", "--out", str(tmp_path / "run"), "--max-errors", "1"]
     arguments[1] = "builtin:still"

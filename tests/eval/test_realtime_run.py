@@ -64,6 +64,7 @@ def profile(folder: RunFolder) -> Any:
     return folder.read_json("profile.json")
 
 
+@pytest.mark.slow
 def test_no_latency_leaves_the_same_run_as_a_world_that_waits(
     tmp_path: Path, policies: Path
 ) -> None:
@@ -81,6 +82,7 @@ def test_no_latency_leaves_the_same_run_as_a_world_that_waits(
     assert profile(real)["realtime"]["latency_steps"] == {"0": 12}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "length"), [("Chunks", 0), ("Poses", 2)])
 def test_a_run_in_real_time_is_repeatable_verified_and_not_official(
     tmp_path: Path, policies: Path, name: str, length: int
@@ -109,6 +111,7 @@ def test_a_run_in_real_time_is_repeatable_verified_and_not_official(
     assert f"<dt>Decisions</dt><dd>{told['decisions']}</dd>" in page
 
 
+@pytest.mark.slow
 def test_a_measured_latency_is_said_not_to_be_repeatable(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

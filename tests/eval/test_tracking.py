@@ -290,6 +290,7 @@ def test_a_missing_package_is_named_with_its_remedy(
     assert not (tmp_path / "logs").exists()
 
 
+@pytest.mark.slow
 def test_tracking_needs_no_simulator_and_no_torch() -> None:
     import subprocess
 

@@ -49,6 +49,7 @@ def test_the_sign_flip_test_counts_all_ways_of_swapping(steps: list[int]) -> Non
     assert sign_flip_test(steps) == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_the_sign_flip_test_on_a_thousand_chains_agrees_with_sampling() -> None:
     rng = np.random.default_rng(4)
     steps = rng.choice([-5, -2, -1, 0, 0, 0, 1, 2, 5], size=1000)
@@ -121,6 +122,7 @@ def test_a_task_that_only_one_run_got_to_is_not_tested(tmp_path: Path) -> None:
     assert rows["a"].p_holm == rows["a"].p, "one task was tested"
 
 
+@pytest.mark.slow
 def test_equal_policies_are_rarely_called_different() -> None:
     rng = np.random.default_rng(6)
     found = [

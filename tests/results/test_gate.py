@@ -233,6 +233,7 @@ def test_a_run_folder_with_baselines(tmp_path: Path) -> None:
     assert paired.high - paired.low < 0.4 * (unpaired.high - unpaired.low)
 
 
+@pytest.mark.slow
 def test_a_baseline_of_another_protocol_is_refused_unless_forced(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", RECORDS)
     spec = GateSpec(max_drop=0.5)

@@ -40,6 +40,7 @@ def write(path: Path, records: list[ChainRecord]) -> bytes:
     return path.read_bytes()
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(
     st.lists(

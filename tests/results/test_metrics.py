@@ -60,6 +60,7 @@ def runs(draw: st.DrawFn) -> list[ChainRecord]:
     ]
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(runs(), st.integers(0, 3), st.randoms(use_true_random=False))
 def test_metrics_equal_a_recount(

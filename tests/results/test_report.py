@@ -515,6 +515,7 @@ def test_out_writes_one_file_with_links_that_lead_back(make_run: MakeRun, tmp_pa
         call(folder.path, "--out", tmp_path / "none" / "mine.md")
 
 
+@pytest.mark.slow
 def test_the_command_needs_neither_simulator_nor_torch(make_run: MakeRun) -> None:
     folder = make_run(3)
     script = (

@@ -69,6 +69,7 @@ def chains(draw: st.DrawFn) -> ChainRecord:
     )
 
 
+@pytest.mark.slow
 @given(chains())
 def test_json_gives_the_record_back(record: ChainRecord) -> None:
     assert ChainRecord.from_json(json.loads(json.dumps(record.to_json()))) == record

@@ -68,6 +68,7 @@ AT_THE_BOUNDARY = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", AT_THE_BOUNDARY)
 def test_looking_after_every_chain_errs_no_more_often_than_stated(name: str) -> None:
     chances = AT_THE_BOUNDARY[name]
@@ -89,6 +90,7 @@ def test_peeking_at_students_interval_would_err_far_more_often() -> None:
     assert (beyond[:, 20:].any(axis=1)).mean() > 0.25
 
 
+@pytest.mark.slow
 def test_paired_differences_and_rates_err_no_more_often_than_stated() -> None:
     rng = np.random.default_rng(3)
     steps = rng.choice([-3, -1, 0, 1, 2], size=(RUNS, CHAINS), p=[0.05, 0.1, 0.65, 0.1, 0.1])
@@ -137,6 +139,7 @@ def exact_chance_of_ever_passing(p: float, threshold: float, steps: int) -> floa
     return total
 
 
+@pytest.mark.slow
 def test_the_chance_of_a_false_pass_counted_over_all_histories() -> None:
     chance = exact_chance_of_ever_passing(0.5, 0.5, 11)
     assert 0.02 < chance <= 0.25  # half of 1 - 0.5 to each side; and the bound is not idle

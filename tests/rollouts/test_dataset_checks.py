@@ -22,6 +22,8 @@ from calvin_eval.rollouts.datasets.show import choose, contact_sheet, write_vide
 from calvin_eval.rollouts.recording.labels import save_plain
 from calvin_eval.sim.render import probe_egl
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -60,7 +62,6 @@ def check(split: Path, images: int = 0) -> DatasetReport:
     return check_dataset(split, images=images)
 
 
-@pytest.mark.slow
 def test_a_sound_split_is_sound(drawn: Path) -> None:
     report = check(drawn)
     assert report.sound
@@ -227,7 +228,6 @@ def test_a_sample_still_finds_a_truncated_file(split: Path) -> None:
 # Images
 
 
-@pytest.mark.slow
 def test_the_renderer_of_a_data_set_is_recognised(drawn: Path) -> None:
     report = check(drawn, images=4)
     assert report.sound
@@ -241,7 +241,6 @@ def test_the_renderer_of_a_data_set_is_recognised(drawn: Path) -> None:
     assert report.to_json()["images"][0]["renderer"] == "tiny"
 
 
-@pytest.mark.slow
 def test_images_by_the_other_renderer_are_told_apart(egl: None, split: Path) -> None:
     from calvin_eval.sim import make_env
 
@@ -258,7 +257,6 @@ def test_images_by_the_other_renderer_are_told_apart(egl: None, split: Path) -> 
     assert "--render egl" in explain(one)
 
 
-@pytest.mark.slow
 def test_altered_images_match_nobody(split: Path) -> None:
     for path in split.glob("*.npz"):
         change(split, int(path.stem[-7:]), rgb_static=lambda a: a[:, ::-1])
@@ -269,7 +267,6 @@ def test_altered_images_match_nobody(split: Path) -> None:
     assert explain(one) == "drawn by something else"
 
 
-@pytest.mark.slow
 def test_images_by_a_kindred_renderer_are_told(split: Path) -> None:
     rng = np.random.default_rng(0)
 
@@ -283,7 +280,6 @@ def test_images_by_a_kindred_renderer_are_told(split: Path) -> None:
     assert "most like TinyRenderer, but not drawn as here" in explain(one)
 
 
-@pytest.mark.slow
 def test_a_wrong_scene_is_found(split: Path) -> None:
     last = len([*split.glob("*.npz")]) - 1
     save_plain(split / "scene_info.npy", {"calvin_scene_A": [0, last]})

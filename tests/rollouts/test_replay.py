@@ -90,6 +90,7 @@ def actions_of(outcome: Outcome) -> dict[int, Any]:
     return dict(enumerate(outcome.actions))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RULES)
 def test_every_state_and_verdict_of_the_live_loop_comes_back(
     env: Any, chain: Chain, name: str

@@ -67,6 +67,7 @@ def test_this_build_gives_arrays_to_everybody() -> None:
         bullet.close()
 
 
+@pytest.mark.slow
 def test_a_build_without_numpy_draws_the_same_images() -> None:
     def draws(build: str) -> dict[str, object]:
         command = [sys.executable, "-c", DRAWS, build]

@@ -379,6 +379,7 @@ def test_numbers_are_upstreams(official: str) -> None:
             assert (stock | longer)[key] == value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scene", SCENES)
 def test_surfaces_lie_where_upstreams_lie(official: str, scene: str) -> None:
     pair = [World(root, scene) for root in (BUILTIN, Path(official))]
@@ -465,6 +466,7 @@ def test_robot_is_upstreams_to_the_last_bit_in_free_space(official: str, tmp_pat
     np.testing.assert_allclose(paths[0], paths[1], rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_official_start_states_are_at_rest(initial_states: Any) -> None:
     states = np.unique(initial_states["scene_obs"], axis=0)
     assert len(states) == 192

@@ -137,6 +137,7 @@ def test_upstream_list_needs_a_number(text: str) -> None:
         load_chains(f"upstream:{text}")
 
 
+@pytest.mark.slow
 def test_draws_are_those_of_numpy_choice() -> None:
     state = symbolic_states()[100]
     rng = np.random.RandomState(100)

@@ -66,6 +66,7 @@ def test_many_worlds_are_drawn_at_once(env: PlayTableEnv) -> None:
             assert np.isclose(depth, same_depth, atol=2 / 65535).mean() > 0.99
 
 
+@pytest.mark.slow
 def test_images_larger_than_bullets_window(env: PlayTableEnv) -> None:
     scene = Scene.read(env.world)
     small, large = (

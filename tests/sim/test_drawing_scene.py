@@ -46,6 +46,7 @@ def assert_pose(found: Any, position: Any, quaternion: Any) -> None:
     assert same or np.allclose(found[3:], -np.array(quaternion), atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scene", "ABCD")
 def test_poses_are_those_after_the_last_step(scene: str) -> None:
     with make_env(scene) as env:

@@ -42,6 +42,7 @@ def env() -> Iterator[PlayTableEnv]:
         yield env
 
 
+@pytest.mark.slow
 def test_a_chain_is_a_function_of_its_inputs_whatever_ran_before(env: PlayTableEnv) -> None:
     actions = wander(60)
     first = roll(env, actions)
@@ -52,6 +53,7 @@ def test_a_chain_is_a_function_of_its_inputs_whatever_ran_before(env: PlayTableE
         assert np.array_equal(first, roll(other, actions))
 
 
+@pytest.mark.slow
 def test_two_environments_in_one_process_do_not_meet() -> None:
     actions = wander(40)
     with make_env("D") as alone:

@@ -12,6 +12,8 @@ from requirements import need_egl
 
 from calvin_eval.sim import make_env
 
+pytestmark = pytest.mark.slow
+
 CAMERAS = ("static", "gripper")
 
 

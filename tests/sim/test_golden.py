@@ -15,6 +15,8 @@ from requirements import need_egl
 from calvin_eval.sim import TaskOracle, make_env
 from calvin_eval.sim.env import PlayTableEnv
 
+pytestmark = pytest.mark.slow
+
 TRACES = [
     *[(f"pinned/scene{s}.npz", s, f"scene{s}_chain{c:04d}") for s in "ABC" for c in (6, 7)],
     *[("pinned/sceneD.npz", "D", f"chain{c:04d}") for c in range(12)],

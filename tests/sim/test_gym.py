@@ -31,6 +31,7 @@ def test_gymnasium_finds_it_by_its_name(env: Any) -> None:
     assert env.unwrapped.metadata["render_fps"] == 30
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error:.*Box.*")
 def test_gymnasiums_own_checker_is_content(env: Any) -> None:
     from gymnasium.utils.env_checker import check_env
@@ -38,6 +39,7 @@ def test_gymnasiums_own_checker_is_content(env: Any) -> None:
     check_env(env.unwrapped, skip_render_check=True)
 
 
+@pytest.mark.slow
 def test_images_are_observed_only_where_they_are_asked_for() -> None:
     from gymnasium.utils.env_checker import check_env
 
@@ -124,6 +126,7 @@ def test_the_gripper_is_a_sign(env: Any) -> None:
         assert obs["robot_obs"][14] == command
 
 
+@pytest.mark.slow
 def test_every_reset_may_ask_for_another_task(env: Any) -> None:
     _, info = env.reset(seed=0, options={"task": "close_drawer"})
     assert info["task"] == "close_drawer"
@@ -144,6 +147,7 @@ def test_tasks_that_need_a_held_block_need_a_start_of_ones_own(env: Any) -> None
     assert set(TASK_NAMES) >= {"stack_block"}
 
 
+@pytest.mark.slow
 def test_gymnasiums_vector_environments() -> None:
     for mode in ("sync", "async"):
         vector = gymnasium.make_vec(ID, num_envs=2, vectorization_mode=mode, task="close_drawer")

@@ -7,6 +7,8 @@ from calvin_eval.sim import make_env
 from calvin_eval.sim.chains import load_chains
 from calvin_eval.sim.packs import load_pack
 
+pytestmark = pytest.mark.slow
+
 OFFICIAL = load_chains("official")
 PACK = load_pack("builtin")
 SURFACES = {"table": "base_link", "slider_left": "plank_link", "slider_right": "plank_link"}

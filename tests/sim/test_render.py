@@ -58,6 +58,7 @@ def test_only_the_named_images_are_drawn(monkeypatch: pytest.MonkeyPatch) -> Non
         assert set(obs["rgb_obs"]) == {"rgb_gripper"}
 
 
+@pytest.mark.slow
 def test_images_do_not_depend_on_which_were_drawn_before() -> None:
     actions = np.random.default_rng(0).uniform(-1, 1, (12, 7))
     actions[:, 6] = 1
@@ -113,6 +114,7 @@ def test_the_probe_survives_a_plugin_that_aborts(monkeypatch: pytest.MonkeyPatch
         render.probe_egl.cache_clear()
 
 
+@pytest.mark.slow
 def test_egl_names_its_driver_and_draws_the_first_image_like_every_other(egl: None) -> None:
     with make_env("D", render="egl") as env:
         assert env.render_info.vendor
@@ -126,6 +128,7 @@ def test_egl_names_its_driver_and_draws_the_first_image_like_every_other(egl: No
         assert np.array_equal(image, again[name])
 
 
+@pytest.mark.slow
 def test_a_second_egl_world_may_follow_a_closed_one(egl: None) -> None:
     images = []
     for _ in range(2):
@@ -134,6 +137,7 @@ def test_a_second_egl_world_may_follow_a_closed_one(egl: None) -> None:
     assert np.array_equal(images[0], images[1])
 
 
+@pytest.mark.slow
 def test_rendering_never_changes_the_physics() -> None:
     actions = np.random.default_rng(1).uniform(-1, 1, (10, 7))
     actions[:, 6] = -1
@@ -147,6 +151,7 @@ def test_rendering_never_changes_the_physics() -> None:
     assert np.array_equal(states[0], states[1])
 
 
+@pytest.mark.slow
 def test_the_terminal_stays_clean() -> None:
     script = (
         "from calvin_eval.sim import make_env\n"

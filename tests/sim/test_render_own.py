@@ -49,6 +49,7 @@ def test_an_image_is_a_function_of_the_state_alone(own: str) -> None:
             assert not np.array_equal(image, moved[kind][name])
 
 
+@pytest.mark.slow
 def test_several_worlds_of_one_process_are_drawn(own: str) -> None:
     with make_env("D", render=own) as one, make_env("A", render=own) as other:
         first = one.reset(CHAIN.robot_obs, CHAIN.scene_obs)["rgb_obs"]["rgb_static"]
@@ -58,6 +59,7 @@ def test_several_worlds_of_one_process_are_drawn(own: str) -> None:
     assert (first != second).mean() > 0.1
 
 
+@pytest.mark.slow
 def test_bullets_plugin_and_ours_draw_side_by_side(own: str, egl: None) -> None:
     with make_env("D", render="egl") as bullets, make_env("D", render=own) as ours:
         images = [
@@ -70,6 +72,7 @@ def test_bullets_plugin_and_ours_draw_side_by_side(own: str, egl: None) -> None:
     assert abs(images[0].astype(int) - images[1]).mean() < 1
 
 
+@pytest.mark.slow
 def test_worlds_are_drawn_in_threads(fast: str) -> None:
     def play(scene: str) -> Any:
         with make_env(scene, render=fast) as env:
@@ -86,6 +89,7 @@ def test_worlds_are_drawn_in_threads(fast: str) -> None:
     assert np.array_equal(alone, together)
 
 
+@pytest.mark.slow
 def test_drawing_leaves_the_physics_alone(own: str) -> None:
     actions = np.random.default_rng(1).uniform(-1, 1, (30, 7))
     actions[:, 6] = -1

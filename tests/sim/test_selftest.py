@@ -58,6 +58,7 @@ def test_the_state_hash_is_over_both_arrays_and_every_bit() -> None:
         assert state_hash(changed) != first
 
 
+@pytest.mark.slow
 def test_the_trace_touches_a_block_the_button_and_the_drawer() -> None:
     assert len(actions()) == FULL_STEPS == 200
     ends = {}
@@ -99,6 +100,7 @@ def test_every_scene_and_revision_has_its_own_states() -> None:
             assert pinned["full"] != head["full"]
 
 
+@pytest.mark.slow
 def test_the_full_test_compares_every_scene_and_every_image() -> None:
     results = full_selftest(PACK, "tiny")
     assert [result.message for result in results if result.outcome != "same"] == []
@@ -116,6 +118,7 @@ def test_a_pack_of_ones_own_has_no_reference(monkeypatch: pytest.MonkeyPatch) ->
     assert {result.outcome for result in full_selftest(pack, "tiny")} == {"unknown"}
 
 
+@pytest.mark.slow
 def test_a_difference_names_both_hashes_and_the_cause(stored: dict[str, Any]) -> None:
     entry = stored["packs"][PACK.fingerprint]["physics"]["D"]["pinned"]
     found, entry["quick"] = entry["quick"], "f" * 32
@@ -144,6 +147,7 @@ def test_the_first_part_that_differs_is_named(
     assert f"after {QUICK_STEPS} steps" in result.subject
 
 
+@pytest.mark.slow
 def test_a_c_library_with_other_sines_is_found_and_named() -> None:
     """What a processor without FMA does, which centimetres hang on: tried with glibc's switch."""
     script = (
@@ -184,6 +188,7 @@ def test_what_changes_bits_is_compared(fact: str, words: str) -> None:
     assert words in cause
 
 
+@pytest.mark.slow
 def test_a_process_that_flushes_denormals_is_seen() -> None:
     script = (
         "import torch; torch.set_flush_denormal(True)\n"
@@ -218,6 +223,7 @@ def test_egl_images_have_to_be_alike(
     assert ("drawn by" in image.message) == (outcome != "same")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("render", ["fast", "gl"])
 def test_our_own_renderers_draw_like_egl(render: str) -> None:
     need_renderer(render)
@@ -226,6 +232,7 @@ def test_our_own_renderers_draw_like_egl(render: str) -> None:
     assert all(float(result.found.split()[0]) > 45 for result in found)
 
 
+@pytest.mark.slow
 def test_egl_draws_like_the_reference(egl: None) -> None:
     found = selftest._like_egl("egl")
     assert len(found) == 2
@@ -242,6 +249,7 @@ def test_the_distance_of_images() -> None:
         psnr(black, grey[:2])
 
 
+@pytest.mark.slow
 def test_references_can_be_written_anew(
     egl: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

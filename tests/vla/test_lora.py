@@ -22,6 +22,8 @@ from calvin_eval.vla.model import RoboVLM
 from calvin_eval.wrappers.loaders import LoadedPolicy, resolve
 from calvin_eval.wrappers.policy import Request
 
+pytestmark = pytest.mark.slow
+
 R, ALPHA = 4, 16
 CHECKPOINT = "epoch=4-step=7.ckpt"
 

@@ -300,6 +300,7 @@ def uncached(
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["kosmos", "paligemma", "llava", "qwen2_vl", "smolvlm"])
 @torch.no_grad()
 def test_decoding_with_a_cache_in_a_batch_equals_decoding_anew_alone(
@@ -336,6 +337,7 @@ def test_one_step_is_the_first_of_n(build: Builder) -> None:
     np.testing.assert_array_equal(first, many.generate(static, hand, *prompt)[:, :1])
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_constrained_decoding_stays_among_action_ids(build: Builder) -> None:
     for on in (False, True):

@@ -15,6 +15,8 @@ from calvin_eval.wrappers.loaders import resolve
 from calvin_eval.wrappers.policy import Request
 from calvin_eval.wrappers.testing import check_policy
 
+pytestmark = pytest.mark.slow
+
 GOALS = ("push the red block", "open the drawer and look", "turn on the light")
 DISCRETE = {
     "type": "DiscreteDecoder", "action_space": "discrete", "n_bin": 256, "min_action": -1,

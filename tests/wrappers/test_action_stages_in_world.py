@@ -62,6 +62,7 @@ def native() -> np.ndarray:
     return reached({**READ, "scale": {}})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FORMS)
 def test_all_forms_reach_what_relative_actions_reach(name: str, native: np.ndarray) -> None:
     pose = reached(FORMS[name])

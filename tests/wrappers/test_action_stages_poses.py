@@ -46,6 +46,7 @@ def same_rotation(one: NDArray[Any], other: NDArray[Any], kind: str = "euler_xyz
     return bool(np.allclose(to_matrix(one, kind), to_matrix(other, kind), atol=1e-9))
 
 
+@pytest.mark.slow
 @given(euler=EULER)
 @settings(max_examples=20, deadline=None)
 def test_every_form_of_a_rotation_leads_to_every_other_and_back(euler: NDArray[Any]) -> None:

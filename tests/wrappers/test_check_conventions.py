@@ -158,6 +158,7 @@ CASES = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_right_pipeline_is_silent(case: Case) -> None:
     assert found(Knower(case.encode, **case.knower), case.right) == []

@@ -50,6 +50,7 @@ def test_demonstrations_are_not_suspicious() -> None:
     assert codes(poses) == []
 
 
+@pytest.mark.slow
 def test_the_experts_chains_are_not_suspicious(golden: Path) -> None:
     with np.load(golden / "expert/pinned_sceneD.npz") as archive:
         index = json.loads(str(archive["index"]))

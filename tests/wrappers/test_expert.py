@@ -70,6 +70,7 @@ def test_actions_are_valid_repeatable_and_forgotten_at_reset(env):
     np.testing.assert_array_equal(first, actions_of(env, ExpertPolicy(), chain, 60))
 
 
+@pytest.mark.slow
 def test_sessions_do_not_disturb_each_other():
     policy, chains = ExpertPolicy(), (CHAINS[0], CHAINS[7])
     worlds = [make_env("D", render="none") for _ in chains]

@@ -32,6 +32,7 @@ def write_safetensors(path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_imports_are_light():
     code = (
         "import sys\n"
@@ -182,6 +183,7 @@ class TestRecognition:
                 resolve(str(tmp_path / "trap.pkl"), trust=trust)
         assert not (tmp_path / "sprung").exists()
 
+    @pytest.mark.slow
     @given(data=st.data())
     def test_damaged_files_give_an_error_of_ours_or_still_load(self, tmp_path_factory, data):
         folder = tmp_path_factory.mktemp("damaged")

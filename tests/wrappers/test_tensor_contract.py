@@ -86,6 +86,7 @@ class TestInputs:
         with pytest.raises(PolicyError, match="rgb_static as uint8"):
             TensorPolicy(Net(), DEFAULT, "net").act([one])
 
+    @pytest.mark.slow
     @given(st.text(max_size=64).filter(lambda text: "\0" not in text))
     def test_instruction_round_trip(self, text):
         encoded = encode_instruction(text)
@@ -171,6 +172,7 @@ class TestOutputs:
         ):
             TensorPolicy(net, PROPRIO, "net").act(requests(2, PROPRIO))
 
+    @pytest.mark.slow
     @given(
         output=st.lists(st.floats(width=32), min_size=14, max_size=14),
         gripper=st.sampled_from(["sign", "exact"]),
@@ -225,6 +227,7 @@ class TestDeclaration:
         max_leaves=5,
     )
 
+    @pytest.mark.slow
     @given(
         st.dictionaries(
             st.sampled_from(["version", "inputs", "gripper", "max_batch"]) | st.text(), json

@@ -145,6 +145,7 @@ def act(loaded, count: int = 3):
 
 
 class TestTorchScript:
+    @pytest.mark.slow
     def test_gives_the_networks_actions(self, nets, script):
         loaded = resolve(script("Net"))
         asked, chunks = act(loaded)
@@ -271,6 +272,7 @@ class TestTorchScript:
             resolve(str(path))
 
 
+@pytest.mark.slow
 class TestExport:
     def test_needs_trust(self, export):
         with pytest.raises(CheckpointError, match=r"torch.export archive.*--trust"):

@@ -18,6 +18,8 @@ from calvin_eval.vla.preprocess import Preprocess
 from calvin_eval.vla.training.data import Batches, Share, make_dataset, make_loader
 from calvin_eval.vla.training.project import write_vlm
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -22,6 +22,8 @@ from calvin_eval.vla.model import RoboVLM
 from calvin_eval.vla.training.batch import TrainingBatch
 from calvin_eval.vla.training.forward import Trainee, answered, training_losses
 
+pytestmark = pytest.mark.slow
+
 Builder = Callable[..., RoboVLM]
 PER_ROW = Compat(act_insert="per_row")
 DISCRETE = {

@@ -21,6 +21,8 @@ from calvin_eval.config.training import compose_training
 from calvin_eval.errors import CalvinEvalError, CheckpointError, RunFolderError, UsageError
 from calvin_eval.vla.training.loop import train
 
+pytestmark = pytest.mark.slow
+
 NO_VALIDATION = "val_dataset.data_dir=null"
 
 

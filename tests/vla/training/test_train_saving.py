@@ -65,6 +65,7 @@ def chunk(ckpt: Path, **options: Any) -> np.ndarray:
     return np.asarray(resolve(str(ckpt), options=options).policy.act([asked])[0])
 
 
+@pytest.mark.slow
 def test_a_checkpoint_has_robovlms_layout(full: Outcome) -> None:
     content: Any = torch.load(full.checkpoint, weights_only=True)
     assert {key: content[key] for key in ("epoch", "global_step")} == {
@@ -112,6 +113,7 @@ def test_the_project_file_says_what_an_evaluation_needs(full: Outcome, data: Pat
     assert "unnormalize" not in stages[1], "the tiny model is trained on plain actions"
 
 
+@pytest.mark.slow
 def test_adapters_are_in_the_checkpoint_and_beside_it(lora: Outcome) -> None:
     """What training computed with, applied or merged, and the adapter on the pretrained model."""
     state = weights(lora)
@@ -188,6 +190,7 @@ def test_without_a_state_nothing_goes_on(tmp_path: Path, content: str | None) ->
         read_position(tmp_path)
 
 
+@pytest.mark.slow
 def test_weights_are_taken_over_from_a_policy(full: Outcome, data: Path, tmp_path: Path) -> None:
     start: dict[str, Tensor] = weights(full)
     given = (f"model_load_path={full.checkpoint}", "learning_rate=0", "trainer.max_steps=1")

@@ -28,6 +28,8 @@ from calvin_eval.vla.training.setup import (
 )
 from calvin_eval.wrappers.loaders import resolve
 
+pytestmark = pytest.mark.slow
+
 Builder = Callable[..., RoboVLM]
 LORA = {"lora_enable": True, "lora_r": 4, "lora_alpha": 16, "lora_dropout": 0.0}
 FULL = {"train_vision": True, "train_text_embedding": True}
