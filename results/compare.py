@@ -29,7 +29,7 @@ from calvin_eval.results.contrasts import (
 )
 from calvin_eval.results.header import Header
 from calvin_eval.results.metrics import completed_chains
-from calvin_eval.results.paired import Contrast, paired_bootstrap, sign_flip_test
+from calvin_eval.results.paired import Contrast, mean_difference, sign_flip_test
 from calvin_eval.results.schema import ChainRecord
 from calvin_eval.results.store import RunFolder
 
@@ -214,7 +214,7 @@ def _compare(first: ComparedRun, other: ComparedRun, differences: Sequence[Diffe
         chains=len(both),
         first_length=sum(a.length for a, _ in both) / len(both),
         other_length=sum(b.length for _, b in both) / len(both),
-        difference=paired_bootstrap(steps),
+        difference=mean_difference(steps, max(len(a.tasks) for a, _ in both)),
         p=sign_flip_test(steps),
         positions=position_contrasts(both),
         tasks=task_contrasts(both),

@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from calvin_eval.errors import RunFolderError
 from calvin_eval.results.metrics import Count, task_counts
-from calvin_eval.results.paired import Contrast, holm, mcnemar, paired_bootstrap
+from calvin_eval.results.paired import Contrast, holm, mcnemar, mean_difference
 from calvin_eval.results.schema import ChainRecord
 
 Pairs: TypeAlias = Sequence[tuple[ChainRecord, ChainRecord]]
@@ -101,7 +101,7 @@ def position_contrasts(
                 position=i,
                 first=sum(a for a, _ in got) / len(got),
                 other=sum(b for _, b in got) / len(got),
-                difference=paired_bootstrap([b - a for a, b in got]),
+                difference=mean_difference([b - a for a, b in got], 1),
                 only_first=only[0],
                 only_other=only[1],
                 p=mcnemar(*only),

@@ -1,8 +1,8 @@
 """Deciding a gate on a run that is over.
 
 Where every planned chain has a record, the number of chains was fixed in advance and ordinary
-intervals apply: Student's for means, Clopper and Pearson's for a task's rate. Where chains are
-missing, the run may have been stopped by what it showed, and only intervals that hold at every
+intervals apply: that of `means` for means, Clopper and Pearson's for a task's rate. Where chains
+are missing, the run may have been stopped by what it showed, and only intervals that hold at every
 moment are right: those of `sequential`, on the chains up to the first missing one.
 
 A chain that ended by an error counts as the shortest that it may have been for the lower bound,
@@ -20,15 +20,18 @@ from typing import Any
 import numpy as np
 
 from calvin_eval.errors import RunFolderError, UnknownNameError, UsageError
-from calvin_eval.results.bounds import clopper_pearson, mean_bounds, unpaired_bounds
+from calvin_eval.results.bounds import clopper_pearson
 from calvin_eval.results.card import Card, read_card
 from calvin_eval.results.comparability import CHAINS, differing, protocol_facts
 from calvin_eval.results.compare import read_run
 from calvin_eval.results.gate_spec import TOP, Check, Decision, GateSpec
 from calvin_eval.results.header import Header
+from calvin_eval.results.means import difference_bounds, mean_bounds
 from calvin_eval.results.schema import ChainRecord
 from calvin_eval.results.sequential import SequentialGate, possible_attempts, possible_lengths
 from calvin_eval.results.store import RunFolder
+
+MEAN = "Gaffke"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,7 +208,7 @@ def _checks(
                 high=high,
                 level=spec.level,
                 used=f"{len(known)} chains",
-                method="Student's t",
+                method=MEAN,
             )
         )
     if spec.max_drop is not None and baseline is not None:
@@ -223,13 +226,13 @@ def _drop_check(spec: GateSpec, spans: Mapping[int, tuple[int, int]], baseline: 
         low, high = mean_bounds(steps, (-TOP, TOP), spec.level)
         known = [a for a, b in steps if a == b]
         estimate = sum(known) / len(known) if known else None
-        used, method = f"{len(common)} common chains", "Student's t, paired"
+        used, method = f"{len(common)} common chains", f"{MEAN}, paired"
     else:
         lengths = np.repeat(np.arange(len(baseline.counts)), baseline.counts).tolist()
-        low, high = unpaired_bounds(list(spans.values()), lengths, TOP, spec.level)
+        low, high = difference_bounds(list(spans.values()), lengths, TOP, spec.level)
         known = [a for a, b in spans.values() if a == b]
         estimate = sum(known) / len(known) - sum(lengths) / len(lengths) if known else None
-        used, method = f"{len(spans)} and {len(lengths)} chains", "Welch's t, unpaired"
+        used, method = f"{len(spans)} and {len(lengths)} chains", f"{MEAN}, unpaired"
     return Check(
         name=f"average length less {baseline.name}'s",
         threshold=-spec.max_drop,

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from calvin_eval.results.intervals import Interval, bootstrap_mean, wilson
+from calvin_eval.results.intervals import Interval, wilson
+from calvin_eval.results.means import mean_interval
 from calvin_eval.results.schema import ChainRecord
 
 
@@ -52,7 +53,7 @@ class Summary:
             among those that have i tasks; None while the run is not complete.
         success_rate_intervals: their 95 % Wilson intervals; None likewise.
         average_length: mean number of tasks done in a row; None likewise.
-        average_length_interval: its 95 % bootstrap interval over chains; None likewise.
+        average_length_interval: its 95 % interval over chains, by `means`; None likewise.
         partial_success_rates: the same over the completed chains of any run; None without any.
         partial_success_rate_intervals: likewise.
         partial_average_length: likewise.
@@ -86,16 +87,12 @@ class Summary:
         return data
 
 
-def summarize(
-    records: Sequence[ChainRecord], planned: int, *, seed: int = 0, resamples: int = 10_000
-) -> Summary:
+def summarize(records: Sequence[ChainRecord], planned: int) -> Summary:
     """All metrics of a run; the same for the same records in any order.
 
     Args:
         records: at most one per chain.
         planned: number of chains the run was meant to have.
-        seed: of the bootstrap of the average length.
-        resamples: of that bootstrap.
 
     Raises:
         ValueError: a chain occurs twice, or there are more chains than planned.
@@ -107,9 +104,8 @@ def summarize(
     lengths = [record.length for record in done]
     rates = {i: count.success / count.total for i, count in counts.items()} or None
     intervals = {i: wilson(count.success, count.total) for i, count in counts.items()} or None
-    rng = np.random.default_rng(seed)
     mean = sum(lengths) / len(lengths) if lengths else None
-    spread = bootstrap_mean(lengths, rng, resamples=resamples) if lengths else None
+    spread = mean_interval(lengths, (0, _longest(done))) if lengths else None
     return Summary(
         planned=planned,
         completed=len(done),

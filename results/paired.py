@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import binom, binomtest
 
+from calvin_eval.results.means import mean_interval
+
 
 @dataclass(frozen=True, kw_only=True)
 class Contrast:
@@ -21,23 +23,18 @@ class Contrast:
     high: float
 
 
-def paired_bootstrap(
-    differences: Sequence[int], *, seed: int = 0, resamples: int = 10_000
-) -> Contrast:
-    """Mean difference and its percentile interval, resampling chains with both their results.
+def mean_difference(differences: Sequence[int], reach: int) -> Contrast:
+    """Mean difference and its interval, by the same method as the interval of a mean.
 
     Args:
         differences: one whole number per chain, at least one.
-        seed: of the resampling.
-        resamples: number of resampled means.
+        reach: the greatest possible difference, in either direction.
     """
     if len(differences) == 0:
-        raise ValueError("expected at least one difference to bootstrap")
-    values, counts = np.unique(np.asarray(differences, dtype=np.int64), return_counts=True)
-    total = int(counts.sum())
-    draws = np.random.default_rng(seed).multinomial(total, counts / total, size=resamples)
-    low, high = np.quantile(draws @ values / total, (0.025, 0.975))
-    return Contrast(estimate=float(counts @ values / total), low=float(low), high=float(high))
+        raise ValueError("expected at least one difference")
+    interval = mean_interval(differences, (-reach, reach))
+    mean = sum(differences) / len(differences)
+    return Contrast(estimate=mean, low=interval.low, high=interval.high)
 
 
 def sign_flip_test(differences: Sequence[int]) -> float:

@@ -116,8 +116,7 @@ class PlainDisplay:
             mean, spread = known
             rates = " ".join(f"{100 * rate:.0f}" for rate, _ in tally.rates())
             parts.append(f"1..{tally.longest}: {rates} %")
-            interval = f" ({spread.low:.2f}-{spread.high:.2f})" if spread else ""
-            parts.append(f"length {mean:.2f}{interval}")
+            parts.append(f"length {mean:.2f} ({spread.low:.2f}-{spread.high:.2f})")
         if tally.errors:
             parts.append(f"{tally.errors} error{'' if tally.errors == 1 else 's'}")
         if tally.steps:

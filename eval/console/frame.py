@@ -105,7 +105,7 @@ class Frame:
         if (known := self._tally.length()) is not None:
             mean, interval = known
             length = f"{mean:.2f}"
-            span = f"{interval.low:.2f}{dash}{interval.high:.2f}" if interval else ""
+            span = f"{interval.low:.2f}{dash}{interval.high:.2f}"
         heads = "".join(str(i + 1).rjust(wide) for i in range(len(columns)))
         return [
             Text(f"in a row {heads}{'length':>11}", style="dim"),

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from calvin_eval.results.intervals import Interval, wilson
+from calvin_eval.results.means import mean_interval
 from calvin_eval.results.schema import ChainRecord
 
 POSITIONS = 5  # of CALVIN's chains; a list of one's own may have longer ones
 
-_Z95 = 1.96
 _MEMORY = 10.0  # seconds over which a speed is averaged
 
 
@@ -86,7 +87,7 @@ class Tally:
         self.speed = Speed()
         self._first: float | None = None
         self._recorded_steps = 0
-        self._lengths = self._squares = 0
+        self._lengths: Counter[int] = Counter()
         self._successes: list[int] = []
         self._attempts: list[int] = []
         for record in done:
@@ -124,8 +125,7 @@ class Tally:
         length, tasks = record.length, len(record.tasks)
         self.completed += 1
         self._recorded_steps += sum(subtask.steps for subtask in record.subtasks)
-        self._lengths += length
-        self._squares += length**2
+        self._lengths[length] += 1
         missing = tasks - self.longest
         self._attempts += [0] * missing
         self._successes += [0] * missing
@@ -150,22 +150,12 @@ class Tally:
         counts = zip(self._successes, self._attempts, strict=True)
         return [(success / total, wilson(success, total)) for success, total in counts]
 
-    def length(self) -> tuple[float, Interval | None] | None:
-        """The average length so far and its 95 % interval; None before the first chain.
-
-        The interval is the normal approximation, which costs nothing; the result has the
-        bootstrap's. One chain has none.
-        """
-        n = self.completed
-        if not n:
+    def length(self) -> tuple[float, Interval] | None:
+        """The average length so far and its 95 % interval, as in the result; None before any."""
+        if not self.completed:
             return None
-        mean = self._lengths / n
-        if n == 1:
-            return mean, None
-        variance = max(self._squares - n * mean**2, 0.0) / (n - 1)
-        half = _Z95 * math.sqrt(variance / n)
-        top = float(self.longest)
-        return mean, Interval(low=max(mean - half, 0.0), high=min(mean + half, top))
+        lengths = list(self._lengths.elements())
+        return sum(lengths) / len(lengths), mean_interval(lengths, (0, self.longest))
 
     def seconds(self, now: float) -> float:
         """Since the run began."""

@@ -27,6 +27,7 @@ from calvin_eval.console.display import (
 from calvin_eval.console.frame import Frame, duration
 from calvin_eval.console.tables import Signs
 from calvin_eval.console.tally import Speed, Tally
+from calvin_eval.results.means import mean_interval
 from calvin_eval.results.metrics import summarize
 from calvin_eval.results.official import Verdict
 from calvin_eval.results.schema import ChainRecord, SubtaskRecord
@@ -199,9 +200,9 @@ def test_running_rates_are_those_of_the_result(longest: int) -> None:
     assert known[1].high == pytest.approx(spread.high, abs=0.1)
 
 
-def test_one_chain_has_a_length_and_no_interval() -> None:
+def test_one_chain_has_a_length_and_a_wide_interval() -> None:
     assert Tally(2).length() is None
-    assert Tally(2, [record(0, 3)]).length() == (3.0, None)
+    assert Tally(2, [record(0, 3)]).length() == (3.0, mean_interval([3], (0, 5)))
 
 
 def test_errors_count_for_nothing_but_themselves() -> None:
@@ -482,7 +483,7 @@ def test_a_log_gets_a_line_every_ten_seconds_and_the_last_one(clock: Clock) -> N
     assert lines[0] == "policy: p"
     assert lines[1] == (
         "p.pt:  20% |###             | 2/10 chains [00:00<?, 1..5: 100 50 50 50 50 %, "
-        "length 3.00 (0.00-5.00)]"
+        "length 3.00 (0.35-4.95)]"
     )
     assert [re.findall(r"\d+/10", line) for line in lines[2:4]] == [["3/10"], ["5/10"]]
     assert lines[4] == "chain 7: simulator worker died; trying again"

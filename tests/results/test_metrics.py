@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from calvin_eval.results.intervals import bootstrap_mean, wilson
+from calvin_eval.results.intervals import wilson
 from calvin_eval.results.metrics import (
     Count,
     failure_positions,
@@ -67,7 +67,7 @@ def test_metrics_equal_a_recount(
     records: list[ChainRecord], missing: int, shuffler: random.Random
 ) -> None:
     planned = len(records) + missing
-    summary = summarize(records, planned, resamples=50)
+    summary = summarize(records, planned)
 
     reached: dict[int, list[bool]] = defaultdict(list)
     in_chain: dict[int, list[bool]] = defaultdict(list)
@@ -102,7 +102,7 @@ def test_metrics_equal_a_recount(
     }
     shuffled = list(records)
     shuffler.shuffle(shuffled)
-    assert summarize(shuffled, planned, resamples=50) == summary
+    assert summarize(shuffled, planned) == summary
 
 
 def test_five_chains_by_hand() -> None:
@@ -180,19 +180,6 @@ def test_wilson_refuses_nonsense() -> None:
     for success, total in ((0, 0), (3, 2), (-1, 2)):
         with pytest.raises(ValueError, match="expected 0 <= success"):
             wilson(success, total)
-
-
-def test_bootstrap_is_seeded_ordered_by_nothing_and_about_right() -> None:
-    values = [0, 1, 2, 3, 4, 5] * 50
-    interval = bootstrap_mean(values, np.random.default_rng(7))
-    assert interval == bootstrap_mean(sorted(values), np.random.default_rng(7))
-    assert interval != bootstrap_mean(values, np.random.default_rng(8))
-    error = np.std(values) / np.sqrt(len(values))
-    assert interval.low == pytest.approx(2.5 - 1.96 * error, abs=0.1 * error)
-    assert interval.high == pytest.approx(2.5 + 1.96 * error, abs=0.1 * error)
-    assert bootstrap_mean([4], np.random.default_rng(0)).low == 4
-    with pytest.raises(ValueError, match="at least one"):
-        bootstrap_mean([], np.random.default_rng(0))
 
 
 def timed(number: int, outcomes: list[tuple[str, bool, int]], pace: float = 0.5) -> ChainRecord:
