@@ -53,7 +53,7 @@ class PolicyHost:
             line.send(self._setup)
             answer = line.recv()
         except (EOFError, OSError) as error:
-            death = self._child.obituary()
+            death = self._child.exit_report()
             self._child.kill()
             raise CheckpointError(
                 f"{self._setup.policy.ckpt}: the process that loads it died: {death}"
@@ -97,7 +97,7 @@ class PolicyHost:
             self._child.kill()
             death = "it hung and was killed"
         else:
-            death = self._child.obituary()
+            death = self._child.exit_report()
             self._child.kill()
         self._start()
         return death

@@ -71,8 +71,8 @@ class Watcher(Protocol):
 
 
 @dataclass
-class _Seat:
-    """One worker's place: the process may change, the number stays.
+class WorkerSlot:
+    """The process of worker `number`, which another may replace.
 
     `serial` numbers the messages to it; an answer to any but the last one comes too late to mean
     anything.
@@ -101,7 +101,7 @@ class LocalEngine:
     def __init__(self, workers: int, faults: FaultRules) -> None:
         self._count = workers
         self._faults = faults
-        self._seats: list[_Seat] = []
+        self._slots: list[WorkerSlot] = []
         self.interrupted = False
 
     def run(
@@ -127,23 +127,23 @@ class LocalEngine:
         """
         _Run(self, chains, assign, hosts, watcher).loop()
 
-    def seats(self, hosts: int) -> list[_Seat]:
+    def slots(self, hosts: int) -> list[WorkerSlot]:
         """The workers, started if need be and spread over the hosts."""
-        while len(self._seats) < self._count:
-            number = len(self._seats)
-            self._seats.append(_Seat(number, number % hosts, self._spawn()))
-        for seat in self._seats:
-            seat.host, seat.ready, seat.chain = seat.number % hosts, False, None
-        return self._seats
+        while len(self._slots) < self._count:
+            number = len(self._slots)
+            self._slots.append(WorkerSlot(number, number % hosts, self._spawn()))
+        for slot in self._slots:
+            slot.host, slot.ready, slot.chain = slot.number % hosts, False, None
+        return self._slots
 
-    def seats_of(self, host: int) -> list[_Seat]:
+    def slots_of(self, host: int) -> list[WorkerSlot]:
         """The workers that use this host."""
-        return [seat for seat in self._seats if seat.host == host]
+        return [slot for slot in self._slots if slot.host == host]
 
-    def respawn(self, seat: _Seat) -> None:
-        """Put a new process into a seat."""
-        seat.child.kill()
-        seat.child, seat.ready, seat.chain = self._spawn(), False, None
+    def respawn(self, slot: WorkerSlot) -> None:
+        """Put a new process into a slot."""
+        slot.child.kill()
+        slot.child, slot.ready, slot.chain = self._spawn(), False, None
 
     def _spawn(self) -> Child:
         return Child("calvin_eval.rollouts.worker", worker_environment(self._count))
@@ -155,11 +155,11 @@ class LocalEngine:
 
     def close(self) -> None:
         """End all processes."""
-        for seat in self._seats:
-            seat.child.connection.close()  # all at once: they end side by side
-        for seat in self._seats:
-            seat.child.stop()
-        self._seats.clear()
+        for slot in self._slots:
+            slot.child.connection.close()  # all at once: they end side by side
+        for slot in self._slots:
+            slot.child.stop()
+        self._slots.clear()
 
 
 class _Run:
@@ -187,18 +187,18 @@ class _Run:
         self._stopping = False
 
     def loop(self) -> None:
-        seats = self._engine.seats(len(self._hosts))
-        for seat in seats:
-            self._brief(seat)
+        slots = self._engine.slots(len(self._hosts))
+        for slot in slots:
+            self._brief(slot)
         with self._interruptible():
-            while self._queue or self._suspects or any(seat.chain for seat in seats):
-                self._dispatch(seats)
-                if self._ending and not any(seat.chain for seat in seats):
+            while self._queue or self._suspects or any(slot.chain for slot in slots):
+                self._dispatch(slots)
+                if self._ending and not any(slot.chain for slot in slots):
                     return
-                lines = {seat.child.connection: seat for seat in seats}
+                lines = {slot.child.connection: slot for slot in slots}
                 for line in wait(list(lines), timeout=_TICK):
                     self._hear(lines[line])  # type: ignore[index]
-                self._check_clock(seats)
+                self._check_clock(slots)
 
     @property
     def _ending(self) -> bool:
@@ -223,63 +223,63 @@ class _Run:
         finally:
             signal.signal(signal.SIGINT, before)
 
-    def _dispatch(self, seats: Sequence[_Seat]) -> None:
+    def _dispatch(self, slots: Sequence[WorkerSlot]) -> None:
         if self._ending:
             return
-        for seat in seats:
-            if not seat.ready or seat.chain is not None:
+        for slot in slots:
+            if not slot.ready or slot.chain is not None:
                 continue
-            alone = not any(other.chain for other in seats)
+            alone = not any(other.chain for other in slots)
             if self._suspects:
                 if not alone:
                     return
-                self._give(seat, self._suspects.popleft())
+                self._give(slot, self._suspects.popleft())
                 return
             if self._queue:
-                self._give(seat, self._queue.popleft())
+                self._give(slot, self._queue.popleft())
 
-    def _give(self, seat: _Seat, chain: Chain) -> None:
-        seat.chain, seat.heard = chain, time.monotonic()
-        self._watcher.progress(seat.number, chain.id, 0, 0)
-        self._send(seat, Job(chain=chain))
+    def _give(self, slot: WorkerSlot, chain: Chain) -> None:
+        slot.chain, slot.heard = chain, time.monotonic()
+        self._watcher.progress(slot.number, chain.id, 0, 0)
+        self._send(slot, Job(chain=chain))
 
-    def _brief(self, seat: _Seat) -> None:
-        seat.ready, seat.heard = False, time.monotonic()
-        self._send(seat, self._assign(seat.host))
+    def _brief(self, slot: WorkerSlot) -> None:
+        slot.ready, slot.heard = False, time.monotonic()
+        self._send(slot, self._assign(slot.host))
 
-    def _send(self, seat: _Seat, message: object) -> None:
-        seat.serial += 1
+    def _send(self, slot: WorkerSlot, message: object) -> None:
+        slot.serial += 1
         try:
-            seat.child.connection.send((seat.serial, message))
+            slot.child.connection.send((slot.serial, message))
         except OSError:
-            self._worker_died(seat)
+            self._worker_died(slot)
 
-    def _hear(self, seat: _Seat) -> None:
+    def _hear(self, slot: WorkerSlot) -> None:
         try:
-            serial, message = seat.child.connection.recv()
+            serial, message = slot.child.connection.recv()
         except (EOFError, OSError):
-            self._worker_died(seat)
+            self._worker_died(slot)
             return
-        seat.heard = time.monotonic()
-        if serial != seat.serial:
+        slot.heard = time.monotonic()
+        if serial != slot.serial:
             return
         if isinstance(message, Broken):
             raise message.error
         if isinstance(message, Assigned):
-            seat.ready, seat.starts = True, 0
-        elif isinstance(message, Progress) and seat.chain is not None:
-            self._watcher.progress(seat.number, seat.chain.id, message.position, message.steps)
+            slot.ready, slot.starts = True, 0
+        elif isinstance(message, Progress) and slot.chain is not None:
+            self._watcher.progress(slot.number, slot.chain.id, message.position, message.steps)
         elif isinstance(message, Finished):
-            self._finish(seat, message)
+            self._finish(slot, message)
         elif isinstance(message, Lost):
-            self._chain_lost(seat, message.reason)
+            self._chain_lost(slot, message.reason)
 
-    def _finish(self, seat: _Seat, message: Finished) -> None:
-        chain, seat.chain = seat.chain, None
+    def _finish(self, slot: WorkerSlot, message: Finished) -> None:
+        chain, slot.chain = slot.chain, None
         assert chain is not None
         last = max(len(message.outcome.record.subtasks) - 1, 0)
-        self._watcher.progress(seat.number, chain.id, last, message.steps)
-        self._record(seat.number, message.outcome, message.inference)
+        self._watcher.progress(slot.number, chain.id, last, message.steps)
+        self._record(slot.number, message.outcome, message.inference)
 
     def _record(self, worker: int, outcome: Outcome, inference: float = 0.0) -> None:
         self._watcher.finished(worker, outcome, inference)
@@ -289,29 +289,29 @@ class _Run:
             self._stopping = True
             self._watcher.note(f"stopping: {self._errors} chains ended by an error (--max-errors)")
 
-    def _worker_died(self, seat: _Seat) -> None:
-        death = seat.child.obituary()
-        chain, seat.starts = seat.chain, seat.starts + 1
-        if chain is None and seat.starts > _STARTS:
+    def _worker_died(self, slot: WorkerSlot) -> None:
+        death = slot.child.exit_report()
+        chain, slot.starts = slot.chain, slot.starts + 1
+        if chain is None and slot.starts > _STARTS:
             raise CalvinEvalError(
-                f"simulator worker {seat.number} died {_STARTS} times before it could run a "
+                f"simulator worker {slot.number} died {_STARTS} times before it could run a "
                 f"chain: {death}"
             )
-        self._engine.respawn(seat)
-        self._brief(seat)
+        self._engine.respawn(slot)
+        self._brief(slot)
         if chain is not None:
-            self._try_again(seat.number, chain, f"simulator worker died: {death}", self._queue)
+            self._try_again(slot.number, chain, f"simulator worker died: {death}", self._queue)
 
-    def _chain_lost(self, seat: _Seat, reason: str) -> None:
+    def _chain_lost(self, slot: WorkerSlot, reason: str) -> None:
         """A worker is well but could not finish: usually its policy's process is gone."""
-        chain, seat.chain = seat.chain, None
-        host = self._hosts[seat.host]
+        chain, slot.chain = slot.chain, None
+        host = self._hosts[slot.host]
         if host.alive:  # replaced already for another worker, or the fault is the worker's own
-            self._brief(seat)
+            self._brief(slot)
         else:
-            reason = self._replace_host(seat.host)
+            reason = self._replace_host(slot.host)
         if chain is not None:
-            self._try_again(seat.number, chain, reason, self._suspects)
+            self._try_again(slot.number, chain, reason, self._suspects)
 
     def _replace_host(self, number: int) -> str:
         """A new policy process, which all its workers are told of; returns how the old one died.
@@ -320,9 +320,9 @@ class _Run:
         """
         death = f"policy process died: {self._hosts[number].replace()}"
         self._watcher.note(f"{death.splitlines()[0]}; started another")
-        for seat in self._engine.seats_of(number):
-            if seat.chain is None:
-                self._brief(seat)
+        for slot in self._engine.slots_of(number):
+            if slot.chain is None:
+                self._brief(slot)
         return death
 
     def _try_again(self, worker: int, chain: Chain, reason: str, queue: deque[Chain]) -> None:
@@ -341,37 +341,37 @@ class _Run:
         )
         self._record(worker, Outcome(record=record, actions=(), seconds={}))
 
-    def _check_clock(self, seats: Sequence[_Seat]) -> None:
+    def _check_clock(self, slots: Sequence[WorkerSlot]) -> None:
         """Replace workers, or their policy's process, that gave no sign of life for too long."""
         limit = self._faults.step_timeout
-        for seat in seats:
-            if not seat.ready:
-                self._check_start(seat)
+        for slot in slots:
+            if not slot.ready:
+                self._check_start(slot)
                 continue
-            if seat.chain is None or not self._silent(seat, limit):
+            if slot.chain is None or not self._silent(slot, limit):
                 continue
-            chain, seat.chain = seat.chain, None
+            chain, slot.chain = slot.chain, None
             where = "simulator worker"
-            if self._hosts[seat.host].hangs(limit / 2):
+            if self._hosts[slot.host].hangs(limit / 2):
                 where = "policy"
-                self._replace_host(seat.host)
-            self._engine.respawn(seat)
-            self._brief(seat)
+                self._replace_host(slot.host)
+            self._engine.respawn(slot)
+            self._brief(slot)
             reason = f"{where} hung: no progress for {limit:g} s (--step-timeout)"
-            self._try_again(seat.number, chain, reason, self._suspects)
+            self._try_again(slot.number, chain, reason, self._suspects)
 
-    def _check_start(self, seat: _Seat) -> None:
+    def _check_start(self, slot: WorkerSlot) -> None:
         """Replace a worker that never gets ready. Imports and a world to build are no steps."""
         limit = max(self._faults.step_timeout, _START_SECONDS)
-        if self._silent(seat, limit):
+        if self._silent(slot, limit):
             self._watcher.note(
-                f"simulator worker {seat.number} was not ready after {limit:g} s; started another"
+                f"simulator worker {slot.number} was not ready after {limit:g} s; started another"
             )
-            self._engine.respawn(seat)
-            self._brief(seat)
+            self._engine.respawn(slot)
+            self._brief(slot)
 
     @staticmethod
-    def _silent(seat: _Seat, limit: float) -> bool:
+    def _silent(slot: WorkerSlot, limit: float) -> bool:
         """Whether nothing came for so long, and nothing that came meanwhile is still unread."""
-        late = time.monotonic() - seat.heard >= limit
-        return late and not wait([seat.child.connection], timeout=0)
+        late = time.monotonic() - slot.heard >= limit
+        return late and not wait([slot.child.connection], timeout=0)

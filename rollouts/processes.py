@@ -76,7 +76,7 @@ class Child:
             self._process.wait(within)
         return not self.alive
 
-    def obituary(self) -> str:
+    def exit_report(self) -> str:
         """How the process ended, and the last that it printed; waits for its end."""
         code = self._process.wait()
         with contextlib.suppress(ValueError):

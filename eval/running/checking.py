@@ -75,7 +75,7 @@ def check_on_demonstrations(
         note: told what is being done.
 
     Raises:
-        CalvinEvalError: something that the user can mend.
+        CalvinEvalError: something that the user can fix.
     """
     stage = set_stage(config)
     loaded = policy_spec(config).load()
@@ -115,7 +115,7 @@ def check_on_chains(config: EvalConfig, note: Callable[[str], None]) -> Checked:
     """Let a policy act on the chains of a configuration and look at what it does.
 
     Raises:
-        CalvinEvalError: something that the user can mend.
+        CalvinEvalError: something that the user can fix.
     """
     stage = set_stage(config)
     loaded = policy_spec(config).load()

@@ -40,7 +40,7 @@ def run_training(config: TrainConfig, *, quiet: bool = False) -> Outcome:
         quiet: show nothing on the way.
 
     Raises:
-        CalvinEvalError: something that the caller can mend.
+        CalvinEvalError: something that the caller can fix.
     """
     require("vla", "calvin-eval train")
     from calvin_eval.vla.training.loop import train

@@ -20,7 +20,7 @@ from typing import Any, cast
 
 from calvin_eval.errors import UsageError
 from calvin_eval.rollouts.hosts import FixedPolicy, PolicyHost
-from calvin_eval.rollouts.local import FaultRules, LocalEngine, Watcher, _Seat
+from calvin_eval.rollouts.local import FaultRules, LocalEngine, Watcher, WorkerSlot
 from calvin_eval.rollouts.processes import Child
 from calvin_eval.rollouts.ray.cluster import cluster_resources
 from calvin_eval.rollouts.ray.hosts import RayPolicyHost, describe
@@ -94,7 +94,7 @@ class _ActorWorker(Child):
         """Whether the actor is there, or still to come."""
         return self._ears.is_alive()
 
-    def obituary(self) -> str:
+    def exit_report(self) -> str:
         """How the actor was lost."""
         return self._death
 
@@ -151,12 +151,12 @@ class RayEngine(LocalEngine):
         self._hosts = hosts
         super().run(chains, lambda host: _on_nodes(assign(host)), hosts, watcher)
 
-    def respawn(self, seat: _Seat) -> None:
-        """Put a new actor into a seat."""
-        host = self._hosts[seat.host]
+    def respawn(self, slot: WorkerSlot) -> None:
+        """Put a new actor into a slot."""
+        host = self._hosts[slot.host]
         if isinstance(host, RayPolicyHost):
-            host.forget(cast(_ActorWorker, seat.child).client)
-        super().respawn(seat)
+            host.forget(cast(_ActorWorker, slot.child).client)
+        super().respawn(slot)
 
     def _spawn(self) -> Child:
         return _ActorWorker()

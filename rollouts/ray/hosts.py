@@ -52,7 +52,7 @@ class _ActorProcess(Child):
         """Whether it is lost; its silence takes as long to tell as it takes."""
         return not self.alive
 
-    def obituary(self) -> str:
+    def exit_report(self) -> str:
         """How it was lost."""
         return self._end
 

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from calvin_eval.errors import UnknownNameError, UsageError
+from calvin_eval.errors import CalvinEvalError, UnknownNameError, UsageError
 from calvin_eval.protocol import BENCHMARK, OFFICIAL
 from calvin_eval.rollouts.batching import BatchRules
 from calvin_eval.rollouts.hosts import PolicyHost
+from calvin_eval.rollouts.pool import WorkerPool
 from calvin_eval.rollouts.recording import metadata
 from calvin_eval.rollouts.recording.episode import Episode, LabelRules
 from calvin_eval.rollouts.recording.labels import paraphrases, write_labels
 from calvin_eval.rollouts.recording.noise import Disturbance
 from calvin_eval.rollouts.recording.plan import SPLITS, ChainRules, EpisodePlan, Split, plan_split
-from calvin_eval.rollouts.recording.pool import record_all
 from calvin_eval.rollouts.recording.store import SplitStore, open_recording
-from calvin_eval.rollouts.recording.worker import Studio
+from calvin_eval.rollouts.recording.worker import Recorder, RecordingSetup
 from calvin_eval.rollouts.service import PolicySpec
 from calvin_eval.rollouts.worker import PolicyLink, SimulatorSpec
 from calvin_eval.sim.instructions import PACK, load_instructions
@@ -29,6 +30,8 @@ from calvin_eval.sim.symbolic import TASK_NAMES
 
 CAMERAS = ("static", "gripper")
 SENTENCES = ("paraphrases", "pack", "both")
+
+_ATTEMPTS = 3  # processes that may die of one episode
 
 Watch = Callable[[EpisodePlan, Episode], None]
 
@@ -123,8 +126,8 @@ def record(
                 watch(plan, found[split][plan.number])
     missing = [p for split in SPLITS for p in plans[split] if p.number not in found[split]]
     if missing:
-        with _studio(spec, pack, render, missing) as studio:
-            for plan, episode in record_all(studio, missing, workers):
+        with _setup(spec, pack, render, missing) as setup:
+            for plan, episode in record_all(setup, missing, workers):
                 found[plan.split][plan.number] = episode
                 watch(plan, episode)
     return [_complete(spec, pack, split, found[split]) for split in SPLITS]
@@ -163,14 +166,41 @@ def _config(spec: RecordSpec, pack: AssetPack, render: RenderInfo) -> dict[str, 
     }
 
 
+def record_all(
+    setup: RecordingSetup, plans: Sequence[EpisodePlan], workers: int
+) -> Iterator[tuple[EpisodePlan, Episode]]:
+    """Record episodes, in the order in which they are finished.
+
+    Args:
+        setup: what to record them with.
+        plans: which.
+        workers: processes; 0 records in this one.
+
+    Raises:
+        CalvinEvalError: the simulator or the policy cannot go on, or an episode kills every
+            process that tries it.
+    """
+    attempts: Counter[tuple[str, int]] = Counter()
+
+    def died(plan: EpisodePlan, how: str) -> None:
+        attempts[plan.split, plan.number] += 1
+        if attempts[plan.split, plan.number] == _ATTEMPTS:
+            raise CalvinEvalError(
+                f"{plan.split} episode {plan.number}: the process that recorded it died "
+                f"{_ATTEMPTS} times: {how}"
+            )
+
+    yield from WorkerPool(Recorder, setup, min(workers, len(plans)), died).run(plans)
+
+
 @contextmanager
-def _studio(
+def _setup(
     spec: RecordSpec, pack: AssetPack, render: RenderInfo, plans: Sequence[EpisodePlan]
-) -> Iterator[Studio]:
+) -> Iterator[RecordingSetup]:
     """All that a process needs."""
     drawn = CAMERAS if render.backend != "none" else ()
     with _policies(spec, dict.fromkeys(plan.scene for plan in plans)) as policies:
-        yield Studio(
+        yield RecordingSetup(
             out=spec.out,
             simulator=SimulatorSpec(
                 backend="calvin_eval",

@@ -1,14 +1,11 @@
-"""A process that records episodes, one after another. Never imports torch."""
+"""What records episodes, one after another. Never imports torch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from calvin_eval.errors import CalvinEvalError
 from calvin_eval.protocol import Protocol
 from calvin_eval.rollouts.chain import ChainRunner, Simulator
 from calvin_eval.rollouts.recording.episode import Episode, LabelRules, summarize
@@ -23,7 +20,7 @@ from calvin_eval.sim.packs import load_pack
 
 
 @dataclass(frozen=True, kw_only=True)
-class Studio:
+class RecordingSetup:
     """What is needed to record any episode.
 
     Attributes:
@@ -54,45 +51,42 @@ class Studio:
 class Recorder:
     """Records episodes in this process; the simulator stays as long as the scene does."""
 
-    def __init__(self, studio: Studio) -> None:
-        self._studio = studio
-        self._oracle = TaskOracle(load_pack(studio.simulator.assets, verify=False))
+    def __init__(self, setup: RecordingSetup) -> None:
+        self._setup = setup
+        self._oracle = TaskOracle(load_pack(setup.simulator.assets, verify=False))
         self._scene = ""
         self._env: Simulator | None = None
         self._policy: Any = None
 
-    def record(
-        self, plan: EpisodePlan, on_step: Callable[[int], None] = lambda position: None
-    ) -> Episode:
+    def answer(self, plan: EpisodePlan) -> Episode:
         """Record one episode; its frames are whole on disk when this returns.
 
         Raises:
             CalvinEvalError: the simulator or the policy cannot go on.
         """
         env = self._set_scene(plan.scene)
-        studio, store = self._studio, SplitStore(self._studio.out / plan.split)
-        tape = Tape(env, store.begin(plan.number), rgb=studio.rgb, depth=studio.depth)
-        noise = studio.noise if plan.split == "training" else Disturbance(rate=0.0)
-        policy = DisturbedPolicy(self._policy, noise, (studio.seed, SPLITS.index(plan.split)))
+        setup, store = self._setup, SplitStore(self._setup.out / plan.split)
+        tape = Tape(env, store.begin(plan.number), rgb=setup.rgb, depth=setup.depth)
+        noise = setup.noise if plan.split == "training" else Disturbance(rate=0.0)
+        policy = DisturbedPolicy(self._policy, noise, (setup.seed, SPLITS.index(plan.split)))
         runner = ChainRunner(
             tape,
             self._oracle,
             policy,
-            instructions=studio.instructions,
-            rules=Protocol(steps=studio.steps),
-            on_step=on_step,
+            instructions=setup.instructions,
+            rules=Protocol(steps=setup.steps),
         )
         outcome = runner.run(plan.chain)
         tape.hold()
-        episode = summarize(outcome.record, plan, tape, policy.bursts, self._oracle, studio.labels)
+        episode = summarize(outcome.record, plan, tape, policy.bursts, self._oracle, setup.labels)
         store.finish(episode)
         return episode
 
     def _set_scene(self, scene: str) -> Simulator:
         if self._env is None or scene != self._scene:
             self.close()
-            self._env = replace(self._studio.simulator, scene=scene).build()
-            self._policy = connect(self._studio.policies[scene])
+            self._env = replace(self._setup.simulator, scene=scene).build()
+            self._policy = connect(self._setup.policies[scene])
             self._scene = scene
         return self._env
 
@@ -101,22 +95,3 @@ class Recorder:
         if self._env is not None:
             self._env.close()
             self._env = None
-
-
-def main() -> None:
-    """Serve the parent that started this process: a studio, then plans."""
-    from calvin_eval.rollouts.processes import join_parent
-
-    line: Connection[Any, Any] = join_parent()
-    recorder = Recorder(line.recv())
-    while True:
-        try:
-            plan = line.recv()
-        except EOFError:
-            break
-        try:
-            answer: Episode | CalvinEvalError = recorder.record(plan)
-        except CalvinEvalError as error:
-            answer = error
-        line.send(answer)
-    recorder.close()

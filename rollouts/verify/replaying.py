@@ -12,7 +12,6 @@ from typing import Any
 
 from calvin_eval.errors import (
     AssetError,
-    CalvinEvalError,
     InvalidActionError,
     RunFolderError,
     UnknownNameError,
@@ -80,7 +79,7 @@ class Replayer:
         """Free the simulator."""
         self._env.close()
 
-    def check(self, evidence: Evidence) -> ChainCheck:
+    def answer(self, evidence: Evidence) -> ChainCheck:
         """Hold a completed chain against its actions.
 
         Raises:
@@ -217,27 +216,3 @@ def differences_in_question(evidence: Evidence) -> Iterator[Deviation]:
 
 def _as_text(state: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}={value!r}" for key, value in state.items())
-
-
-def main() -> None:
-    """Serve the parent that started this process: a setup, then chains."""
-    from calvin_eval.rollouts.processes import join_parent
-
-    line = join_parent()
-    replayer: Replayer | None = None
-    while True:
-        try:
-            message = line.recv()
-        except EOFError:
-            break
-        try:
-            if isinstance(message, ReplaySetup):
-                replayer = Replayer.build(message)
-                continue
-            assert replayer is not None
-            answer: ChainCheck | CalvinEvalError = replayer.check(message)
-        except CalvinEvalError as error:
-            answer = error
-        line.send(answer)
-    if replayer is not None:
-        replayer.close()

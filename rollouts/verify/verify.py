@@ -7,12 +7,8 @@ header names decides what is simulated, but only under hashes of things that are
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from multiprocessing.connection import wait
-from typing import Any
 
-from calvin_eval.errors import CalvinEvalError, RunFolderError, UsageError
+from calvin_eval.errors import RunFolderError, UsageError
 from calvin_eval.results.archive import MAX_ACTIONS_BYTES
 from calvin_eval.results.schema import ChainRecord
 from calvin_eval.results.store import RunFolder
@@ -23,10 +19,9 @@ from calvin_eval.results.verification import (
     Verification,
     recheck_derived,
 )
-from calvin_eval.rollouts.processes import Child
+from calvin_eval.rollouts.pool import WorkerPool
 from calvin_eval.rollouts.verify.inputs import Sources, Stage, set_stage
-from calvin_eval.rollouts.verify.replaying import Evidence, Replayer, ReplaySetup
-from calvin_eval.rollouts.worker import worker_environment
+from calvin_eval.rollouts.verify.replaying import Evidence, Replayer
 
 Watch = Callable[[ChainCheck], None]
 
@@ -79,8 +74,8 @@ def _check_all(
         checks.append(check)
         watch(check)
 
-    run = _in_processes if workers else _inline
-    for check in run(stage.setup, _gather(folder, stage, records, done), workers):
+    pool = WorkerPool(Replayer.build, stage.setup, workers, _not_simulated)
+    for _, check in pool.run(_gather(folder, stage, records, done)):
         done(check)
     return sorted(checks, key=lambda check: check.chain)
 
@@ -147,85 +142,7 @@ def _read_actions(folder: RunFolder, chain: int) -> bytes | None:
     return data
 
 
-def _inline(
-    setup: ReplaySetup | None, evidence: Iterator[Evidence], workers: int
-) -> Iterator[ChainCheck]:
-    del workers
-    replayer: Replayer | None = None
-    try:
-        for one in evidence:
-            assert setup is not None  # or else every chain is excused
-            replayer = replayer or Replayer.build(setup)
-            yield replayer.check(one)
-    finally:
-        if replayer is not None:
-            replayer.close()
-
-
-@dataclass
-class _Seat:
-    """One process and the chain that it is busy with."""
-
-    child: Child
-    chain: int
-
-
-def _in_processes(
-    setup: ReplaySetup | None, evidence: Iterator[Evidence], workers: int
-) -> Iterator[ChainCheck]:
-    """The same in processes; one that dies costs its chain only, and is replaced."""
-    seats: dict[Any, _Seat] = {}
-    try:
-        for first in _first(evidence, workers):
-            _begin(setup, first, seats, workers)
-        while seats:
-            for line in wait(list(seats)):
-                seat = seats.pop(line)
-                check, child = _answer(seat)
-                after = next(evidence, None)
-                if after is not None:
-                    _begin(setup, after, seats, workers, child)
-                elif child is not None:
-                    child.stop()
-                yield check
-    finally:
-        for seat in seats.values():
-            seat.child.kill()
-
-
-def _first(evidence: Iterator[Evidence], count: int) -> Iterator[Evidence]:
-    while count > 0 and (one := next(evidence, None)) is not None:
-        count -= 1
-        yield one
-
-
-def _begin(
-    setup: ReplaySetup | None,
-    evidence: Evidence,
-    seats: dict[Any, _Seat],
-    workers: int,
-    child: Child | None = None,
-) -> None:
-    """Give a chain to a process, a new one if there is none."""
-    messages: list[object] = [evidence]
-    if child is None:
-        child = Child("calvin_eval.rollouts.verify.replaying", worker_environment(workers))
-        messages.insert(0, setup)
-    seats[child.connection] = _Seat(child, evidence.record.chain)
-    with suppress(OSError):  # it died: its line says so when it is read
-        for message in messages:
-            child.connection.send(message)
-
-
-def _answer(seat: _Seat) -> tuple[ChainCheck, Child | None]:
-    try:
-        answer = seat.child.connection.recv()
-    except (EOFError, OSError):
-        reason = f"the process that simulated it died: {seat.child.obituary()}"
-        seat.child.kill()
-        return ChainCheck(chain=seat.chain, status="unchecked", reason=reason), None
-    if isinstance(answer, CalvinEvalError):
-        seat.child.kill()
-        raise answer
-    assert isinstance(answer, ChainCheck)
-    return answer, seat.child
+def _not_simulated(evidence: Evidence, how: str) -> ChainCheck:
+    """What is said of a chain whose process died."""
+    reason = f"the process that simulated it died: {how}"
+    return ChainCheck(chain=evidence.record.chain, status="unchecked", reason=reason)

@@ -19,7 +19,7 @@ from calvin_eval.results.store import RunFolder
 from calvin_eval.rollouts.recorded import chain_ref
 from calvin_eval.rollouts.replay import Step, replay_record
 from calvin_eval.rollouts.video.files import FORMATS, VideoFile
-from calvin_eval.rollouts.video.frames import Frames, Slate, Verdict, reduced
+from calvin_eval.rollouts.video.frames import Caption, Frames, Verdict, reduced
 from calvin_eval.rollouts.worker import SimulatorSpec
 from calvin_eval.sim.cameras import resolve_cameras
 from calvin_eval.sim.packs import CameraSpec, load_pack
@@ -212,16 +212,16 @@ class Filmer:
         """Add the frame of a state; the last one's a second time, with the verdict."""
         seen = step.observe(rgb=self._names)["rgb_obs"]
         images = [reduced(seen[f"rgb_{name}"], self._finer) for name in self._names]
-        slate = self._slate(record, step.position)
-        film.add(self._frames.compose(images, slate, step.step))
+        caption = self._caption(record, step.position)
+        film.add(self._frames.compose(images, caption, step.step))
         if step.last:
-            held = self._frames.compose(images, slate, step.step, _verdict(record, step.position))
+            held = self._frames.compose(images, caption, step.step, _verdict(record, step.position))
             film.add(held, round(HOLD_SECONDS * self._spec.fps))
 
-    def _slate(self, record: ChainRecord, position: int) -> Slate:
+    def _caption(self, record: ChainRecord, position: int) -> Caption:
         rules, task = self._rules, record.tasks[position]
         told = position < len(record.subtasks)  # a subtask that was broken off has no record
-        return Slate(
+        return Caption(
             chain=record.chain,
             position=position,
             subtasks=len(record.tasks),

@@ -22,8 +22,8 @@ _COLOURS: dict[Verdict, str] = {"success": "#22a559", "failed": "#dc3d43", "erro
 
 
 @dataclass(frozen=True, kw_only=True)
-class Slate:
-    """What the caption says throughout a subtask.
+class Caption:
+    """What is written throughout a subtask.
 
     Attributes:
         chain: its id.
@@ -58,24 +58,24 @@ class Frames:
         width = sum(width for width, _ in sizes) + _GAP * (len(sizes) - 1)
         # H.264 with 4:2:0 colour has no odd sizes.
         self.size = (width + width % 2, height + bar + (height + bar) % 2)
-        self._slate: Slate | None = None
+        self._caption: Caption | None = None
         self._still = Image.new("RGB", self.size, _BAR)
 
     def compose(
-        self, images: Sequence[Frame], slate: Slate, step: int, verdict: Verdict | None = None
+        self, images: Sequence[Frame], caption: Caption, step: int, verdict: Verdict | None = None
     ) -> Frame:
         """One frame (H, W, 3) uint8.
 
         Args:
             images: of the cameras, (h, w, 3) uint8 in the sizes given at construction.
-            slate: the subtask.
+            caption: the subtask.
             step: steps taken so far.
             verdict: how it ended, once it has.
         """
-        if slate != self._slate:
-            self._slate, self._still = slate, self._write_slate(slate)
+        if caption != self._caption:
+            self._caption, self._still = caption, self._write_caption(caption)
         frame = self._still.copy()
-        self._write_step(frame, slate, step, verdict)
+        self._write_step(frame, caption, step, verdict)
         x = 0
         for image, (width, _) in zip(images, self._sizes, strict=True):
             frame.paste(Image.fromarray(image), (x, 0))
@@ -91,51 +91,53 @@ class Frames:
         first = self._height + self._line + self._pad
         return first, first + round(1.3 * self._large)
 
-    def _write_slate(self, slate: Slate) -> Image.Image:
+    def _write_caption(self, caption: Caption) -> Image.Image:
         """All of the caption that does not change from step to step."""
         still = Image.new("RGB", self.size, _BAR)
         first, second = self._rows
         room = self.size[0] - 2 * self._pad
-        text, font = _fit(slate.instruction, self._large, room)
+        text, font = _fit(caption.instruction, self._large, room)
         draw = ImageDraw.Draw(still)
         middle = first + round(0.65 * self._large)
         draw.text((self._pad, middle), text, font=font, fill=_TEXT, anchor="lm")
         middle = second + round(0.65 * self._small)
-        pills = self._pills(slate)
-        where = f"chain {slate.chain}   {slate.position + 1}/{slate.subtasks}   {slate.task}"
-        taken = pills.width + self._pad + self._counter_width(slate)
+        pills = self._pills(caption)
+        where = (
+            f"chain {caption.chain}   {caption.position + 1}/{caption.subtasks}   {caption.task}"
+        )
+        taken = pills.width + self._pad + self._counter_width(caption)
         text, font = _fit(where, self._small, room - taken)
         draw.text((self._pad, middle), text, font=font, fill=_FAINT, anchor="lm")
         return still
 
     def _write_step(
-        self, frame: Image.Image, slate: Slate, step: int, verdict: Verdict | None
+        self, frame: Image.Image, caption: Caption, step: int, verdict: Verdict | None
     ) -> None:
         """The counter, and the line that grows with it."""
         draw = ImageDraw.Draw(frame)
         width, top = self.size[0], self._height
         colour = _COLOURS[verdict] if verdict else "#4f9cf9"
-        share = 1.0 if verdict or not slate.budget else min(1.0, step / slate.budget)
+        share = 1.0 if verdict or not caption.budget else min(1.0, step / caption.budget)
         draw.rectangle((0, top, width, top + self._line - 1), fill=_EMPTY)
-        length = round(width * share) if verdict or slate.budget else 0
+        length = round(width * share) if verdict or caption.budget else 0
         if length:
             draw.rectangle((0, top, length - 1, top + self._line - 1), fill=colour)
-        pills = self._pills(slate, verdict)
+        pills = self._pills(caption, verdict)
         middle = self._rows[1] + round(0.65 * self._small)
         corner = (width - self._pad - pills.width, middle - pills.height // 2)
         frame.paste(pills, corner, pills)
         place = (corner[0] - self._pad, middle)
-        draw.text(place, _counter(slate, step), font=_font(self._small), fill=_TEXT, anchor="rm")
+        draw.text(place, _counter(caption, step), font=_font(self._small), fill=_TEXT, anchor="rm")
 
-    def _counter_width(self, slate: Slate) -> int:
-        widest = slate.budget or 999
-        return round(float(_font(self._small).getlength(_counter(slate, widest)))) + 2 * self._pad
+    def _counter_width(self, caption: Caption) -> int:
+        widest = caption.budget or 999
+        return round(float(_font(self._small).getlength(_counter(caption, widest)))) + 2 * self._pad
 
-    def _pills(self, slate: Slate, verdict: Verdict | None = None) -> Image.Image:
+    def _pills(self, caption: Caption, verdict: Verdict | None = None) -> Image.Image:
         """One mark per subtask of the chain: done, at hand, to come."""
-        ends: list[str] = [_COLOURS["success"]] * slate.position
+        ends: list[str] = [_COLOURS["success"]] * caption.position
         ends.append(_COLOURS[verdict] if verdict else _TEXT)
-        ends += [_EMPTY] * (slate.subtasks - len(ends))
+        ends += [_EMPTY] * (caption.subtasks - len(ends))
         return _row_of_pills(tuple(ends), round(1.4 * self._small), round(0.5 * self._small))
 
 
@@ -144,8 +146,8 @@ def reduced(image: Frame, times: int) -> Frame:
     return image if times == 1 else np.asarray(Image.fromarray(image).reduce(times))
 
 
-def _counter(slate: Slate, step: int) -> str:
-    return f"step {step}" if slate.budget is None else f"step {step} / {slate.budget}"
+def _counter(caption: Caption, step: int) -> str:
+    return f"step {step}" if caption.budget is None else f"step {step} / {caption.budget}"
 
 
 @lru_cache(maxsize=32)

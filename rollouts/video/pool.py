@@ -20,7 +20,7 @@ from calvin_eval.results.store import RunFolder
 from calvin_eval.rollouts.processes import Child
 from calvin_eval.rollouts.video.files import has_videos, remove_remains, remove_videos
 from calvin_eval.rollouts.video.films import FOLDER, VideoSpec, choose_renderer, wanted
-from calvin_eval.rollouts.video.worker import Drawn, Filmed, Job, Lost, Studio
+from calvin_eval.rollouts.video.worker import Drawn, Filmed, Job, Lost, VideoSetup
 from calvin_eval.rollouts.worker import SimulatorSpec, worker_environment
 from calvin_eval.sim.cameras import resolve_cameras
 from calvin_eval.sim.packs import load_pack
@@ -68,8 +68,8 @@ class VideoPool:
         self._planned = folder.header().planned
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._notes: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._booths: list[_Booth] = []
-        self._studio: Studio | None = None
+        self._threads: list[_WorkerThread] = []
+        self._setup: VideoSetup | None = None
         self._lock = threading.Lock()
         self._drawn = self._asked = self._lost_in_a_row = 0  # the first two count frames
         self.stopping = False
@@ -100,9 +100,9 @@ class VideoPool:
         with self._lock:
             self._asked += job.steps
         self._jobs.put(job)
-        if len(self._booths) < self._workers:
-            self._booths.append(_Booth(self, self._jobs, self._make_studio(), self._out))
-            self._booths[-1].start()
+        if len(self._threads) < self._workers:
+            self._threads.append(_WorkerThread(self, self._jobs, self._make_setup(), self._out))
+            self._threads[-1].start()
         return True
 
     def close(
@@ -117,23 +117,23 @@ class VideoPool:
         Raises:
             KeyboardInterrupt: after everything was ended.
         """
-        booths, self._booths = self._booths, []
-        for _ in booths:
+        threads, self._threads = self._threads, []
+        for _ in threads:
             self._jobs.put(None)
         try:
-            for booth in booths:
+            for thread in threads:
                 ended = not wait
                 while not ended:
-                    ended = booth.ended.wait(_TICK)
+                    ended = thread.ended.wait(_TICK)
                     self._speak()
                     show(self._drawn, self._asked)
         finally:
             self.stopping = True
-            for booth in booths:
-                booth.kill()
-            for booth in booths:
-                booth.ended.wait()
-            if self.lost and booths:
+            for thread in threads:
+                thread.kill()
+            for thread in threads:
+                thread.ended.wait()
+            if self.lost and threads:
                 chains = ",".join(map(str, sorted(self.lost)))
                 self._notes.put(
                     f"chains without their videos: {chains}. To make them: "
@@ -142,12 +142,12 @@ class VideoPool:
             self._speak()
 
     def drew(self, steps: int) -> None:
-        """Count frames; called by booths."""
+        """Count frames; called by threads."""
         with self._lock:
             self._drawn += steps
 
     def finished(self, job: Job, answer: Filmed | Lost) -> None:
-        """Keep what became of a job; called by booths."""
+        """Keep what became of a job; called by threads."""
         with self._lock:
             if isinstance(answer, Filmed):
                 self.files += answer.files
@@ -172,14 +172,14 @@ class VideoPool:
         """Whether what is still queued should be dropped."""
         return self.stopping or self._lost_in_a_row >= _GIVE_UP
 
-    def _make_studio(self) -> Studio:
-        if self._studio is None:
+    def _make_setup(self) -> VideoSetup:
+        if self._setup is None:
             remove_remains(self._out)  # of a run that was killed
             simulator = replace(self._simulator, render=choose_renderer(self._simulator))
-            self._studio = Studio(
+            self._setup = VideoSetup(
                 spec=self._spec, run=self._run, simulator=simulator, out=self._out
             )
-        return self._studio
+        return self._setup
 
     def _speak(self) -> None:
         with contextlib.suppress(queue.Empty):
@@ -187,7 +187,7 @@ class VideoPool:
                 self._note(self._notes.get_nowait())
 
 
-class _Booth(threading.Thread):
+class _WorkerThread(threading.Thread):
     """A thread that feeds one process and replaces it when it dies.
 
     Linux ends a child when the thread that started it ends, so each process has its own.
@@ -198,12 +198,12 @@ class _Booth(threading.Thread):
     """
 
     def __init__(
-        self, pool: VideoPool, jobs: queue.SimpleQueue[Job | None], studio: Studio, out: Path
+        self, pool: VideoPool, jobs: queue.SimpleQueue[Job | None], setup: VideoSetup, out: Path
     ) -> None:
         super().__init__(name="videos", daemon=True)
         self._pool = pool
         self._jobs = jobs
-        self._studio = studio
+        self._setup = setup
         self._out = out
         self._lock = threading.Lock()
         self._child: Child | None = None
@@ -255,7 +255,7 @@ class _Booth(threading.Thread):
             self._child = child
         if self._pool.stopping:  # too late for `kill` to have seen it
             raise EOFError("given up")
-        child.connection.send(self._studio)
+        child.connection.send(self._setup)
         return child
 
     def _bury(self, reason: str, *, hung: bool = False) -> str:
@@ -267,7 +267,7 @@ class _Booth(threading.Thread):
         if child is None:  # it could not even start
             return reason
         if not self._pool.stopping and not hung:
-            reason = f"its process died: {child.obituary()}"
+            reason = f"its process died: {child.exit_report()}"
         child.kill()
         remove_remains(self._out)
         return reason

@@ -24,7 +24,7 @@ _REPORT_SECONDS = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
-class Studio:
+class VideoSetup:
     """What a process films until it ends: sent first; see `Filmer`."""
 
     spec: VideoSpec
@@ -84,19 +84,19 @@ class VideoWorker:
     def run(self) -> None:
         """Answer jobs until the line is closed."""
         try:
-            studio: Studio = self._line.recv()
+            setup: VideoSetup = self._line.recv()
             while True:
-                self._line.send(self._guarded(studio, self._line.recv()))
+                self._line.send(self._guarded(setup, self._line.recv()))
         except (EOFError, BrokenPipeError):  # the parent needs no more
             pass
         if self._filmer is not None:
             self._filmer.close()
 
-    def _guarded(self, studio: Studio, job: Job) -> Filmed | Lost:
+    def _guarded(self, setup: VideoSetup, job: Job) -> Filmed | Lost:
         """No error of a video may be more than that video's."""
         try:
             if self._filmer is None:
-                self._filmer = studio.open()
+                self._filmer = setup.open()
             files = self._filmer.film(job.record, job.positions, self._on_frame)
         except (CalvinEvalError, OSError) as error:
             return Lost(reason=str(error))

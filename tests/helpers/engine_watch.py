@@ -75,8 +75,8 @@ class EngineWatch(QuietDisplay):
 
         An engine that runs chains in this process has no workers.
         """
-        waiting = [seat for seat in getattr(self.engine, "_seats", ()) if not seat.ready]
-        return all(wait([seat.child.connection], 0) for seat in waiting)
+        waiting = [slot for slot in getattr(self.engine, "_slots", ()) if not slot.ready]
+        return all(wait([slot.child.connection], 0) for slot in waiting)
 
 
 def once_at_work(workers: int, then: Callable[[Any], object]) -> OnEvent:

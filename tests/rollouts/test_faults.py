@@ -120,11 +120,11 @@ def test_workers_killed_at_random_change_nothing(tmp_path: Path) -> None:
 
     def kill_now_and_then(engine: LocalEngine, worker: int) -> None:
         finished.append(worker)
-        at_work = [seat for seat in engine._seats if seat.chain is not None]
+        at_work = [slot for slot in engine._slots if slot.chain is not None]
         if at_work and len(finished) % 10 == 0:  # wherever in their chains they are
-            seat = dice.choice(at_work)
-            os.kill(seat.child.pid, dice.choice([signal.SIGKILL, signal.SIGSEGV]))
-            killed.append(seat.number)
+            slot = dice.choice(at_work)
+            os.kill(slot.child.pid, dice.choice([signal.SIGKILL, signal.SIGSEGV]))
+            killed.append(slot.number)
 
     wild = evaluate(
         tmp_path / "wild", "builtin:random", chains,
@@ -295,7 +295,7 @@ def test_a_worker_that_hangs_is_replaced(tmp_path: Path) -> None:
 
     def stop_one(engine: LocalEngine, worker: int) -> None:
         if not stopped:
-            stopped.append(engine._seats[worker].child.pid)
+            stopped.append(engine._slots[worker].child.pid)
             os.kill(stopped[0], signal.SIGSTOP)
 
     calm, chains = EngineWatch(), "protocol.num_chains=20"
@@ -412,7 +412,7 @@ def test_workers_never_import_torch_and_nothing_is_left_running(
     seen: dict[int, bool] = {}
 
     def look(engine: LocalEngine, worker: int) -> None:
-        maps = Path(f"/proc/{engine._seats[worker].child.pid}/maps").read_text()
+        maps = Path(f"/proc/{engine._slots[worker].child.pid}/maps").read_text()
         seen[worker] = "libtorch" in maps
 
     evaluate(tmp_path / "run", policy, "protocol.num_chains=4", watch=EngineWatch(look))

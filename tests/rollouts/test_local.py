@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from calvin_eval.rollouts import local
-from calvin_eval.rollouts.local import FaultRules, _Run, _Seat
+from calvin_eval.rollouts.local import FaultRules, WorkerSlot, _Run
 from calvin_eval.sim.chains import load_chains
 
 LIMIT = 3.0
@@ -26,10 +26,10 @@ class Supervised:
         monkeypatch.setattr(local, "time", SimpleNamespace(monotonic=lambda: self.now))
         self.line, self.worker = Pipe()
         child: Any = SimpleNamespace(connection=self.line)
-        self.seat = _Seat(number=0, host=0, child=child, heard=0.0)
+        self.slot = WorkerSlot(number=0, host=0, child=child, heard=0.0)
         engine: Any = SimpleNamespace(
             faults=FaultRules(step_timeout=LIMIT),
-            respawn=lambda seat: self.respawned.append(seat.number),
+            respawn=lambda slot: self.respawned.append(slot.number),
         )
         watcher: Any = SimpleNamespace(note=self.notes.append)
         hosts: Any = [SimpleNamespace(hangs=lambda seconds: False)]
@@ -39,7 +39,7 @@ class Supervised:
         """Who is replaced when the clock shows this."""
         self.now = now
         self.respawned.clear()
-        self._run._check_clock([self.seat])
+        self._run._check_clock([self.slot])
         return self.respawned
 
 
@@ -49,14 +49,14 @@ def supervised(monkeypatch: pytest.MonkeyPatch) -> Supervised:
 
 
 def test_a_worker_that_is_silent_in_a_chain_is_replaced(supervised: Supervised) -> None:
-    supervised.seat.ready, supervised.seat.chain = True, CHAIN
+    supervised.slot.ready, supervised.slot.chain = True, CHAIN
     assert supervised.look(LIMIT - 0.1) == []
     assert supervised.look(LIMIT) == [0]
     assert "simulator worker hung: no progress for 3 s" in supervised.notes[0]
 
 
 def test_a_worker_without_a_chain_may_be_silent(supervised: Supervised) -> None:
-    supervised.seat.ready = True
+    supervised.slot.ready = True
     assert supervised.look(1e6) == []
 
 
@@ -69,7 +69,7 @@ def test_a_worker_may_take_longer_to_start_than_a_step_may(supervised: Supervise
 
 def test_what_is_still_unread_is_a_sign_of_life(supervised: Supervised) -> None:
     """While the engine itself was busy, with a policy to replace, say, a worker went on."""
-    supervised.seat.ready, supervised.seat.chain = True, CHAIN
+    supervised.slot.ready, supervised.slot.chain = True, CHAIN
     supervised.worker.send("progress")
     assert supervised.look(10 * LIMIT) == []
     supervised.line.recv()

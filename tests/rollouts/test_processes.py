@@ -31,7 +31,7 @@ def test_a_process_that_dies_closes_its_line_before_its_end_is_seen(tmp_path: Pa
     assert child.alive
     die.touch()
     assert child.ended(within=LIMIT)
-    assert child.obituary() == "killed by SIGSEGV; last output:\nlast words"
+    assert child.exit_report() == "killed by SIGSEGV; last output:\nlast words"
     child.kill()
 
 

@@ -223,7 +223,7 @@ def test_a_killed_worker_is_replaced_and_what_served_it_serves_the_next(
     def kill(engine: Any, worker: int) -> None:
         if not killed and made() == 2:
             killed.append(worker)
-            ray.kill(engine._seats[0].child._actor)
+            ray.kill(engine._slots[0].child._actor)
 
     killed: list[int] = []
     ckpt = f"{policies}:Single"
@@ -258,7 +258,7 @@ def test_a_policy_that_hangs_costs_its_own_chain_only(
 
 def test_a_chain_that_cannot_be_finished_is_given_up(nodes: Nodes, tmp_path: Path) -> None:
     def kill(host: Any, engine: Any) -> None:
-        ray.kill(engine._seats[0].child._actor)
+        ray.kill(engine._slots[0].child._actor)
 
     done = run(
         tmp_path / "far", "builtin:random", "protocol.num_chains=1", "protocol.steps=150",

@@ -37,7 +37,7 @@ from calvin_eval.rollouts.video.films import (
     parse_which,
     wanted,
 )
-from calvin_eval.rollouts.video.frames import Frames, Slate
+from calvin_eval.rollouts.video.frames import Caption, Frames
 from calvin_eval.rollouts.video.pool import VideoPool
 from calvin_eval.rollouts.worker import SimulatorSpec, connect
 from calvin_eval.running.prepare import make_plan, open_policy, set_stage
@@ -121,26 +121,26 @@ def test_a_specification_that_cannot_be_meant(change: dict[str, Any]) -> None:
         VideoSpec(**change)
 
 
-SLATE = Slate(chain=3, position=1, subtasks=5, task="lift", instruction="lift it", budget=10)
+CAPTION = Caption(chain=3, position=1, subtasks=5, task="lift", instruction="lift it", budget=10)
 
 
 def test_a_frame_holds_the_images_and_a_caption_that_changes_with_what_it_says() -> None:
     frames = Frames([(200, 200), (100, 200)])
     left, right = np.full((200, 200, 3), 90, np.uint8), np.full((200, 100, 3), 30, np.uint8)
-    first = frames.compose([left, right], SLATE, 1)
+    first = frames.compose([left, right], CAPTION, 1)
     assert first.shape == (frames.size[1], frames.size[0], 3)
     assert (first[:200, :200] == 90).all()
     assert (first[:200, 204:304] == 30).all()
     assert np.ptp(first[200:]) > 150  # light text on a dark bar
     for other in (
-        frames.compose([left, right], SLATE, 2),
-        frames.compose([left, right], replace(SLATE, instruction="push it"), 1),
-        frames.compose([left, right], replace(SLATE, task="push"), 1),
-        frames.compose([left, right], replace(SLATE, position=2), 1),
-        frames.compose([left, right], SLATE, 1, "success"),
+        frames.compose([left, right], CAPTION, 2),
+        frames.compose([left, right], replace(CAPTION, instruction="push it"), 1),
+        frames.compose([left, right], replace(CAPTION, task="push"), 1),
+        frames.compose([left, right], replace(CAPTION, position=2), 1),
+        frames.compose([left, right], CAPTION, 1, "success"),
     ):
         assert (other[200:] != first[200:]).any()
-    done, failed = (frames.compose([left, right], SLATE, 1, v) for v in ("success", "failed"))
+    done, failed = (frames.compose([left, right], CAPTION, 1, v) for v in ("success", "failed"))
     green, red = (frame[:40, :80].reshape(-1, 3).mean(0) for frame in (done, failed))
     assert green.argmax() == 1
     assert red.argmax() == 0
@@ -150,15 +150,15 @@ def test_a_frame_holds_the_images_and_a_caption_that_changes_with_what_it_says()
 def test_any_instruction_fits_and_sizes_are_even(width: int) -> None:
     frames = Frames([(width, 33)])
     image = np.zeros((33, width, 3), np.uint8)
-    slate = replace(SLATE, instruction="a very long sentence " * 20, budget=None)
-    frame = frames.compose([image], slate, 12345)
+    caption = replace(CAPTION, instruction="a very long sentence " * 20, budget=None)
+    frame = frames.compose([image], caption, 12345)
     assert frame.shape[0] % 2 == frame.shape[1] % 2 == 0
 
 
 def test_a_first_step_may_be_less_than_a_pixel_of_the_budget() -> None:
     frames = Frames([(40, 40)])
-    slate, image = replace(SLATE, budget=360), np.zeros((40, 40, 3), np.uint8)
-    shown = [frames.compose([image], slate, step)[40:42] for step in (0, 1, 360)]
+    caption, image = replace(CAPTION, budget=360), np.zeros((40, 40, 3), np.uint8)
+    shown = [frames.compose([image], caption, step)[40:42] for step in (0, 1, 360)]
     assert (shown[0] == shown[1]).all()
     assert (shown[1] != shown[2]).any()
 

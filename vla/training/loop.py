@@ -68,7 +68,7 @@ def train(
 
     Raises:
         RunFolderError: a folder that exists, or one without a state to go on from.
-        CalvinEvalError: something else that the caller can mend.
+        CalvinEvalError: something else that the caller can fix.
     """
     accelerator = make_accelerator(config)
     try:

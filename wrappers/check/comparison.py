@@ -1,6 +1,6 @@
 """A policy's actions held against demonstrated ones: which convention explains the difference?
 
-A finding is made only where the evidence is strong: a mending has to explain clearly more of the
+A finding is made only where the evidence is strong: a repair has to explain clearly more of the
 demonstrations, in both halves of them. A policy that is merely bad gets no finding but one.
 """
 
@@ -74,15 +74,17 @@ def _compare_motion(pairs: Pairs) -> list[Finding]:
         Group(name="position", columns=slice(0, 3), factor=50, readings=position_readings()),
         Group(name="rotation", columns=slice(3, 6), factor=20, readings=rotation_readings()),
     )
-    mended = pairs.predicted.copy()
+    repaired = pairs.predicted.copy()
     for group in groups:
         frame = [f.remedy for f in findings if f.code == "position-tcp-frame"]
-        found, mended[:, group.columns] = compare_group(group, pairs, *frame)
+        found, repaired[:, group.columns] = compare_group(group, pairs, *frame)
         findings += found
     findings = _with_the_other_factor(findings)
     if not any(finding.code.endswith(("constant", "pose-as-motion")) for finding in findings):
-        findings += _shifted(mended, pairs)
-        best = max(abs(fit(mended[:, g.columns], pairs.demonstrated[:, g.columns])) for g in groups)
+        findings += _shifted(repaired, pairs)
+        best = max(
+            abs(fit(repaired[:, g.columns], pairs.demonstrated[:, g.columns])) for g in groups
+        )
         if not findings and best < _UNRELATED:
             findings.append(_unrelated(best))
     return findings

@@ -17,7 +17,7 @@ class Finding:
         severity: `error` if scores will mean nothing, `warning` if the user has to judge,
             `info` if it is worth knowing.
         sentence: what was found, in one plain sentence.
-        remedy: the setting that would mend it; empty if none is known.
+        remedy: the setting that would repair it; empty if none is known.
     """
 
     code: str

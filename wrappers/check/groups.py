@@ -74,7 +74,7 @@ def compare_group(group: Group, pairs: Pairs, suspected: str = "") -> tuple[list
     reading, correlation = best_reading(x, y, pairs, likely or group.readings, bool(likely))
     if reading is not None:
         findings.append(_misread(group, reading, fit(x, y), correlation))
-        x = reading.mend(x, pairs)
+        x = reading.repair(x, pairs)
     mirrored = _mirrored(x, y, pairs)
     if mirrored.any():
         findings.append(_signs(group, mirrored))

@@ -37,7 +37,7 @@ _NOT_TRUE = "policy.actions.state_relative=null"
 _NOT_ROBOVLMS = "policy.actions.tcp_to_world=null"
 _TURNED = "they were turned out of the frame of the gripper (tcp), though they were in the world's"
 
-Mend: TypeAlias = Callable[[Numbers, Pairs], Numbers]
+Repair: TypeAlias = Callable[[Numbers, Pairs], Numbers]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,14 +47,14 @@ class Hypothesis:
     Attributes:
         code: a name for programs.
         means: what is wrong if it holds, as the end of a sentence.
-        remedy: what would mend it.
-        mend: columns (n, 3) as they should have been.
+        remedy: what would repair it.
+        repair: columns (n, 3) as they should have been.
     """
 
     code: str
     means: str
     remedy: str
-    mend: Mend
+    repair: Repair
 
 
 def fit(x: Numbers, y: Numbers) -> float:
@@ -105,10 +105,10 @@ def best_reading(
     parts = [np.ones(len(x), bool), *halves(pairs.episode)]
     best, scores = None, [fit(x[part], y[part]) for part in parts]
     for reading in readings:
-        mended = reading.mend(x, pairs)
-        if not np.isfinite(mended).all():
+        repaired = reading.repair(x, pairs)
+        if not np.isfinite(repaired).all():
             continue
-        new = [fit(mended[part], y[part]) for part in parts]
+        new = [fit(repaired[part], y[part]) for part in parts]
         if all(map(gt if suspected else clearly_better, new, scores)):
             best, scores = reading, new
     return best, scores[0]
@@ -119,20 +119,23 @@ def position_readings() -> list[Hypothesis]:
     tcp = "they are given in the frame of the gripper (tcp), the simulator expects the world's"
     other = "the gripper's frame was made with the other order of euler angles"
     return [
-        Hypothesis(code="tcp-frame", means=tcp, remedy=_TRUE, mend=_turn(ANGLES)),
-        Hypothesis(code="tcp-frame", means=tcp, remedy=_ROBOVLMS, mend=_turn(INTRINSIC)),
-        Hypothesis(code="tcp-frame", means=_TURNED, remedy=_NOT_TRUE, mend=_turn_back(ANGLES)),
+        Hypothesis(code="tcp-frame", means=tcp, remedy=_TRUE, repair=_turn(ANGLES)),
+        Hypothesis(code="tcp-frame", means=tcp, remedy=_ROBOVLMS, repair=_turn(INTRINSIC)),
+        Hypothesis(code="tcp-frame", means=_TURNED, remedy=_NOT_TRUE, repair=_turn_back(ANGLES)),
         Hypothesis(
-            code="tcp-frame", means=_TURNED, remedy=_NOT_ROBOVLMS, mend=_turn_back(INTRINSIC)
+            code="tcp-frame", means=_TURNED, remedy=_NOT_ROBOVLMS, repair=_turn_back(INTRINSIC)
         ),
         Hypothesis(
-            code="euler-order", means=other, remedy=_TRUE, mend=_turn(ANGLES, _turn_back(INTRINSIC))
+            code="euler-order",
+            means=other,
+            remedy=_TRUE,
+            repair=_turn(ANGLES, _turn_back(INTRINSIC)),
         ),
         Hypothesis(
             code="euler-order",
             means=other,
             remedy=_ROBOVLMS,
-            mend=_turn(INTRINSIC, _turn_back(ANGLES)),
+            repair=_turn(INTRINSIC, _turn_back(ANGLES)),
         ),
         *_orders(0),
     ]
@@ -144,11 +147,11 @@ def rotation_readings() -> list[Hypothesis]:
     tcp += "the world's euler angles"
     return [
         *_orders(3),
-        Hypothesis(code="tcp-frame", means=tcp, remedy=_TRUE, mend=_compose),
-        Hypothesis(code="tcp-frame", means=tcp, remedy=_ROBOVLMS, mend=_compose_robovlms),
-        Hypothesis(code="tcp-frame", means=_TURNED, remedy=_NOT_TRUE, mend=_take_apart),
+        Hypothesis(code="tcp-frame", means=tcp, remedy=_TRUE, repair=_compose),
+        Hypothesis(code="tcp-frame", means=tcp, remedy=_ROBOVLMS, repair=_compose_robovlms),
+        Hypothesis(code="tcp-frame", means=_TURNED, remedy=_NOT_TRUE, repair=_take_apart),
         Hypothesis(
-            code="tcp-frame", means=_TURNED, remedy=_NOT_ROBOVLMS, mend=_take_apart_robovlms
+            code="tcp-frame", means=_TURNED, remedy=_NOT_ROBOVLMS, repair=_take_apart_robovlms
         ),
     ]
 
@@ -166,13 +169,13 @@ def _orders(first: int) -> list[Hypothesis]:
                 code="axis-order",
                 means=f"their columns are in the order {name}, the simulator expects xyz",
                 remedy=f"policy.actions.columns.take=[{listed}]",
-                mend=_reorder(np.argsort(order)),
+                repair=_reorder(np.argsort(order)),
             )
         )
     return found
 
 
-def _reorder(columns: Indices) -> Mend:
+def _reorder(columns: Indices) -> Repair:
     return lambda x, pairs: x[:, columns]
 
 
@@ -180,12 +183,12 @@ def _same(x: Numbers, pairs: Pairs) -> Numbers:
     return x
 
 
-def _turn(angles: str, first: Mend = _same) -> Mend:
+def _turn(angles: str, first: Repair = _same) -> Repair:
     """From the gripper's frame to the world's."""
     return lambda x, pairs: _apply(_frame(pairs, angles), first(x, pairs))
 
 
-def _turn_back(angles: str) -> Mend:
+def _turn_back(angles: str) -> Repair:
     """From the world's frame to the gripper's."""
     return lambda x, pairs: _apply(_frame(pairs, angles).swapaxes(1, 2), x)
 
