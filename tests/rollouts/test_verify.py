@@ -19,9 +19,9 @@ from calvin_eval.results.journal import encode_journal
 from calvin_eval.results.schema import ChainRecord
 from calvin_eval.results.store import RunFolder
 from calvin_eval.results.verification import ChainCheck, Deviation, Verification
+from calvin_eval.rollouts import pool
 from calvin_eval.rollouts.processes import Child
 from calvin_eval.rollouts.verify import inputs as verify_stage
-from calvin_eval.rollouts.verify import verify as verify_module
 from calvin_eval.rollouts.verify.inputs import Sources
 from calvin_eval.rollouts.verify.verify import verify_run
 from calvin_eval.rollouts.worker import SimulatorSpec
@@ -140,7 +140,7 @@ def test_a_process_that_dies_costs_its_chain(
         started.append(module)
         return Child("no.such.module" if len(started) == 1 else module, environment)
 
-    monkeypatch.setattr(verify_module, "Child", first_one_dies)
+    monkeypatch.setattr(pool, "Child", first_one_dies)
     result = check(chance, workers=1)
     assert [c.status for c in result.chains] == ["unchecked", "verified"]
     assert "ModuleNotFoundError" in str(result.chains[0].reason)
