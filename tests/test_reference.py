@@ -6,9 +6,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from requirements import need_package
 
 from calvin_eval import evaluate
 from calvin_eval.wrappers.loaders import resolve
+
+need_package("peft", "the extra vla")
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "reference"

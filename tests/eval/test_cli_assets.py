@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
+from command_line import runner
 
 from calvin_eval.cli.assets import assets
 from calvin_eval.errors import AssetError
@@ -21,7 +22,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def call(*arguments: str) -> Result:
-    return CliRunner().invoke(assets, arguments)
+    return runner().invoke(assets, arguments)
 
 
 def test_list_without_an_official_pack() -> None:

@@ -12,7 +12,8 @@ from typing import Any
 import bullet_distributions
 import imageio_ffmpeg
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
+from command_line import runner
 from requirements import without
 
 from calvin_eval.cli.doctor import doctor
@@ -93,7 +94,7 @@ def state(outcome: Any, *causes: str) -> SelftestResult:
 
 
 def call(*arguments: str) -> Result:
-    return CliRunner().invoke(doctor, arguments)
+    return runner().invoke(doctor, arguments)
 
 
 def find(findings: list[Finding], name: str) -> Finding:
@@ -158,7 +159,7 @@ def test_findings_with_remedies_are_printed_for_any_terminal(
         "",
         "Not ready: 1 error to fix first.",
     ]
-    plain = CliRunner(charset="ascii").invoke(doctor, [])
+    plain = runner(charset="ascii").invoke(doctor, [])
     assert plain.stdout.splitlines()[:2] == ["x egl          broken [x]", " " * 15 + "-> apt-get a"]
     found.pop(0)
     result = call()

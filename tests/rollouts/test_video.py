@@ -18,7 +18,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 from child_processes import children_of
-from click.testing import CliRunner
+from command_line import runner
 from PIL import Image
 from waiting import wait_until
 
@@ -526,7 +526,7 @@ def test_a_camera_that_does_not_exist_is_told_before_anything_is_run(pools: Pool
 
 
 def command(*arguments: object) -> Any:
-    return CliRunner().invoke(video, [str(argument) for argument in arguments])
+    return runner().invoke(video, [str(argument) for argument in arguments])
 
 
 @pytest.mark.slow

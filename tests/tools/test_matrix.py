@@ -49,6 +49,7 @@ def test_a_word_that_is_no_cell_is_refused(word: str) -> None:
 
 def test_settings_of_pip_reach_uv_unless_uv_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_FIND_LINKS", "/somewhere")
+    monkeypatch.delenv("UV_FIND_LINKS", raising=False)
     monkeypatch.setenv("PIP_INDEX_URL", "https://pips.example/simple")
     monkeypatch.setenv("UV_DEFAULT_INDEX", "https://uvs.example/simple")
     env = matrix.environment()
