@@ -8,14 +8,17 @@ derives the blocks' poses from the order of these values.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 from calvin_eval.errors import RunFolderError
 
 SCHEMA_VERSION = 1
 """Version of everything in a run folder; stored in its header."""
+
+_TASK: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 ChainStatus: TypeAlias = Literal["completed", "error"]
 
@@ -42,7 +45,8 @@ class SubtaskRecord:
 
     def __post_init__(self) -> None:
         """Raise ValueError for a value of the wrong type or out of range."""
-        for name in ("task", "instruction", "state_hash"):
+        _require_task("subtask.task", self.task)
+        for name in ("instruction", "state_hash"):
             _require_text(f"subtask.{name}", getattr(self, name))
         _require(type(self.success) is bool, "subtask.success", "true or false", self.success)
         _require_count("subtask.steps", self.steps)
@@ -92,7 +96,7 @@ class ChainRecord:
         tasks = self.tasks if type(self.tasks) is tuple else ()
         _require(len(tasks) > 0, "chain.tasks", "a tuple of one or more task names", self.tasks)
         for task in tasks:
-            _require_text("chain.tasks", task)
+            _require_task("chain.tasks", task)
         _require(type(self.subtasks) is tuple, "chain.subtasks", "a tuple", self.subtasks)
         done = tuple(subtask.task for subtask in self.subtasks)
         prefix = tasks[: len(done)]
@@ -162,6 +166,11 @@ def _require(fine: bool, what: str, expected: str, found: object) -> None:
 
 def _require_text(what: str, value: object) -> None:
     _require(type(value) is str and value != "", what, "a non-empty string", value)
+
+
+def _require_task(what: str, value: object) -> None:
+    fine = type(value) is str and _TASK.fullmatch(value) is not None
+    _require(fine, what, "a name of letters, digits, _, - and .", value)
 
 
 def _require_count(what: str, value: object) -> None:

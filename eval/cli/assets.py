@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from calvin_eval.console.saying import say
 from calvin_eval.errors import AssetError
 
 _ROWS = 20  # problems shown by `verify`
@@ -69,12 +70,10 @@ def verify(pack: str) -> None:
     if problems:
         _stdout().print(_problem_table(problems))
         raise AssetError(store.explain(root, problems, manifest))
-    click.echo(f"pack         {manifest.name}")
-    click.echo(f"path         {root}")
-    click.echo(
-        f"files        {len(manifest.files)} ({manifest.size / 1e6:.1f} MB), all as expected"
-    )
-    click.echo(f"fingerprint  {store.fingerprint(manifest)}")
+    say(f"pack         {manifest.name}")
+    say(f"path         {root}")
+    say(f"files        {len(manifest.files)} ({manifest.size / 1e6:.1f} MB), all as expected")
+    say(f"fingerprint  {store.fingerprint(manifest)}")
 
 
 @assets.command("import")
@@ -105,7 +104,7 @@ def path(pack: str) -> None:
     """Print the folder of PACK, unverified."""
     from calvin_eval.sim.assets import store
 
-    click.echo(store.identify("builtin")[1] if pack == "builtin" else store.find_official())
+    say(store.identify("builtin")[1] if pack == "builtin" else store.find_official())
 
 
 def _state(root: Path, manifest: Manifest) -> str:
@@ -134,26 +133,28 @@ def _done(folder: Path) -> None:
     """Say where the pack is, and if another one comes first when `official` is asked for."""
     from calvin_eval.sim.assets import store
 
-    click.echo(folder)
+    say(folder)
     first = store.official_candidates()[0]
     if first.path != folder:
-        click.echo(f"note: {store.ASSETS_VARIABLE} names {first.path}, used instead", err=True)
+        say(f"note: {store.ASSETS_VARIABLE} names {first.path}, used instead", err=True)
 
 
 def _stdout() -> Console:
-    from rich.console import Console
 
-    return Console(file=sys.stdout, soft_wrap=False, highlight=False)
+    from calvin_eval.console.terminal import Terminal
+
+    return Terminal(file=sys.stdout, soft_wrap=False, highlight=False)
 
 
 @contextmanager
 def _progress(verb: str) -> Iterator[Progress]:
     """A progress bar on stderr, as a callback for the store."""
-    from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
     columns = (TextColumn(verb), BarColumn(), DownloadColumn(), TextColumn("{task.fields[file]}"))
-    with Progress(*columns, console=Console(file=sys.stderr)) as bar:
+    from calvin_eval.console.terminal import Terminal
+
+    with Progress(*columns, console=Terminal(file=sys.stderr)) as bar:
         task = bar.add_task(verb, visible=False, file="")
 
         def report(file: str, done: int, total: int) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from calvin_eval.console.saying import say
 from calvin_eval.errors import RunFolderError, UsageError
 
 _RUN = click.argument("run", type=click.Path(path_type=Path))
@@ -41,8 +42,8 @@ def bundle(run: Path, meta: Path, out: Path, videos: tuple[str, ...], overwrite:
     card, folder = read_model_card(meta), RunFolder.open(run)
     info = write_bundle(folder, card, out, videos=videos, overwrite=overwrite)
     megabytes = info.path.stat().st_size / 1e6
-    click.echo(f"{info.path}: {len(info.files)} files, {megabytes:.1f} MB, sha256 {info.sha256}")
-    click.echo(f"anybody can check it by: calvin-eval verify {info.path.name}")
+    say(f"{info.path}: {len(info.files)} files, {megabytes:.1f} MB, sha256 {info.sha256}")
+    say(f"anybody can check it by: calvin-eval verify {info.path.name}")
 
 
 @click.command()
@@ -83,4 +84,4 @@ def export(run: Path, meta: Path | None, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for name, entry in entries.items():
         write_atomic(out / name, (json.dumps(entry, indent=2, ensure_ascii=False) + "\n").encode())
-        click.echo(str(out / name))
+        say(str(out / name))

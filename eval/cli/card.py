@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from calvin_eval.console.saying import say
+
 NAME = "card.json"
 
 
@@ -27,11 +29,11 @@ def card(run: Path, output: Path | None) -> None:
 
     text = json.dumps(make_card(run).to_json(), indent=2, ensure_ascii=False) + "\n"
     if output == Path("-"):
-        click.echo(text, nl=False)
+        say(text, nl=False)
         return
     path = output or run / NAME
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}; name another file") from error
-    click.echo(f"Card: {path}")
+    say(f"Card: {path}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from calvin_eval import __version__
+from calvin_eval.console.saying import say
 
 if TYPE_CHECKING:
     from calvin_eval.running.checking import Checked
@@ -74,7 +75,7 @@ def check(
         result = check_on_demonstrations(config, demos, count, _note)
     if as_json:
         content = {"schema": SCHEMA, "calvin_eval": __version__, **result.as_dict()}
-        click.echo(json.dumps(content, indent=2))
+        say(json.dumps(content, indent=2))
     else:
         print_checked(result)
     ctx.exit(EXIT_FINE if result.passed else EXIT_FOUND)
@@ -93,15 +94,15 @@ def _settings(flags: Mapping[str, Any]) -> dict[str, Any]:
 
 def print_checked(result: Checked) -> None:
     """A line for what was looked at, one per finding, and one for what would fix it."""
-    click.echo(f"checked {result.actions} actions: {result.source}")
+    say(f"checked {result.actions} actions: {result.source}")
     for finding in result.findings:
-        severity = click.style(finding.severity, fg=_COLOURS[finding.severity], bold=True)
-        click.echo(f"{severity}: {finding.sentence}")
+        say(finding.severity, nl=False, fg=_COLOURS[finding.severity], bold=True)
+        say(f": {finding.sentence}")
         if finding.remedy:
-            click.echo(f"  -> {finding.remedy}")
+            say(f"  -> {finding.remedy}")
     if not result.findings:
-        click.echo(click.style("nothing suspicious", fg="green", bold=True))
+        say("nothing suspicious", fg="green", bold=True)
 
 
 def _note(text: str) -> None:
-    click.echo(text, err=True)
+    say(text, err=True)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from calvin_eval.console.saying import say
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -43,15 +45,16 @@ def compare(runs: tuple[Path, ...], force: bool, html: Path | None, as_json: str
         _write(html, comparison_html(comparison, html.resolve().parent))
     text = json.dumps(comparison.to_json(), indent=2, ensure_ascii=False) + "\n"
     if as_json == "-":
-        click.echo(text, nl=False)
+        say(text, nl=False)
         return
     if as_json is not None:
         _write(Path(as_json), text)
-    from rich.console import Console
 
-    print_compared(comparison, Console(file=sys.stdout))
+    from calvin_eval.console.terminal import Terminal
+
+    print_compared(comparison, Terminal(file=sys.stdout))
     if html is not None:
-        click.echo(f"Page: {html}")
+        say(f"Page: {html}")
 
 
 def print_compared(comparison: Comparison, console: Console) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from calvin_eval.console.saying import say
 from calvin_eval.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,16 +44,16 @@ def check_command(ctx: click.Context, /, folder: Path, as_json: bool, **options:
     Stored states are drawn again by the renderers that work here, which tells whether the data
     set's images come from EGL or TinyRenderer. Exits with 1 if there is an error.
     """
-    from rich.console import Console
-
     from calvin_eval.rollouts.datasets.report import check_dataset
 
     with _progress("looking into frames") as watch:
         report = check_dataset(folder, watch=watch, **options)
     if as_json:
-        click.echo(json.dumps(report.to_json(), indent=2))
+        say(json.dumps(report.to_json(), indent=2))
     else:
-        _print(report, Console(file=sys.stdout, highlight=False, soft_wrap=True))
+        from calvin_eval.console.terminal import Terminal
+
+        _print(report, Terminal(file=sys.stdout, highlight=False, soft_wrap=True))
     ctx.exit(0 if report.sound else 1)
 
 
@@ -71,9 +72,9 @@ def show_command(folder: Path, out: Path, task: str | None, rows: int, videos: i
 
     for split in open_splits(folder):
         sheet = out / f"{split.name}.png"
-        click.echo(contact_sheet(split, choose(split, rows, task), sheet))
+        say(contact_sheet(split, choose(split, rows, task), sheet))
         for path in write_videos(split, choose(split, videos, task), out) if videos else ():
-            click.echo(path)
+            say(path)
 
 
 @dataset.command("export-lerobot")
@@ -92,16 +93,17 @@ def export_command(folder: Path, out: Path, repo_id: str, split: str | None, vid
         raise UsageError(f"expected a split {split!r} in {folder}, found none")
     with _progress("exporting") as watch:
         count = export_lerobot(splits, out, repo_id=repo_id, videos=videos, watch=watch)
-    click.echo(f"{count} episodes in {out}")
+    say(f"{count} episodes in {out}")
 
 
 @contextmanager
 def _progress(title: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on a terminal, nothing elsewhere."""
-    from rich.console import Console
     from rich.progress import Progress
 
-    console = Console(file=sys.stderr)
+    from calvin_eval.console.terminal import Terminal
+
+    console = Terminal(file=sys.stderr)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task(title, total=None)
         yield lambda done, total: progress.update(bar, completed=done, total=total)

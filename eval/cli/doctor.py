@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from calvin_eval import __version__
+from calvin_eval.console.saying import say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -65,7 +66,7 @@ def print_json(findings: Iterable[Finding]) -> Counter[str]:
         "sound": not counts["error"],
         "findings": entries,
     }
-    click.echo(json.dumps(content, indent=2))
+    say(json.dumps(content, indent=2))
     return counts
 
 
@@ -110,8 +111,9 @@ def _count(number: int, word: str) -> str:
 
 
 def _stdout() -> Console:
-    from rich.console import Console
 
     # Lines are broken for terminals only: in a log or a pipe, one finding is one line.
     width = None if sys.stdout.isatty() else _WIDE
-    return Console(file=sys.stdout, highlight=False, width=width)
+    from calvin_eval.console.terminal import Terminal
+
+    return Terminal(file=sys.stdout, highlight=False, width=width)

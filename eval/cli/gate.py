@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from calvin_eval.console.saying import say
+from calvin_eval.foreign.text import printable
+
 if TYPE_CHECKING:
     from calvin_eval.results.gate_spec import Decision, Undecided
 
@@ -79,7 +82,7 @@ def show_decision(decision: Decision, name: str, undecided: Undecided = "code") 
     """
     from calvin_eval.results.junit import markdown, write_text
 
-    text = markdown(decision, name, undecided)
-    click.echo(text, nl=False)
+    text = printable(markdown(decision, name, undecided))
+    say(text, nl=False)
     if summary := os.environ.get(SUMMARY_VARIABLE):
         write_text(Path(summary), f"{text}\n", append=True)

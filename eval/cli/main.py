@@ -6,7 +6,7 @@ answer at once.
 
 from __future__ import annotations
 
-import logging
+import io
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -31,7 +31,9 @@ from calvin_eval.cli.track import track
 from calvin_eval.cli.train import train
 from calvin_eval.cli.verify import verify
 from calvin_eval.cli.video import video
+from calvin_eval.console.saying import guard_logs, say
 from calvin_eval.errors import CalvinEvalError
+from calvin_eval.foreign.text import shortened
 
 EXIT_USAGE, EXIT_INTERRUPTED = 2, 130
 
@@ -154,15 +156,14 @@ def run_command(
     if print_config:
         from calvin_eval.config.listing import render_configs
 
-        click.echo(render_configs(configs), nl=False)
+        say(render_configs(configs), nl=False)
         return
-    from rich.console import Console
-
     from calvin_eval.console.display import make_display, print_comparison, print_run
+    from calvin_eval.console.terminal import Terminal
     from calvin_eval.running.outcome import Run
     from calvin_eval.running.run import run_evaluation, run_evaluations
 
-    console = Console(file=sys.stdout)
+    console = Terminal(file=sys.stdout)
     display = make_display(sys.stderr, quiet=quiet)
     one = len(configs) == 1
     runs = [run_evaluation(configs[0], display)] if one else run_evaluations(configs, display)
@@ -175,7 +176,7 @@ def run_command(
         print_comparison(runs, console)
     for run in finished:
         if run.interrupted:
-            click.echo(f"interrupted; complete it by --out {run.folder} --resume", err=True)
+            say(f"interrupted; complete it by --out {run.folder} --resume", err=True)
     ctx.exit(max(run.exit_code for run in runs))
 
 
@@ -188,23 +189,30 @@ for command in (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code (see the README for their meanings)."""
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    guard_logs()
     try:
         code = cli.main(args=list(sys.argv[1:] if arguments is None else arguments),
                         prog_name="calvin-eval", standalone_mode=False)  # fmt: skip
     except CalvinEvalError as error:
-        click.echo(f"error: {error}", err=True)
+        say(f"error: {shortened(str(error))}", err=True)
         return error.exit_code
     except click.ClickException as error:
-        error.show()
+        say(shown(error), err=True)
         return EXIT_USAGE
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted; complete the run by --out FOLDER --resume", err=True)
+        say("interrupted; complete the run by --out FOLDER --resume", err=True)
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader of our output went away
         sys.stderr.close()
         return EXIT_INTERRUPTED
     return code if isinstance(code, int) else 0
+
+
+def shown(error: click.ClickException) -> str:
+    """What click would print of an error."""
+    text = io.StringIO()
+    error.show(text)
+    return shortened(text.getvalue().rstrip("\n"))
 
 
 if __name__ == "__main__":

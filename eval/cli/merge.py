@@ -25,8 +25,6 @@ def merge(ctx: click.Context, runs: tuple[Path, ...], out: Path, overwrite: bool
     instructions, policy, renderer and software. Otherwise nothing is written. The result is the
     run that would have been made without --shard.
     """
-    from rich.console import Console
-
     from calvin_eval.console.display import print_run
     from calvin_eval.results.conclude import conclude
     from calvin_eval.results.merge import merge_runs
@@ -44,5 +42,7 @@ def merge(ctx: click.Context, runs: tuple[Path, ...], out: Path, overwrite: bool
         advice=f"merged from {len(runs)} shards",
         interrupted=False,
     )
-    print_run(run, Console(file=sys.stdout))
+    from calvin_eval.console.terminal import Terminal
+
+    print_run(run, Terminal(file=sys.stdout))
     ctx.exit(run.exit_code)

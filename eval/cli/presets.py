@@ -6,6 +6,8 @@ import json
 
 import click
 
+from calvin_eval.console.saying import say
+
 
 @click.command("presets")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
@@ -17,10 +19,9 @@ def presets(as_json: bool) -> None:
 
     found = read_presets()
     if as_json:
-        click.echo(json.dumps([asdict(preset) for preset in found], indent=2))
+        say(json.dumps([asdict(preset) for preset in found], indent=2))
         return
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
@@ -31,6 +32,8 @@ def presets(as_json: bool) -> None:
         repository = preset.source.partition(",")[0]
         steps = preset.steps.replace("env_steps", "steps")
         table.add_row(preset.name, steps, executed, preset.commands, repository)
-    console = Console()
+    from calvin_eval.console.terminal import Terminal
+
+    console = Terminal()
     console.print(table)
     console.print("calvin-eval --policy NAME --print-config shows all that a preset sets.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from calvin_eval.console.saying import say
 from calvin_eval.errors import UnknownNameError, UsageError
 from calvin_eval.protocol import BENCHMARK, OFFICIAL, REVISIONS
 
@@ -69,7 +70,6 @@ def record(**options: Any) -> None:
     demonstrator. The same options give the same files, with any number of processes. Run an
     interrupted command again to resume it.
     """
-    from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
     from calvin_eval.rollouts.recording.session import record as record_dataset
@@ -78,7 +78,9 @@ def record(**options: Any) -> None:
 
     spec = _spec(options)
     require_packages(Source(ckpt=spec.policy, options=spec.options, trust=spec.trust))
-    console = Console(file=sys.stderr)
+    from calvin_eval.console.terminal import Terminal
+
+    console = Terminal(file=sys.stderr)
     shown = Progress(
         *Progress.get_default_columns()[:2],
         MofNCompleteColumn(),
@@ -94,7 +96,7 @@ def record(**options: Any) -> None:
             watch=lambda plan, episode: shown.advance(bar),
         )
     for summary in summaries:
-        click.echo(_told(summary))
+        say(_told(summary))
 
 
 def _spec(options: dict[str, Any]) -> RecordSpec:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from calvin_eval.console.saying import say
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -28,8 +30,6 @@ def report(run: Path, partial: bool, out: Path | None) -> None:
     Needs neither simulator nor policy. Writes summary.json, report.html, report.md and tasks.csv
     into the folder, and shows the headline, which is withheld while chains are missing or broken.
     """
-    from rich.console import Console
-
     from calvin_eval.results.conclude import write_summary
     from calvin_eval.results.report import render_report, write_reports
     from calvin_eval.results.report.view import make_view
@@ -43,8 +43,10 @@ def report(run: Path, partial: bool, out: Path | None) -> None:
         view = make_view(folder, partial=partial, judge=True)
         base = Path(os.path.relpath(folder.path, out.resolve().parent)).as_posix()
         _write(out, render_report(view, out.suffix, base))
-    print_report(view, Console(file=sys.stdout))
-    click.echo(f"Report: {out or folder.path / 'report.html'}")
+    from calvin_eval.console.terminal import Terminal
+
+    print_report(view, Terminal(file=sys.stdout))
+    say(f"Report: {out or folder.path / 'report.html'}")
 
 
 def print_report(view: View, console: Console) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from calvin_eval.console.saying import say
 from calvin_eval.errors import UsageError
 from calvin_eval.wrappers.servers.loopback import is_loopback
 
@@ -75,8 +76,8 @@ def serve(
     batch = BatchRules(most=config.engine.max_batch, wait=config.engine.batch_wait)
     rules = ServeRules(host=host, port=port, token=token, max_size=max_size * 2**20, batch=batch)
     server = PolicyServer(loaded, make=lambda: spec.load().policy, rules=rules)
-    click.echo(f"policy: {loaded.description}", err=True)
-    click.echo(f"serving at {server.address}; Ctrl-C stops")
+    say(f"policy: {loaded.description}", err=True)
+    say(f"serving at {server.address}; Ctrl-C stops")
     _run(server)
 
 
@@ -84,6 +85,6 @@ def _run(server: PolicyServer) -> None:
     try:
         server.serve_forever()
     except KeyboardInterrupt:
-        click.echo("stopping", err=True)
+        say("stopping", err=True)
     finally:
         server.close()

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from calvin_eval.console.saying import say
+
 TRACKERS = ("tensorboard", "wandb")
 
 
@@ -36,7 +38,7 @@ def track(run: Path, target: str, step: int | None, videos: int) -> None:
     tracked = collect(RunFolder.open(run), videos)
     write = to_tensorboard if kind == "tensorboard" else to_wandb
     seen = write(tracked, where, step)
-    click.echo(f"Tracked {len(tracked.scalars)} metrics, {len(tracked.videos)} videos: {seen}")
+    say(f"Tracked {len(tracked.scalars)} metrics, {len(tracked.videos)} videos: {seen}")
 
 
 def parse_target(text: str) -> tuple[str, str]:

@@ -6,6 +6,8 @@ import sys
 
 import click
 
+from calvin_eval.console.saying import say
+
 
 @click.command()
 @click.option("--quiet", is_flag=True, help="No progress, only the result.")
@@ -33,17 +35,18 @@ def train(
     if print_config:
         import yaml
 
-        click.echo(yaml.safe_dump(config.project, sort_keys=False), nl=False)
+        say(yaml.safe_dump(config.project, sort_keys=False), nl=False)
         return
-    from rich.console import Console
 
     from calvin_eval.running.training import print_training, run_training
 
     try:
         outcome = run_training(config, quiet=quiet)
     except KeyboardInterrupt:
-        click.echo(f"interrupted; nothing new was saved in {config.out}", err=True)
+        say(f"interrupted; nothing new was saved in {config.out}", err=True)
         ctx.exit(130)
     if outcome.main:
-        print_training(outcome, Console(file=sys.stdout))
+        from calvin_eval.console.terminal import Terminal
+
+        print_training(outcome, Terminal(file=sys.stdout))
     ctx.exit(130 if outcome.interrupted else 0)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from calvin_eval.console.saying import say
 from calvin_eval.errors import RunFolderError, UsageError
 
 if TYPE_CHECKING:
@@ -48,8 +49,6 @@ def verify(ctx: click.Context, /, run: Path, as_json: bool, **options: Any) -> N
     No policy is needed and nothing is drawn. Exits with 0 if everything agrees, with 1 if anything
     deviates, and with 3 if nothing deviates but some chains could not be checked.
     """
-    from rich.console import Console
-
     from calvin_eval.rollouts.verify.inputs import Sources
     from calvin_eval.rollouts.verify.verify import verify_run
 
@@ -67,9 +66,11 @@ def verify(ctx: click.Context, /, run: Path, as_json: bool, **options: Any) -> N
                 watch=watch,
             )
     if as_json:
-        click.echo(json.dumps({**result.to_json(), "sample_seed": seed}, indent=2))
+        say(json.dumps({**result.to_json(), "sample_seed": seed}, indent=2))
     else:
-        print_verification(result, Console(file=sys.stdout, highlight=False, soft_wrap=True), seed)
+        from calvin_eval.console.terminal import Terminal
+
+        print_verification(result, Terminal(file=sys.stdout, highlight=False, soft_wrap=True), seed)
     ctx.exit(EXIT_CODES[result.status])
 
 
@@ -123,10 +124,11 @@ def _workers(asked: int | None, chains: int) -> int:
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[ChainCheck], None]]:
     """A bar on a terminal, nothing elsewhere."""
-    from rich.console import Console
     from rich.progress import Progress
 
-    console = Console(file=sys.stderr)
+    from calvin_eval.console.terminal import Terminal
+
+    console = Terminal(file=sys.stderr)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("simulating", total=total)
         yield lambda check: progress.advance(task)

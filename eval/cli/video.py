@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from calvin_eval.console.saying import say
+
 if TYPE_CHECKING:
     from calvin_eval.results.schema import ChainRecord
     from calvin_eval.results.store import RunFolder
@@ -172,9 +174,9 @@ def _film(
         finally:
             pool.close(wait=False)
     for path in sorted(pool.files):
-        click.echo(path)
+        say(path)
     if not asked:
-        click.echo("no chain matches; nothing was filmed", err=True)
+        say("no chain matches; nothing was filmed", err=True)
     return EXIT_LOST if pool.lost else EXIT_DONE
 
 

@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
-from rich.console import Console
 from tqdm import tqdm
 
 from calvin_eval.console.dashboard import Dashboard
 from calvin_eval.console.tables import print_comparison, print_run
 from calvin_eval.console.tally import Tally
+from calvin_eval.foreign.text import printable
 from calvin_eval.results.schema import ChainRecord
 
 __all__ = ["Dashboard", "PlainDisplay", "QuietDisplay", "make_display", "print_comparison",
@@ -61,7 +61,7 @@ class _LogBar(_Bar):
         """Write the bar as it is now; a message would only be tqdm's order to wipe it out."""
         if msg is None:
             self.set_postfix_str(self._describe(), refresh=False)
-            self.fp.write(f"{self}\n")
+            self.fp.write(f"{printable(self)}\n")
             self.fp.flush()
 
 
@@ -79,7 +79,7 @@ class PlainDisplay:
 
     def note(self, text: str) -> None:
         """Say one line."""
-        print(text, file=self._stream, flush=True)
+        print(printable(text), file=self._stream, flush=True)
 
     def begin(
         self, chains: int, done: Sequence[ChainRecord], workers: int, title: str = ""
@@ -149,7 +149,9 @@ def make_display(stream: TextIO, *, quiet: bool = False) -> Dashboard | PlainDis
     """A live display on a terminal, plain lines elsewhere, or nothing."""
     if quiet:
         return QuietDisplay()
-    console = Console(file=stream)
+    from calvin_eval.console.terminal import Terminal
+
+    console = Terminal(file=stream)
     # A console also passes for a terminal where the environment asks for colours, as build
     # services do; control sequences that move the cursor have no place in their logs.
     live = stream.isatty() and console.is_interactive and not console.is_dumb_terminal

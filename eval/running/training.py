@@ -63,7 +63,9 @@ class Shown:
     def __init__(self, project: Mapping[str, Any], *, quiet: bool) -> None:
         self._overrides = [str(override) for override in project["evaluate"]["overrides"]]
         self._quiet, self._total = quiet, 0
-        self._console = Console(file=sys.stderr, quiet=quiet)
+        from calvin_eval.console.terminal import Terminal
+
+        self._console = Terminal(file=sys.stderr, quiet=quiet)
         self._live = self._console.is_terminal and not quiet
         self._bars: dict[str, TaskID] = {}
         self._progress = Progress(

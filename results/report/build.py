@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from calvin_eval.errors import UsageError
+from calvin_eval.foreign.text import csv_cell, printable
 from calvin_eval.results.report.facts import part_label
 from calvin_eval.results.report.gallery import MOST_CARDS
 from calvin_eval.results.report.text import cell, code, counted, percent, soft, span
@@ -92,6 +93,8 @@ def _fill(template: str, view: View, base: str) -> str:
             start=START,
         )
     )
+    # A page shows what it is given; Markdown is also read on terminals.
+    text = printable(text) if template.endswith(".md.j2") else text
     return text.strip("\n") + "\n"
 
 
@@ -109,7 +112,7 @@ def tasks_csv(view: View) -> str:
         else:
             numbers += [None] * 4
         told = ["" if number is None else f"{number:.6g}" for number in numbers]
-        writer.writerow([row.name, row.count.success, row.count.total, *told])
+        writer.writerow([csv_cell(row.name), row.count.success, row.count.total, *told])
     return out.getvalue()
 
 

@@ -39,9 +39,10 @@ def chain(**changes: Any) -> ChainRecord:
 
 
 names = st.text(min_size=1)
+task_names = st.from_regex(r"\A[A-Za-z0-9_][A-Za-z0-9_.-]{0,20}\Z")
 subtasks = st.builds(
     SubtaskRecord,
-    task=names,
+    task=task_names,
     instruction=names,
     success=st.booleans(),
     steps=st.integers(0, 10_000),
@@ -52,7 +53,7 @@ subtasks = st.builds(
 
 @st.composite
 def chains(draw: st.DrawFn) -> ChainRecord:
-    tasks = tuple(draw(st.lists(names, min_size=1, max_size=6)))
+    tasks = tuple(draw(st.lists(task_names, min_size=1, max_size=6)))
     statuses: list[ChainStatus] = ["completed", "error"]
     status = draw(st.sampled_from(statuses))
     done = draw(st.integers(0, len(tasks)))

@@ -149,6 +149,17 @@ class TestReplay:
         with pytest.raises(CheckpointError, match=message):
             ReplayPolicy(tmp_path / "bad.npz")
 
+    def test_every_subtask_has_one_name(self, tmp_path):
+        actions = np.zeros((3, 7))
+        np.savez(
+            tmp_path / "a.npz", chain0000_sub0_actions=actions, chain00000_sub0_actions=actions + 1
+        )
+        with pytest.raises(CheckpointError, match="chain 0, subtask 0 under two names"):
+            ReplayPolicy(tmp_path / "a.npz")
+        np.savez(tmp_path / "b.npz", **{"chain\u0660\u0660\u0660\u0661_sub0_actions": actions})
+        with pytest.raises(CheckpointError, match="holds no actions"):
+            ReplayPolicy(tmp_path / "b.npz")
+
     def test_integers_become_floats(self, tmp_path):
         np.savez(tmp_path / "whole.npz", chain0000_sub0_actions=np.ones((2, 7), int))
         (chunk,) = ReplayPolicy(tmp_path / "whole.npz").act([request()])

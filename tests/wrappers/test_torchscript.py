@@ -21,6 +21,7 @@ from calvin_eval.wrappers.testing import check_policy
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 MODULES = '''
+import warnings
 from typing import Dict, List, Optional, Tuple
 
 import torch
@@ -77,6 +78,22 @@ class Printer(torch.nn.Module):
     def forward(self, robot_obs: torch.Tensor) -> torch.Tensor:
         print("\\x1b[2Jverified")
         return torch.tanh(robot_obs[:, :7])
+
+
+class Warner(torch.nn.Module):
+    def forward(self, robot_obs: torch.Tensor) -> torch.Tensor:
+        warnings.warn("\\x1b[2Jverified")
+        return torch.tanh(robot_obs[:, :7])
+
+
+def whisper(x: torch.Tensor) -> torch.Tensor:
+    warnings.warn("\\x1b[2Jverified")
+    return torch.tanh(x[:, :7])
+
+
+class Whisper(torch.nn.Module):
+    def forward(self, robot_obs: torch.Tensor) -> torch.Tensor:
+        return torch.jit.wait(torch.jit.fork(whisper, robot_obs))
 
 
 class AtLoading(torch.nn.Module):
@@ -317,3 +334,17 @@ def test_objects_of_other_compiled_classes_need_trust(nets, tmp_path, target) ->
 def test_the_oldest_layout_needs_trust(nets, tmp_path, target) -> None:
     members = {**saved(nets.Honest()), "archive/Model.json": b"{}"}
     refused(write(tmp_path / "m.pt", *members.items()), "before 1.4", target)
+
+
+def test_warnings_in_the_background_need_trust(nets, tmp_path, target) -> None:
+    path = write(tmp_path / "m.pt", *saved(nets.Whisper()).items())
+    refused(path, "calls 'warn' in the background", target)
+
+
+def test_warnings_are_shown_and_not_obeyed(nets, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    path = write(tmp_path / "m.pt", *saved(nets.Warner()).items())
+    with pytest.warns(UserWarning, match="verified"):
+        resolve(path)
+    shown = warnings.formatwarning(UserWarning("\x1b[2J"), UserWarning, "code.py", 1)
+    assert shown == "code.py:1: UserWarning: \\x1b[2J\n"

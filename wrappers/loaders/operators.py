@@ -66,11 +66,15 @@ def forbidden(unit: Any) -> str | None:
     Args:
         unit: a `torch._C.CompilationUnit`.
     """
+    kinds: set[str] = set()
     for function in unit.get_functions():
         for node in _nodes(function.graph):
             if (reason := _reason(node)) is not None:
                 return reason
-    return None
+            kinds.add(node.kind())
+    # From its own threads, PyTorch writes warnings to the terminal as they are.
+    background = {"prim::fork", "prim::awaitable"} & kinds
+    return "calls 'warn' in the background" if background and "aten::warn" in kinds else None
 
 
 def _nodes(block: Any) -> Iterator[Any]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from calvin_eval.errors import CheckpointError
+from calvin_eval.foreign.text import guard_warnings
 from calvin_eval.wrappers.loaders.base import TRUST_FLAG
 from calvin_eval.wrappers.loaders.detect import Archive
 from calvin_eval.wrappers.loaders.operators import forbidden
@@ -40,6 +41,7 @@ def load_script(archive: Archive, device: str, trust: bool) -> Any:
     """
     if trust:
         return import_script(archive.path, device)[0].eval()
+    guard_warnings()
     if may_run_at_loading(archive):
         _judge_apart(archive.path)
     module, reason = import_script(archive.path, device)
