@@ -19,6 +19,8 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from calvin_eval.errors import CheckpointError
+
 Action: TypeAlias = "NDArray[np.floating[Any]] | tuple[Any, Any, Any] | Mapping[str, Any]"
 """One environment action in any form that `calvin_eval.sim` accepts: a relative 7-vector
 (x50 position, x20 euler, gripper -1/1), an absolute `(position, orientation, gripper)` tuple,
@@ -26,6 +28,10 @@ or a dict of type and action."""
 
 Chunk: TypeAlias = "NDArray[np.floating[Any]] | Sequence[Action]"
 """One decision: k >= 1 environment actions in order, usually an array of shape (k, 7)."""
+
+
+LARGEST_SIDE = 4096
+"""Pixels of a side of an image that a policy may require; one of both sides has 50 MB."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +61,15 @@ class Requirements:
     def cameras(self) -> tuple[str, ...]:
         """Cameras that must be rendered, without repetition, in order of first mention."""
         return tuple(dict.fromkeys((*self.rgb, *self.depth)))
+
+    def __post_init__(self) -> None:
+        """Raise a CheckpointError for images that no camera draws."""
+        sides = [side for size in self.sizes.values() for side in size]
+        if any(not 1 <= side <= LARGEST_SIDE for side in sides):
+            raise CheckpointError(
+                f"expected the sides of images to have 1 to {LARGEST_SIDE} pixels, found "
+                f"{dict(self.sizes)}: let the policy resize what it is given"
+            )
 
     def observed(self) -> dict[str, Any]:
         """What decides the content of a request, by field: all but `max_sessions`."""

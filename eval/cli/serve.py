@@ -34,6 +34,13 @@ _TOKEN = "CALVIN_EVAL_TOKEN"
 @click.option(
     "--max-size", type=click.IntRange(1), metavar="MB", default=64, help="Of a request.  [64]"
 )
+@click.option(
+    "--max-connections", type=click.IntRange(1), metavar="N", default=64, help="At a time.  [64]"
+)
+@click.option(
+    "--max-instances", type=click.IntRange(1), metavar="N", default=8,
+    help="Of a policy that keeps few sessions apart, one per connection.  [8]",
+)  # fmt: skip
 @click.option("--seed", type=int, metavar="N", help="Policy seed.  [0]")
 @click.option("--max-batch", type=int, metavar="N", help="Requests in one call.  [32]")
 @click.option("--batch-wait", type=float, metavar="SECONDS", help="Max wait for requests.  [0.01]")
@@ -66,6 +73,7 @@ def serve(
     from calvin_eval.running.serving import PolicyServer, ServeRules
 
     max_size, preset = flags.pop("max_size"), flags.pop("preset")
+    most = {name: flags.pop(name) for name in ("max_connections", "max_instances")}
     chosen = () if preset is None else (f"policy={preset}",)
     given = {SHORTHANDS.get(k, k): value for k, value in flags.items() if value is not None}
     config = compose_config([*chosen, *overrides], given)
@@ -74,7 +82,9 @@ def serve(
         raise UsageError("expected no policy.python: start calvin-eval serve with that Python")
     loaded = spec.load()
     batch = BatchRules(most=config.engine.max_batch, wait=config.engine.batch_wait)
-    rules = ServeRules(host=host, port=port, token=token, max_size=max_size * 2**20, batch=batch)
+    rules = ServeRules(
+        host=host, port=port, token=token, max_size=max_size * 2**20, batch=batch, **most
+    )
     server = PolicyServer(loaded, make=lambda: spec.load().policy, rules=rules)
     say(f"policy: {loaded.description}", err=True)
     say(f"serving at {server.address}; Ctrl-C stops")

@@ -242,8 +242,8 @@ def make_plan(stage: Stage, policy: PolicyInUse) -> Plan:
 def choose_workers(plan: Plan) -> int:
     """The number of workers, from cores and memory where it says `auto`."""
     asked = plan.config.engine.workers
-    if isinstance(asked, int):
-        return asked
+    if isinstance(asked, int):  # more than chains would have nothing to do; 0 is in this process
+        return min(asked, max(1, len(plan.stage.chains)))
     if plan.policy.requirements.max_sessions is not None:
         return len(plan.policy.hosts)  # more would mean more instances of a heavy model
     if plan.config.engine.name == "ray":

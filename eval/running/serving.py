@@ -13,7 +13,6 @@ import hmac
 import logging
 import threading
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -27,6 +26,7 @@ from websockets.sync.server import Server, ServerConnection, serve
 from calvin_eval.errors import CalvinEvalError, CheckpointError, PolicyError, UsageError
 from calvin_eval.rollouts.batching import Batcher, BatchRules
 from calvin_eval.rollouts.policy_errors import RemotePolicyError
+from calvin_eval.running.instances import Instances
 from calvin_eval.running.sessions import NamedSession, SessionTable
 from calvin_eval.wrappers.loaders import LoadedPolicy
 from calvin_eval.wrappers.policy import BasePolicy, Policy, Request, with_defaults
@@ -40,6 +40,7 @@ _FOREIGN_SESSIONS = 10**6
 """Where the session numbers of clients begin that do not name their sessions."""
 
 _INTERNAL_ERROR = 1011
+_TRY_LATER = 1013
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +52,9 @@ class ServeRules:
         port: of it; any free one if 0.
         token: what clients must send as `Authorization: Api-Key TOKEN`; nothing if None.
         max_size: bytes of the largest request that is accepted.
+        max_connections: connections at a time; more are turned away.
+        max_instances: of a policy that serves a limited number of sessions, one per connection
+            that has asked for an action.
         batch: when a batch goes to the policy.
     """
 
@@ -58,6 +62,8 @@ class ServeRules:
     port: int = 8000
     token: str | None = field(default=None, repr=False)
     max_size: int = 64 * 2**20
+    max_connections: int = 64
+    max_instances: int = 8
     batch: BatchRules = field(default_factory=BatchRules)
 
 
@@ -66,15 +72,15 @@ class _Client:
     """One connection.
 
     Attributes:
-        policy: the instance that serves it.
+        policy: the instance that serves it; None before the first request.
         session: its session, where it does not name any.
         prompt: the instruction of that session's last request.
         steps: requests since.
         names: of the clients of ours that ask on it; one, as a rule.
     """
 
-    policy: BasePolicy
     session: int
+    policy: BasePolicy | None = None
     prompt: str | None = None
     steps: int = 0
     names: set[str] = field(default_factory=set)
@@ -105,9 +111,9 @@ class PolicyServer:
                 f"{loaded.description}: it reads the simulator's own state, which is not sent to "
                 "servers: run it where the simulator is."
             )
-        self._limit = policy.requirements.max_sessions
-        self._rules, self._make = rules, make
-        self._shared, self._free = policy, [policy]
+        self._needs = policy.requirements
+        self._rules = rules
+        self._instances = Instances(policy, make, rules.max_instances)
         self._hello = OPENPI.pack(dialect.metadata(loaded.description, policy.requirements))
         self._lock = threading.Lock()
         self._count = 0
@@ -156,17 +162,26 @@ class PolicyServer:
         if request.path == "/healthz":
             return connection.respond(HTTPStatus.OK, "OK\n")
         token = self._rules.token
-        if token is None:
-            return None
-        given = request.headers.get("Authorization") or ""
-        if hmac.compare_digest(given.encode(), f"Api-Key {token}".encode()):
-            return None
-        return connection.respond(HTTPStatus.UNAUTHORIZED, "expected Authorization: Api-Key …\n")
+        given = request.headers.get_all("Authorization")
+        if len(given) > 1:
+            return connection.respond(HTTPStatus.BAD_REQUEST, "expected one Authorization\n")
+        if token is not None and not hmac.compare_digest(
+            "".join(given).encode(errors="replace"), f"Api-Key {token}".encode()
+        ):
+            wanted = "expected Authorization: Api-Key …\n"
+            return connection.respond(HTTPStatus.UNAUTHORIZED, wanted)
+        if len(self._open) >= self._rules.max_connections:
+            return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections\n")
+        return None
 
     def _handle(self, connection: ServerConnection) -> None:
         try:
             with self._lock:
                 self._open.add(connection)
+                full = len(self._open) > self._rules.max_connections
+            if full:  # they came at the same time
+                connection.close(_TRY_LATER, "too many connections")
+                return
             self._serve(connection)
         except ConnectionClosed:
             pass
@@ -176,9 +191,10 @@ class PolicyServer:
 
     def _serve(self, connection: ServerConnection) -> None:
         connection.send(self._hello)
-        client = None
+        with self._lock:
+            self._count += 1
+            client = _Client(_FOREIGN_SESSIONS + self._count)
         try:
-            client = self._welcome()
             with self._batcher.client():
                 for message in connection:
                     connection.send(self._answer(client, message))
@@ -189,35 +205,17 @@ class PolicyServer:
             connection.send(str(error))
             connection.close(_INTERNAL_ERROR, "the error was sent before")
         finally:
-            if client is not None:
-                self._dismiss(client)
-
-    def _welcome(self) -> _Client:
-        """A new client, with an instance of its own if an instance serves few sessions.
-
-        Raises:
-            RemotePolicyError: another instance cannot be made.
-        """
-        with self._lock:
-            self._count += 1
-            session = _FOREIGN_SESSIONS + self._count
-            if self._limit is None:
-                return _Client(self._shared, session)
-            if self._free:
-                return _Client(self._free.pop(), session)
-            try:
-                return _Client(with_defaults(self._make()), session)
-            except BaseException as error:
-                raise RemotePolicyError(traceback.format_exc()) from error
+            self._dismiss(client)
 
     def _dismiss(self, client: _Client) -> None:
         """A connection is closed. Its own session ends; those with a name may go on elsewhere."""
-        with contextlib.suppress(RemotePolicyError):
-            self._batcher.end(client.policy, client.session, owner=client.session)
+        policy, client.policy = client.policy, None
+        if policy is not None:
+            with contextlib.suppress(RemotePolicyError):
+                self._batcher.end(policy, client.session, owner=client.session)
         self._sessions.disconnected(client.names)
-        if self._limit is not None:
-            with self._lock:
-                self._free.append(client.policy)
+        if policy is not None:
+            self._instances.give_back(policy)
 
     def _answer(self, client: _Client, message: str | bytes) -> bytes:
         """The reply to one request.
@@ -233,12 +231,15 @@ class PolicyServer:
         if flat.get(dialect.END) is True:
             self._sessions.end(flat)
             return OPENPI.pack({})
-        session = self._named(client, flat)
+        if client.policy is None:
+            client.policy = self._instances.take()
+        policy = client.policy
+        session = self._named(client, policy, flat)
         if session is not None and session.serial == flat[dialect.SERIAL]:
             return session.reply  # it was answered, and the answer was lost on the way
         request, reset = self._request(client, flat)
         owner = client.session if session is None else session.client
-        answer = self._batcher.ask(client.policy, request, reset=reset, owner=owner)
+        answer = self._batcher.ask(policy, request, reset=reset, owner=owner)
         chunk = dialect.pack_chunk(answer.chunk)
         if session is None and dialect.POSES in chunk:
             raise PolicyError(
@@ -247,16 +248,19 @@ class PolicyServer:
             )
         timing = {"infer_ms": 1000 * answer.seconds}
         total = {"infer_ms": 1000 * (time.perf_counter() - started)}
-        reply = OPENPI.pack({**chunk, "policy_timing": timing, "server_timing": total})
+        echo = {} if session is None else {dialect.SERIAL: flat[dialect.SERIAL]}
+        reply = OPENPI.pack({**chunk, **echo, "policy_timing": timing, "server_timing": total})
         if session is not None:
             session.serial, session.reply = flat[dialect.SERIAL], reply
         return reply
 
-    def _named(self, client: _Client, flat: Mapping[str, Any]) -> NamedSession | None:
+    def _named(
+        self, client: _Client, policy: BasePolicy, flat: Mapping[str, Any]
+    ) -> NamedSession | None:
         """The session that the request names; None if it names none."""
         if dialect.SESSION not in flat:
             return None
-        session = self._sessions.find(flat, client.policy)
+        session = self._sessions.find(flat, policy)
         if session.client not in client.names:
             client.names.add(session.client)
             self._sessions.connected(session.client)
@@ -264,7 +268,7 @@ class PolicyServer:
 
     def _request(self, client: _Client, flat: Mapping[str, Any]) -> tuple[Request, bool]:
         """A request as the policy gets it, and whether it is reset first."""
-        needs = client.policy.requirements
+        needs = self._needs
         prompt = flat.get(dialect.PROMPT)
         if not isinstance(prompt, str):
             raise PolicyError(f"expected text under {dialect.PROMPT!r}, found {prompt!r}")

@@ -16,6 +16,10 @@ from calvin_eval.rollouts.policy_errors import RemotePolicyError
 from calvin_eval.wrappers.policy import BasePolicy
 from calvin_eval.wrappers.servers import dialect
 
+MAX_SESSIONS = 4096
+"""At a time, of all clients together; a run has one per worker."""
+MAX_NAME = 256
+"""Characters of a client's name; ours has 32."""
 ABSENT_SECONDS = 300.0
 """How long a client may have no connection before its sessions end: it may be connecting again."""
 
@@ -74,6 +78,11 @@ class SessionTable:
         with self._lock:
             session = self._sessions.get(name)
             if flat[dialect.RESET] and (session is None or session.client != client):
+                if name not in self._sessions and len(self._sessions) >= MAX_SESSIONS:
+                    raise PolicyError(
+                        f"expected at most {MAX_SESSIONS} sessions at a time: end those that are "
+                        "over"
+                    )
                 session = self._sessions[name] = NamedSession(client, policy)
             if session is None or session.client != client:
                 raise PolicyError(
@@ -129,5 +138,7 @@ def _require(flat: Mapping[str, Any], kinds: Mapping[str, type]) -> None:
     wrong = [key for key, kind in kinds.items() if type(flat.get(key)) is not kind]
     places = (dialect.SESSION, dialect.POSITION, dialect.STEP)
     wrong += [key for key in places if key in kinds and key not in wrong and flat[key] < 0]
+    if len(flat.get(dialect.CLIENT) or "") > MAX_NAME:
+        wrong.append(dialect.CLIENT)
     if wrong:
         raise PolicyError(f"expected {', '.join(wrong)} of another form")

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from waiting import LIMIT
+from waiting import LIMIT, wait_until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync import client
 from wire_servers import OpenpiServer, pack, unpack
@@ -29,6 +29,7 @@ from calvin_eval.cli.main import main
 from calvin_eval.errors import CheckpointError, PolicyError
 from calvin_eval.results.journal import read_journal
 from calvin_eval.rollouts.batching import Batcher, BatchRules
+from calvin_eval.running import sessions
 from calvin_eval.running.serving import PolicyServer, ServeRules
 from calvin_eval.running.sessions import SessionTable
 from calvin_eval.wrappers.loaders import LoadedPolicy, resolve
@@ -414,6 +415,80 @@ def test_an_exception_of_the_policy_names_itself_and_shows_no_code(policies: str
         with pytest.raises(PolicyError, match="ValueError: no idea what to do") as caught:
             policy.act([fake_request(policy.requirements)])
     assert "File" not in str(caught.value)
+
+
+def test_idle_connections_cost_no_instance_and_closed_ones_give_theirs_back(
+    policies: str,
+) -> None:
+    made: list[Policy] = []
+
+    def make() -> Policy:
+        made.append(resolve(f"{policies}:Custom").policy)
+        return made[-1]
+
+    message = pack({"robot_obs": np.ones(15), "prompt": "x"})
+    with (
+        serving_policy(make_loaded(policies), make, max_instances=3) as server,
+        contextlib.ExitStack() as stack,
+    ):
+        lines = [stack.enter_context(connect(server.address)) for _ in range(20)]
+        for line in lines:
+            line.recv()
+        assert made == []
+        for line in lines[:3]:
+            line.send(message)
+            assert "actions" in unpack(line.recv())
+        assert len(made) == 2  # and the one that was there
+        lines[3].send(message)
+        assert "--max-instances" in str(lines[3].recv())
+        for line in lines:
+            line.close()
+        wait_until(lambda: server._instances._count == 1, "instances to be let go")
+        with connect(server.address) as line:
+            line.recv()
+            line.send(message)
+            assert "actions" in unpack(line.recv())
+        assert len(made) == 2
+
+
+def make_loaded(policies: str) -> LoadedPolicy:
+    return resolve(f"{policies}:Custom")
+
+
+def test_connections_are_bounded_and_freed(policies: str) -> None:
+    with served(f"{policies}:Memory", max_connections=2) as server:
+        with connect(server.address) as one, connect(server.address) as two:
+            one.recv()
+            two.recv()
+            with pytest.raises(InvalidStatus, match="503"), connect(server.address):
+                pass
+        wait_until(lambda: not server._open, "connections to be closed")
+        with connect(server.address) as line:
+            assert line.recv()
+
+
+def test_sessions_are_bounded(policies: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "MAX_SESSIONS", 5)
+    fields = {dialect.CLIENT: "a", dialect.POSITION: 0, "prompt": "x", "robot_obs": np.ones(15),
+              dialect.RESET: True, dialect.STEP: 0}  # fmt: skip
+    with served(f"{policies}:Memory") as server, connect(server.address) as line:
+        line.recv()
+        for number in range(6):
+            line.send(pack({**fields, dialect.SESSION: number, dialect.SERIAL: number}))
+            told = line.recv()
+        assert "at most 5 sessions" in str(told)
+        assert len(server._sessions._sessions) == 5
+
+
+def test_two_keys_in_one_request_are_a_bad_one(policies: str) -> None:
+    headers = [("Authorization", "Api-Key s3cret"), ("Authorization", "Api-Key other")]
+    for token in ("s3cret", None):
+        with (
+            served(f"{policies}:Memory", token=token) as server,
+            pytest.raises(InvalidStatus, match="400"),
+            connect(server.address, additional_headers=headers),
+        ):
+            pass
 
 
 def test_poses_need_a_client_that_knows_their_form(policies: str) -> None:

@@ -18,7 +18,8 @@ from wire_servers import OpenpiServer, WireServer, cut, pack, unpack
 
 from calvin_eval.errors import CheckpointError, PolicyError, UnknownNameError, UsageError
 from calvin_eval.wrappers.loaders import LoadedPolicy, resolve
-from calvin_eval.wrappers.servers import connection, recognise
+from calvin_eval.wrappers.policy import Requirements
+from calvin_eval.wrappers.servers import connection, dialect, recognise
 from calvin_eval.wrappers.testing import check_policy, fake_request
 
 pytestmark = pytest.mark.processes
@@ -441,3 +442,49 @@ def test_options_that_cannot_be_meant(options: Any, kind: Any, message: str) -> 
 def test_keys_that_cannot_be_meant(keys: Any, kind: Any) -> None:
     with OpenpiServer(chunk) as server, pytest.raises(kind, match="keys"):
         connect(server, keys=keys)
+
+
+def test_an_answer_that_comes_twice_is_not_taken_for_the_next() -> None:
+    """Each answer says which request it is for, and none was used for another."""
+    count = iter(range(100))
+
+    def talk(line: Any) -> None:
+        line.send(pack({}))
+        for _ in line:
+            number = next(count)
+            for _ in range(2 if number == 1 else 1):
+                line.send(pack({"actions": np.full((1, 7), number / 10, np.float32)}))
+
+    with WireServer(talk) as server:
+        loaded = connect(server)
+        seen = [ask(loaded)[0][0, 0], ask(loaded, step=1)[0][0, 0]]
+        held = loaded.policy.policy._free.queue[-1]  # type: ignore[attr-defined]
+        wait_until(lambda: not held._socket.recv_messages.frames.empty(), "the second answer")
+        with pytest.raises(PolicyError, match="nobody asked for"):
+            ask(loaded, step=2)
+    assert [round(float(value), 1) for value in seen] == [0.0, 0.1]
+
+
+def test_our_own_server_answers_with_the_number_of_the_request() -> None:
+    def talk(line: Any) -> None:
+        needs = {"rgb": [], "depth": [], "sizes": {}, "every_step": False, "privileged": False}
+        said = {"version": dialect.VERSION, "policy": "p", "requirements": needs}
+        line.send(pack({"calvin_eval": {**said, "max_sessions": None}}))
+        for message in line:
+            number = unpack(message)[dialect.SERIAL]
+            shift = 1 if number == 1 else 0
+            reply = {"actions": np.zeros((1, 7), np.float32), dialect.SERIAL: number - shift}
+            line.send(pack(reply))
+
+    with WireServer(talk) as server:
+        loaded = resolve(server.address, options=PATIENT)
+        loaded.policy.reset(0, "x")
+        ask(loaded)
+        with pytest.raises(PolicyError, match=r"answer to request 1, found that to 0"):
+            ask(loaded, step=1)
+
+
+@pytest.mark.parametrize("size", [(100_000, 100_000), (0, 10), (4097, 10)])
+def test_images_that_no_camera_draws_are_refused(size: tuple[int, int]) -> None:
+    with pytest.raises(CheckpointError, match="1 to 4096 pixels"):
+        Requirements(rgb=("static",), sizes={"static": size})

@@ -108,6 +108,26 @@ class Connection:
         self._opened = True
         self._greet(self)
 
+    def expect_silence(self) -> None:
+        """Make sure that no message waits: the next one would be taken for the wrong answer.
+
+        Raises:
+            LostError: the connection broke.
+            ServerError: a message came that nobody asked for. The connection is dropped.
+        """
+        assert self._socket is not None
+        try:
+            self._socket.recv(timeout=0)
+        except TimeoutError:
+            return
+        except (ConnectionClosed, OSError) as error:
+            self.drop()
+            raise LostError(f"{self.address}: {_closing(error)}") from error
+        self.refuse(
+            "a message came that nobody asked for: expected one answer to every request. What "
+            "was answered before may belong to another request."
+        )
+
     def send(self, message: bytes) -> None:
         """Send one message on the open connection; raises LostError."""
         assert self._socket is not None
@@ -154,6 +174,14 @@ class Connection:
         with contextlib.suppress(Exception):  # nothing that goes wrong here matters any more
             self._holder.close()
         self._holder = contextlib.ExitStack()
+
+    def refuse(self, reason: str) -> NoReturn:
+        """Drop the connection, since the server does not keep to the protocol.
+
+        Raises:
+            ServerError: always.
+        """
+        self._fail(reason)
 
     def _fail(self, reason: str, cause: BaseException | None = None) -> NoReturn:
         self._traffic.count("errors")

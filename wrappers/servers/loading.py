@@ -20,7 +20,6 @@ from calvin_eval.wrappers.servers.vla_eval import VlaEvalPolicy
 from calvin_eval.wrappers.stages import Settings
 
 CAMERAS = ("static", "gripper")
-_LARGEST_IMAGE = 4096  # pixels of a side that a server may ask for
 
 _OPTIONS = {
     "openpi": ("keys",),
@@ -223,12 +222,8 @@ def read_own(said: Mapping[str, Any], address: str) -> Requirements:
             f"{said.get('version')!r}: use the same version of calvin-eval on both sides."
         )
     requirements = read_requirements(said.get("requirements"), address)
-    large = [side for size in requirements.sizes.values() for side in size if side > _LARGEST_IMAGE]
-    if requirements.privileged or large:
-        raise CheckpointError(
-            f"{address}: a server cannot be given the simulator's own state, nor images of more "
-            f"than {_LARGEST_IMAGE} pixels a side."
-        )
+    if requirements.privileged:
+        raise CheckpointError(f"{address}: a server cannot be given the simulator's own state.")
     most = said.get("max_sessions")
     if most is not None and (type(most) is not int or most < 1):
         raise CheckpointError(f"{address}: expected max_sessions from 1 up, found {most!r}.")

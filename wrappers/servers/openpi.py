@@ -89,16 +89,20 @@ class OpenpiPolicy(RemotePolicy):
         """Nor has it an end."""
 
     def _ask(self, request: Request) -> Chunk:
-        message = OPENPI.pack(self._message(request))
+        fields = self._message(request)
+        message, serial = OPENPI.pack(fields), fields.get(dialect.SERIAL)
         connection = self._free.get()
         try:
-            reply = connection.retry(lambda: self._exchange(connection, message))
+            reply = connection.retry(lambda: self._exchange(connection, message, serial))
         finally:
             self._free.put(connection)
         return self._chunk(reply)
 
-    def _exchange(self, connection: Connection, message: bytes) -> Mapping[str, Any]:
+    def _exchange(
+        self, connection: Connection, message: bytes, serial: int | None
+    ) -> Mapping[str, Any]:
         connection.open()
+        connection.expect_silence()
         started = time.perf_counter()
         connection.send(message)
         answer = connection.receive(connection.patience)
@@ -109,6 +113,11 @@ class OpenpiPolicy(RemotePolicy):
             self.traffic.count("errors")
             connection.drop()
             raise
+        if serial is not None and reply.get(dialect.SERIAL) != serial:
+            connection.refuse(
+                f"expected the answer to request {serial}, found that to "
+                f"{reply.get(dialect.SERIAL)!r}"
+            )
         connection.fresh = False
         timing = reply.get("server_timing")
         inferred = timing.get("infer_ms") if isinstance(timing, dict) else None
@@ -197,6 +206,7 @@ class CalvinPolicy(OpenpiPolicy):
         connection = self._free.get()
         try:
             connection.open()
+            connection.expect_silence()
             connection.send(message)
             read_map(OPENPI.unpack(connection.receive(connection.patience)), self.address)
         finally:
