@@ -20,6 +20,8 @@ from calvin_eval.errors import UsageError
 
 Revision: TypeAlias = Literal["pinned", "head"]
 REVISIONS: Final[tuple[Revision, ...]] = get_args(Revision)
+SceneName: TypeAlias = Literal["A", "B", "C", "D"]
+SCENES: Final[tuple[SceneName, ...]] = get_args(SceneName)
 
 _REQUIRED: Final = object()
 
@@ -242,7 +244,7 @@ class Benchmark:
     """
 
     pack: str = "a1ae2c2341e5fbcff3b51334724fc4b6ddcb55fca85da2322313ee0e36d8b60a"
-    scene: str = "D"
+    scene: SceneName = "D"
     chains: int = 1000
     chain_length: int = 5
     chain_list: str = "45250061baf5e069c043d58624c4f98a109085a0a321744988e55cacecd22a67"

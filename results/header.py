@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any, Final, Literal, TypeAlias
 
 from calvin_eval.errors import RunFolderError, UsageError
-from calvin_eval.protocol import Protocol, Revision
+from calvin_eval.protocol import Protocol, Revision, SceneName
 from calvin_eval.results import typed
 from calvin_eval.results.header_sections import (
     ActionFindings,
@@ -76,7 +76,7 @@ class Header:
     engine: Mapping[str, Any] | None = None
     policy: PolicyFacts
     assets: AssetFacts
-    scene: Literal["A", "B", "C", "D"]
+    scene: SceneName
     revision: Revision
     chains: ChainFacts
     instructions: InstructionFacts

@@ -55,8 +55,8 @@ class RunFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Difference:
-    """One thing in which a run differs from the official one.
+class Departure:
+    """One thing in which a run departs from the official one.
 
     Attributes:
         field: of `Protocol`, or another name for what differs.
@@ -97,7 +97,7 @@ class Verdict:
         return {**stated, "remarks": list(self.remarks)} if self.remarks else stated
 
 
-def differences(found: Protocol) -> Iterator[Difference]:
+def rule_departures(found: Protocol) -> Iterator[Departure]:
     """Field by field, in what a protocol differs from the official one.
 
     Fields that something else judges (`Rule.judged_by`) are passed over.
@@ -105,12 +105,12 @@ def differences(found: Protocol) -> Iterator[Difference]:
     for name, rule in RULES.items():
         expected, value = _in_words(OFFICIAL, name), _in_words(found, name)
         if rule.subject and expected != value:
-            yield Difference(field=name, subject=rule.subject, expected=expected, found=value)
+            yield Departure(field=name, subject=rule.subject, expected=expected, found=value)
 
 
 def official_verdict(facts: RunFacts) -> Verdict:
     """Hold the facts of a run against the official protocol."""
-    reasons = tuple(difference.sentence for difference in _differences(facts))
+    reasons = tuple(departure.sentence for departure in _departures(facts))
     remark = f"The policy's images were drawn by {facts.renderer}: {facts.fidelity}."
     return Verdict(
         official=not reasons, reasons=reasons, remarks=(remark,) if facts.fidelity else ()
@@ -123,12 +123,12 @@ def departures(facts: RunFacts) -> tuple[str, ...]:
     Rules are those of `Protocol`, and what a policy is told and sees; not which chains are run,
     and on which assets.
     """
-    return tuple(d.sentence for d in _differences(facts) if d.field not in _OF_THE_RUN)
+    return tuple(d.sentence for d in _departures(facts) if d.field not in _OF_THE_RUN)
 
 
-def _differences(facts: RunFacts) -> Iterator[Difference]:
+def _departures(facts: RunFacts) -> Iterator[Departure]:
     """What differs from the benchmark, in the order of the verdict's sentences."""
-    rules = list(differences(facts.protocol))
+    rules = list(rule_departures(facts.protocol))
     images = "observations only", "the simulator's own state"
     yield from _compare("pack", "Fingerprint of the asset pack", BENCHMARK.pack, facts.pack)
     yield from (rule for rule in rules if rule.field == "revision")
@@ -156,9 +156,9 @@ def _differences(facts: RunFacts) -> Iterator[Difference]:
     yield from _compare("privileged", "What the policy sees", images[0], images[facts.privileged])
 
 
-def _compare(field: str, subject: str, expected: object, found: object) -> Iterator[Difference]:
+def _compare(field: str, subject: str, expected: object, found: object) -> Iterator[Departure]:
     if expected != found:
-        yield Difference(field=field, subject=subject, expected=str(expected), found=str(found))
+        yield Departure(field=field, subject=subject, expected=str(expected), found=str(found))
 
 
 def _drawn_by(facts: RunFacts) -> str:

@@ -19,8 +19,7 @@ from typing import Any
 import yaml
 
 from calvin_eval.errors import AssetError, UnknownNameError
-
-SCENES = ("A", "B", "C", "D")
+from calvin_eval.protocol import SCENES
 
 _CONF = Path("calvin_env/conf")
 _DATA = Path("calvin_env/data")

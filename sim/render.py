@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib import metadata
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,14 +24,12 @@ from calvin_eval.errors import RenderError, UnknownNameError, UsageError
 from calvin_eval.sim.bullet import captured_output, pybullet
 from calvin_eval.sim.cameras import Camera
 from calvin_eval.sim.drawing.fast import FastRenderer, library_problem
-from calvin_eval.sim.drawing.options import DrawOptions
+from calvin_eval.sim.drawing.options import BACKENDS, Backend, DrawOptions
 from calvin_eval.sim.drawing.scene import Scene, SceneState
 from calvin_eval.sim.world import World
 
 logger = logging.getLogger(__name__)
 
-Backend: TypeAlias = Literal["none", "tiny", "egl", "fast", "gl", "auto"]
-BACKENDS: tuple[Backend, ...] = ("none", "tiny", "egl", "fast", "gl", "auto")
 OWN: tuple[Backend, ...] = ("fast", "gl")
 """Those that draw the scene without Bullet, and have `DrawOptions`."""
 

@@ -22,9 +22,9 @@ from typing import Any, Final, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from calvin_eval.protocol import OFFICIAL, REVISIONS, Revision
+from calvin_eval.protocol import OFFICIAL, REVISIONS, SCENES, Revision
 from calvin_eval.sim.machine import differences, machine_facts
-from calvin_eval.sim.packs import SCENES, AssetPack, load_pack
+from calvin_eval.sim.packs import AssetPack, load_pack
 from calvin_eval.sim.render import resolve_backend
 from calvin_eval.sim.selftest_trace import (
     DRAWN_STEP,

@@ -72,7 +72,7 @@ def compose_config(
     from omegaconf.errors import OmegaConfBaseException
 
     with hydra_scope() as compose:
-        _store_rules()
+        _store_defaults()
         free = [_prepared(override) for override in overrides]
         try:
             composed = compose("config", overrides=free)
@@ -86,11 +86,13 @@ def compose_config(
     return _checked(raw)
 
 
-def _store_rules() -> None:
-    """Make the official rules an input of `conf/config.yaml`, so that no file repeats them."""
+def _store_defaults() -> None:
+    """Make the dataclasses' defaults inputs of `conf/config.yaml`, so that no file repeats them."""
     from hydra.core.config_store import ConfigStore
 
-    ConfigStore.instance().store(name="official_rules", node=OFFICIAL.to_config())
+    store = ConfigStore.instance()
+    store.store(name="official_rules", node=OFFICIAL.to_config())
+    store.store(name="drawing", node={"sim": {"draw": DrawOptions().as_dict()}})
 
 
 def _prepared(override: str) -> str:

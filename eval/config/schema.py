@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from calvin_eval.checks import Bounds
 from calvin_eval.protocol import Protocol
-from calvin_eval.sim.drawing.options import DrawOptions
+from calvin_eval.sim.drawing.options import Backend, DrawOptions
 
 SPLITS = {"D": "D", "ABC_D": "D", "ABCD_D": "D", "A": "A", "B": "B", "C": "C"}
 """What a policy was trained on, and the scene it is evaluated in."""
@@ -58,7 +58,7 @@ class SimConfig:
     backend: Literal["calvin_eval", "calvin_env"]
     assets: str
     verify: bool
-    render: Literal["auto", "fast", "gl", "egl", "tiny", "none"]
+    render: Backend
     draw: DrawOptions
 
 

@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calvin_eval.errors import InvalidStateError
+from calvin_eval.protocol import SCENES
 from calvin_eval.rollouts.datasets.folder import BrokenFrameError, SplitFolder
 from calvin_eval.sim.drawing.fast import library_problem
 from calvin_eval.sim.env import PlayTableEnv
-from calvin_eval.sim.packs import SCENES, AssetPack
+from calvin_eval.sim.packs import AssetPack
 from calvin_eval.sim.render import RenderInfo, probe_egl, resolve_backend
 from calvin_eval.sim.world import World
 
@@ -132,7 +133,7 @@ def _compare(pack: AssetPack, scene: str, frames: Mapping[int, Mapping[str, Any]
     if made.renderer is not None:
         return made
     # The still camera sees the table as a whole: the right one is clearly ahead.
-    fit = {
+    fit: dict[str, float] = {
         other: max(_draw(pack, other, info, frames).get("static", 0.0) for info in renderers())
         for other in SCENES
     }

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 from calvin_eval.errors import UsageError
+
+Backend: TypeAlias = Literal["auto", "fast", "gl", "egl", "tiny", "none"]
+BACKENDS: Final[tuple[Backend, ...]] = get_args(Backend)
+"""The renderers that can be asked for, see `sim.render`."""
 
 _DEPTH_BITS = (16, 24)
 _COLOUR_BITS = (8, 10)
@@ -26,7 +30,7 @@ class DrawOptions:
 
     depth_bits: int = 16
     colour_bits: int = 10
-    shadow_detail: float = 0.0
+    shadow_detail: float = 0
     first_frames_unshadowed: bool = False
 
     def __post_init__(self) -> None:

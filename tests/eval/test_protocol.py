@@ -11,7 +11,7 @@ from calvin_eval.checks import choices
 from calvin_eval.config.compose import compose_config
 from calvin_eval.errors import UsageError
 from calvin_eval.protocol import BENCHMARK, OFFICIAL, RULES, Protocol, RealTime
-from calvin_eval.results.official import differences
+from calvin_eval.results.official import rule_departures
 from calvin_eval.sim.chains import load_chains
 
 OTHERS: dict[str, Any] = {
@@ -50,9 +50,9 @@ def test_every_rule_is_a_key_of_the_configuration(name: str) -> None:
 @pytest.mark.parametrize("name", [entry.name for entry in fields(Protocol)])
 def test_every_rule_is_judged_by_a_sentence_or_says_by_what(name: str) -> None:
     """A rule that nobody judges would let a result pass that is not official."""
-    rule, found = RULES[name], list(differences(replace(OFFICIAL, **{name: OTHERS[name]})))
+    rule, found = RULES[name], list(rule_departures(replace(OFFICIAL, **{name: OTHERS[name]})))
     if rule.subject:
-        assert [difference.field for difference in found] == [name]
+        assert [departure.field for departure in found] == [name]
         assert not rule.judged_by
     elif rule.judged_by.startswith("the sentence on"):
         assert f"the sentence on `{found[0].field}`" == rule.judged_by

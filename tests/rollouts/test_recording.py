@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from episode_replay import replay_episodes
 from recording import content, small_spec
 
 from calvin_eval.errors import InvalidActionError, PolicyError, UnknownNameError, UsageError
 from calvin_eval.rollouts.datasets.folder import SplitFolder
-from calvin_eval.rollouts.datasets.replay import replay_episodes
 from calvin_eval.rollouts.recording.episode import LabelRules, Subtask
 from calvin_eval.rollouts.recording.labels import paraphrases
 from calvin_eval.rollouts.recording.noise import Disturbance, DisturbedPolicy

@@ -9,7 +9,7 @@ from PIL import Image
 from calvin_eval.errors import AssetError, UsageError
 from calvin_eval.sim.drawing.meshes import box, cylinder, load_mesh, obj_texture
 from calvin_eval.sim.drawing.options import DrawOptions
-from calvin_eval.sim.drawing.textures import load_texture, mipmaps
+from calvin_eval.sim.drawing.textures import load_texture
 
 SQUARE = "v 0 0 0\nv 2 0 0\nv 2 2 0\nv 0 2 0\n"
 
@@ -112,13 +112,6 @@ def test_textures_start_at_the_bottom_and_lose_their_alpha(tmp_path: Path) -> No
     assert texture is not None
     assert texture.tolist() == [[[40, 50, 60]], [[10, 20, 30]]]
     assert load_texture(tmp_path / "nothing.png") is None
-
-
-def test_a_mipmap_is_the_mean_of_four_texels() -> None:
-    levels = mipmaps(np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3))
-    assert [level.shape for level in levels] == [(4, 6, 3), (2, 3, 3), (1, 1, 3)]
-    assert levels[1][0, 0].tolist() == [11, 12, 13]  # of 0, 3, 18 and 21, halves rounded up
-    assert mipmaps(np.full((5, 3, 3), 7, np.uint8))[-1].tolist() == [[[7, 7, 7]]]
 
 
 @pytest.mark.parametrize("extents", [(0.04, 0.04, 0.04), (0.08, 0.04, 0.04), (0.02, 0.3, 0.1)])

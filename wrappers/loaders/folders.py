@@ -6,9 +6,6 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-LEROBOT_KEYS = {"type", "input_features", "output_features"}
-"""What the configurations of LeRobot's policies have."""
-
 ROBOVLMS_KEY = "robovlm_name"
 """What only RoboVLMs' configurations have."""
 
