@@ -33,7 +33,7 @@ def choices(kind: type, name: str) -> tuple[Any, ...]:
 
 def check_choice(key: str, value: object, allowed: tuple[object, ...]) -> None:
     """Raise UnknownNameError, with the nearest name, unless a value is one of these."""
-    if value not in allowed:
+    if not any(type(value) is type(one) and value == one for one in allowed):
         raise UnknownNameError(key, value, allowed)
 
 

@@ -145,7 +145,7 @@ def simulator_of(folder: RunFolder, assets: str | None, render: str | None) -> S
     pack = find_pack(header, assets or header.config.sim.assets)
     spec = simulator_spec(header, pack)
     drew = header.renderer
-    options = None if render else DrawOptions(**(drew.options or {}))
+    options = None if render else DrawOptions.from_json(drew.options or {})
     backend = render or ("auto" if drew.backend == "none" else drew.backend)
     own = spec.backend == "calvin_eval"
     return replace(spec, render=resolve_backend(backend, options, own=own))

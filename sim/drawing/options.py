@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Final, Literal, TypeAlias, get_args
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Annotated, Any, Final, Literal, TypeAlias, get_args
 
-from calvin_eval.errors import UsageError
+from calvin_eval.checks import Bounds, check_fields
+from calvin_eval.errors import UnknownNameError, UsageError
 
 Backend: TypeAlias = Literal["auto", "fast", "gl", "egl", "tiny", "none"]
 BACKENDS: Final[tuple[Backend, ...]] = get_args(Backend)
 """The renderers that can be asked for, see `sim.render`."""
 
-_DEPTH_BITS = (16, 24)
-_COLOUR_BITS = (8, 10)
+_SECTION = "sim.draw."
+_MOST_SIMPLIFIED = 10
 
 
 @dataclass(frozen=True)
@@ -28,20 +30,28 @@ class DrawOptions:
             plugin does on Mesa.
     """
 
-    depth_bits: int = 16
-    colour_bits: int = 10
-    shadow_detail: float = 0
+    depth_bits: Literal[16, 24] = 16
+    colour_bits: Literal[8, 10] = 10
+    shadow_detail: Annotated[float, Bounds(least=0)] = 0
     first_frames_unshadowed: bool = False
 
     def __post_init__(self) -> None:
-        if self.depth_bits not in _DEPTH_BITS:
-            raise UsageError(f"expected depth_bits of 16 or 24; found {self.depth_bits!r}")
-        if self.colour_bits not in _COLOUR_BITS:
-            raise UsageError(f"expected colour_bits of 8 or 10; found {self.colour_bits!r}")
-        if not 0 <= self.shadow_detail <= 10:
+        """Raise UsageError for a value that is not possible."""
+        check_fields(DrawOptions, asdict(self), _SECTION)
+        if self.shadow_detail > _MOST_SIMPLIFIED:
             raise UsageError(
-                f"expected shadow_detail of 0 to 10 millimetres; found {self.shadow_detail!r}"
+                f"expected {_SECTION}shadow_detail to be at most {_MOST_SIMPLIFIED} millimetres; "
+                f"found {self.shadow_detail!r}"
             )
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> DrawOptions:
+        """The inverse of `as_dict`; raises UsageError for an unknown or impossible option."""
+        known = [entry.name for entry in fields(cls)]
+        for name in values:
+            if name not in known:
+                raise UnknownNameError("drawing option", name, known)
+        return cls(**values)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -139,8 +140,19 @@ def volume(mesh: object) -> float:
 
 
 @pytest.mark.parametrize(
-    "options", [{"depth_bits": 32}, {"colour_bits": 9}, {"shadow_detail": -1.0}]
-)
-def test_options_that_there_are_not(options: dict[str, float]) -> None:
+    "options",
+    [
+        {"depth_bits": 32}, {"depth_bits": 16.0}, {"colour_bits": 9}, {"colour_bits": []},
+        {"shadow_detail": -1.0}, {"shadow_detail": 10.1}, {"shadow_detail": "much"},
+        {"first_frames_unshadowed": "no"}, {"nothing": 1},
+    ],
+)  # fmt: skip
+def test_options_that_there_are_not(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=next(iter(options))):
-        DrawOptions(**options)  # type: ignore[arg-type]
+        DrawOptions.from_json(options)
+
+
+def test_options_are_what_their_json_says() -> None:
+    options = DrawOptions(depth_bits=24, shadow_detail=0.5)
+    assert DrawOptions.from_json(options.as_dict()) == options
+    assert DrawOptions.from_json({}) == DrawOptions()
