@@ -8,11 +8,10 @@ checked that they are shards of the same run and all of it, before anything is w
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 from calvin_eval.errors import RunFolderError, UsageError
 from calvin_eval.results.header import HEADER, SAME_RUN, Header
 from calvin_eval.results.journal import encode_journal
+from calvin_eval.results.leaves import differing_leaves
 from calvin_eval.results.schema import ChainRecord
 from calvin_eval.results.store import JOURNAL, RunFolder, write_atomic
 
@@ -182,7 +182,7 @@ def _check_same(one: Shard, other: Shard) -> None:
             "runs with the same n of --shard i/n."
         )
     before, now = _comparable(one.header), _comparable(other.header)
-    different = list(_differences("", before, now))
+    different = [f"{path}: {a} and {b}" for path, a, b in differing_leaves(before, now)]
     if different:
         raise RunFolderError(
             f"expected shards of the same run, found that {one} and {other} "
@@ -202,16 +202,6 @@ def _comparable(header: Header) -> dict[str, Any]:
         "packages": dict(facts.packages),
     }
     return same
-
-
-def _differences(name: str, one: Any, other: Any) -> Iterator[str]:
-    """`key: this and that` for every leaf in which two JSON values differ."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        for key in dict.fromkeys([*one, *other]):
-            inner = f"{name}.{key}" if name else key
-            yield from _differences(inner, one.get(key), other.get(key))
-    elif one != other:
-        yield f"{name}: {json.dumps(one)[:60]} and {json.dumps(other)[:60]}"
 
 
 def _merged_header(shards: Sequence[Shard], provenance: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from calvin_eval.results.actions import FOLDER as ACTIONS
 from calvin_eval.results.actions import decode_actions, encode_actions
 from calvin_eval.results.header import HEADER, Header, RunStatus, check_version
 from calvin_eval.results.journal import Journal, encode_journal, read_journal
+from calvin_eval.results.leaves import differing_leaves
 from calvin_eval.results.remains import remove_remains, temporary_name
 from calvin_eval.results.schema import SCHEMA_VERSION, ChainRecord
 
@@ -120,9 +121,11 @@ class RunFolder:
         """Raise RunFolderError, naming every differing key, unless these header sections agree."""
         before = self.document()
         different = [
-            line
+            f"{path}: {stored} before, {now} now"
             for section in sections
-            for line in _differences(section, before.get(section), document.get(section))
+            for path, stored, now in differing_leaves(
+                before.get(section), document.get(section), section
+            )
         ]
         if different:
             raise RunFolderError(
@@ -239,21 +242,6 @@ def write_atomic(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
-
-
-def _differences(name: str, before: Any, now: Any) -> list[str]:
-    """`key: before -> now` for every leaf in which two JSON values differ."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        keys = dict.fromkeys([*before, *now])
-        return [
-            d for key in keys for d in _differences(f"{name}.{key}", before.get(key), now.get(key))
-        ]
-    return [] if before == now else [f"{name}: {_brief(before)} before, {_brief(now)} now"]
-
-
-def _brief(value: Any, most: int = 60) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= most else f"{text[:most]}…"
 
 
 def _move_aside(folder: Path, *, overwrite: bool) -> Path:
