@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import NoneType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
 from calvin_eval.errors import UnknownNameError, UsageError
 
@@ -24,6 +24,10 @@ class Bounds:
     """
 
     least: float | None = None
+
+
+Natural: TypeAlias = Annotated[int, Bounds(least=0)]
+"""A whole number from 0 up."""
 
 
 def choices(kind: type, name: str) -> tuple[Any, ...]:

@@ -17,7 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from calvin_eval.errors import RunFolderError
+from calvin_eval.checks import Natural
+from calvin_eval.errors import RunFolderError, UsageError
+from calvin_eval.protocol import BENCHMARK
+from calvin_eval.results import typed
 from calvin_eval.results.comparability import (
     Difference,
     differing,
@@ -41,7 +44,6 @@ CHAINS = 50
 CHANCE = 0.05
 """P-values below this are more than chance."""
 
-_KEYS = ("policy", "policy_sha256", "score", "lengths", "protocol", "chains")
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 
@@ -56,9 +58,9 @@ class CardChain:
         state_hash: of the simulator's last state.
     """
 
-    chain: int
-    length: int
-    steps: tuple[int, ...]
+    chain: Natural
+    length: Natural
+    steps: tuple[Natural, ...]
     state_hash: str
 
     @classmethod
@@ -73,13 +75,30 @@ class CardChain:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Score:
+    """The metrics of a card.
+
+    Attributes:
+        average_length: mean number of tasks done in a row.
+        average_length_interval: its 95 % interval; None if there is none.
+        success_rates: by number of tasks in a row, 1 to 5.
+        chains: that these are of.
+    """
+
+    average_length: float
+    average_length_interval: Mapping[str, float] | None
+    success_rates: Mapping[str, float]
+    chains: Natural
+
+
+@dataclass(frozen=True, kw_only=True)
 class Card:
     """A checkpoint's card.
 
     Attributes:
         policy: one line about it.
         policy_sha256: of its file hash, options and seed.
-        score: `average_length`, `average_length_interval` (95 %), `success_rates`, `chains`.
+        score: of all chains of the run.
         lengths: how many chains had length 0, 1, ...
         protocol: assets, revision, renderer and rules, see `protocol_facts`.
         chains: the first chains of the list.
@@ -87,10 +106,20 @@ class Card:
 
     policy: str
     policy_sha256: str
-    score: Mapping[str, Any]
-    lengths: tuple[int, ...]
+    score: Score
+    lengths: tuple[Natural, ...]
     protocol: Mapping[str, Any]
     chains: tuple[CardChain, ...]
+
+    def __post_init__(self) -> None:
+        """Raise UsageError unless the hash is one, and every chain is there once."""
+        if not _SHA256.fullmatch(self.policy_sha256):
+            raise UsageError(
+                f"expected policy_sha256 to be 64 hexadecimal digits; found {self.policy_sha256!r}"
+            )
+        ids = [chain.chain for chain in self.chains]
+        if not ids or len({*ids}) < len(ids) or not sum(self.lengths):
+            raise UsageError("expected one or more chains, each once")
 
     def to_json(self) -> dict[str, Any]:
         """JSON values."""
@@ -185,18 +214,20 @@ def make_card(run: str | os.PathLike[str], chains: int = CHAINS) -> Card:
             f"{summary.planned} chains completed. Complete it with --resume."
         )
     done = {record.chain: record for record in completed_chains(records)}
-    lengths = np.bincount([record.length for record in done.values()], minlength=6)
+    lengths = np.bincount(
+        [record.length for record in done.values()], minlength=BENCHMARK.chain_length + 1
+    )
     rates = summary.success_rates or {}
     spread = summary.average_length_interval
     return Card(
         policy=policy_line(header),
         policy_sha256=policy_sha256(header),
-        score={
-            "average_length": summary.average_length,
-            "average_length_interval": asdict(spread) if spread else None,
-            "success_rates": {str(i): rate for i, rate in rates.items()},
-            "chains": summary.completed,
-        },
+        score=Score(
+            average_length=summary.average_length or 0.0,
+            average_length_interval=asdict(spread) if spread else None,
+            success_rates={str(i): rate for i, rate in rates.items()},
+            chains=summary.completed,
+        ),
         lengths=tuple(lengths.tolist()),
         protocol=protocol_facts(header),
         chains=tuple(CardChain.of(done[chain]) for chain in header.planned[:chains]),
@@ -231,7 +262,7 @@ def read_card(path: str | os.PathLike[str]) -> Card:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise RunFolderError(f"expected a checkpoint card at {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RunFolderError(f"{path}: expected a checkpoint card, found no JSON") from error
     if not isinstance(data, dict) or data.get("kind") != KIND:
         raise RunFolderError(
@@ -244,47 +275,12 @@ def read_card(path: str | os.PathLike[str]) -> Card:
             f"{data.get('schema_version')!r}. Read it with the calvin-eval that wrote it."
         )
     try:
-        return _card(data)
-    except (KeyError, TypeError, ValueError) as error:
+        return typed.read(Card, data)
+    except (typed.MismatchError, UsageError) as error:
         raise RunFolderError(
-            f"{path}: damaged checkpoint card ({type(error).__name__}: {error}). Get it again from "
-            "where the checkpoint is from."
+            f"{path}: damaged checkpoint card: {error}. Get it again from where the checkpoint is "
+            "from."
         ) from error
-
-
-def _card(data: Mapping[str, Any]) -> Card:
-    """Build a card from JSON values, checking them; raises what `read_card` catches."""
-    policy, digest, score, lengths, protocol, chains = (data[key] for key in _KEYS)
-    if not _SHA256.fullmatch(digest):
-        raise ValueError(f"policy_sha256 is {digest!r}")
-    if not isinstance(score["average_length"], float | int) or not isinstance(protocol, dict):
-        raise TypeError("score.average_length must be a number, protocol an object")
-    counts = tuple(_count("lengths", n) for n in lengths)
-    built = tuple(
-        CardChain(
-            chain=_count("chain", chain["chain"]),
-            length=_count("length", chain["length"]),
-            steps=tuple(_count("steps", n) for n in chain["steps"]),
-            state_hash=str(chain["state_hash"]),
-        )
-        for chain in chains
-    )
-    if not built or len({chain.chain for chain in built}) < len(built) or not sum(counts):
-        raise ValueError("expected one or more chains, each once")
-    return Card(
-        policy=str(policy),
-        policy_sha256=digest,
-        score=score,
-        lengths=counts,
-        protocol=protocol,
-        chains=built,
-    )
-
-
-def _count(what: str, value: Any) -> int:
-    if type(value) is not int or value < 0:
-        raise ValueError(f"{what} is {value!r}")
-    return int(value)
 
 
 def _describe(chain: CardChain) -> str:

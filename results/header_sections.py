@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from calvin_eval.checks import Bounds, Natural
+
+_Pixels = Annotated[int, Bounds(least=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +72,7 @@ class RequirementFacts:
 
     rgb: tuple[str, ...]
     depth: tuple[str, ...]
-    sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    sizes: Mapping[str, tuple[_Pixels, _Pixels]] = field(default_factory=dict)
     every_step: bool = False
     privileged: bool
 
@@ -121,7 +125,7 @@ class ChainFacts:
 
     list: str
     sha256: str
-    planned: tuple[int, ...]
+    planned: tuple[Natural, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,5 +207,5 @@ class ActionFindings:
         findings: one line each.
     """
 
-    actions: int
+    actions: Natural
     findings: tuple[str, ...]

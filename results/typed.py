@@ -1,8 +1,9 @@
 """Dataclasses from JSON that others wrote: read strictly, and described by a JSON schema.
 
 A field of a dataclass may be a number, text, true or false, a `Literal`, a tuple, a mapping from
-text, another dataclass, `Any`, or one of these or None. A field with a default may be absent; an
-entry that is no field is passed over, so that a reader knows what it needs to know and no more.
+text, another dataclass, `Any`, or one of these or None; `Annotated` with `checks.Bounds` bounds a
+number. A field with a default may be absent; an entry that is no field is passed over, so that a
+reader knows what it needs to know and no more.
 """
 
 from __future__ import annotations
@@ -11,7 +12,19 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+from calvin_eval.checks import Bounds
 
 NOT_JSON = {"json": False}
 """Metadata of a field that is no part of the JSON; it must have a default."""
@@ -74,6 +87,8 @@ def _read(kind: Any, value: object, path: str) -> Any:
     if is_dataclass(kind):
         return _read_object(kind, value, path)
     origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _read_bounded(kind, value, path)
     if origin in (Union, UnionType):
         return None if value is None else _read(_but_none(arguments), value, path)
     if origin is tuple:
@@ -83,6 +98,18 @@ def _read(kind: Any, value: object, path: str) -> Any:
     if not _fits(kind, value):
         raise MismatchError(path, _words(kind), value)
     return value
+
+
+def _read_bounded(kind: Any, value: object, path: str) -> Any:
+    least, found = _least(kind), _read(kind.__origin__, value, path)
+    if found is not None and least is not None and not found >= least:
+        raise MismatchError(path, f"{_words(kind.__origin__)} from {least:g} up", value)
+    return found
+
+
+def _least(kind: Any) -> float | None:
+    """The bound of an `Annotated` type; None if it has none."""
+    return next((one.least for one in kind.__metadata__ if isinstance(one, Bounds)), None)
 
 
 def _read_tuple(kinds: tuple[Any, ...], value: object, path: str) -> tuple[Any, ...]:
@@ -111,8 +138,11 @@ def _fits(kind: Any, value: object) -> bool:
 
 
 def _words(kind: Any) -> str:
-    if get_origin(kind) is Literal:
+    origin = get_origin(kind)
+    if origin is Literal:
         return f"one of {', '.join(map(str, get_args(kind)))}"
+    if origin in (Union, UnionType):
+        return _words(_but_none(get_args(kind)))
     return _PLAIN[kind][0]
 
 
@@ -123,7 +153,7 @@ def _but_none(kinds: tuple[Any, ...]) -> Any:
 
 def _entries(kind: Any) -> Iterator[tuple[str, Any, bool]]:
     """Name, type, and whether it has no default, of every field that is part of the JSON."""
-    hints = get_type_hints(kind)
+    hints = get_type_hints(kind, include_extras=True)
     for entry in fields(kind):
         if entry.metadata.get("json", True):
             required = entry.default is MISSING and entry.default_factory is MISSING
@@ -137,6 +167,9 @@ def json_schema(kind: Any) -> dict[str, Any]:
     if is_dataclass(kind):
         return _object_schema(kind)
     origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        least = _least(kind)
+        return {**json_schema(kind.__origin__), **({} if least is None else {"minimum": least})}
     if origin in (Union, UnionType):
         return {"anyOf": [json_schema(one) for one in arguments]}
     if kind is NoneType:

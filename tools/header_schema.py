@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from calvin_eval.protocol import RULES, Protocol, RealTime
 from calvin_eval.results.header import Header
@@ -39,13 +39,9 @@ def header_schema() -> dict[str, Any]:
 
 def _rules(section: str) -> dict[str, Any]:
     """The rules of the protocol that are keys of a section of the configuration."""
-    said, hints = json_schema(Protocol)["properties"], get_type_hints(Protocol)
+    known = json_schema(Protocol)["properties"]
     rules = {name: rule for name, rule in RULES.items() if rule.section == section}
-    properties = {}
-    for name, rule in rules.items():
-        properties[name] = {"description": said[name]["description"], **json_schema(hints[name])}
-        if rule.least is not None:
-            properties[name]["minimum"] = rule.least
+    properties = {name: known[name] for name in rules}
     if "realtime" in properties:
         real_time = {
             **json_schema(RealTime),

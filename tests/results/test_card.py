@@ -30,10 +30,10 @@ def card(tmp_path: Path) -> Card:
 
 def test_a_card_holds_score_protocol_and_the_first_fifty_chains(card: Card) -> None:
     summary = summarize(RECORDS, 80)
-    assert card.score["average_length"] == summary.average_length == sum(LENGTHS) / 80
+    assert card.score.average_length == summary.average_length == sum(LENGTHS) / 80
     assert summary.average_length_interval is not None
-    assert card.score["average_length_interval"] == vars(summary.average_length_interval)
-    assert card.score["chains"] == 80
+    assert card.score.average_length_interval == vars(summary.average_length_interval)
+    assert card.score.chains == 80
     assert card.lengths == tuple(LENGTHS.count(n) for n in range(6))
     assert [chain.chain for chain in card.chains] == list(range(50))
     third = card.chains[3]
@@ -138,12 +138,22 @@ def test_another_policy_or_protocol_is_named(card: Card) -> None:
 DAMAGE: Mapping[str, tuple[Change, str]] = {
     "other": (lambda c: c.update(kind="report"), "found another JSON file"),
     "newer": (lambda c: c.update(schema_version=2), "schema version 1, found 2"),
-    "no chains": (lambda c: c.pop("chains"), "damaged checkpoint card .KeyError: 'chains'"),
+    "no chains": (
+        lambda c: c.pop("chains"),
+        "damaged checkpoint card: expected chains to be a list; found nothing",
+    ),
     "empty": (lambda c: c.update(chains=[]), "one or more chains"),
+    "negative": (lambda c: c["lengths"].append(-1), r"lengths\[6\] to be .* from 0 up; found -1"),
     "twice": (lambda c: c["chains"].append(c["chains"][0]), "each once"),
-    "length": (lambda c: c["chains"][0].update(length="3"), "length is '3'"),
-    "hash": (lambda c: c.update(policy_sha256="12"), "policy_sha256 is '12'"),
-    "score": (lambda c: c["score"].update(average_length=None), "must be a number"),
+    "length": (
+        lambda c: c["chains"][0].update(length="3"),
+        r"chains\[0\].length to be a whole number; found '3'",
+    ),
+    "hash": (lambda c: c.update(policy_sha256="12"), "64 hexadecimal digits; found '12'"),
+    "score": (
+        lambda c: c["score"].update(average_length=None),
+        "score.average_length to be a number; found None",
+    ),
 }
 
 
@@ -164,6 +174,7 @@ def test_no_card_at_all(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("3.5")
     with pytest.raises(RunFolderError, match="found another JSON file"):
         read_card(tmp_path / "text")
-    (tmp_path / "torn").write_text("{")
-    with pytest.raises(RunFolderError, match="found no JSON"):
-        read_card(tmp_path / "torn")
+    for torn in ("{", "[" * 100_000):
+        (tmp_path / "torn").write_text(torn)
+        with pytest.raises(RunFolderError, match="found no JSON"):
+            read_card(tmp_path / "torn")

@@ -95,6 +95,7 @@ def test_a_run_is_read_from_its_folder(tmp_path: Path) -> None:
         ("chains.planned", {}, "expected chains.planned to be a list; found {}"),
         ("chains.planned", [0, "1"], "expected chains.planned[1] to be a whole number; found '1'"),
         ("chains.planned", [True], "expected chains.planned[0] to be a whole number; found True"),
+        ("chains.planned", [0, -1], "chains.planned[1] to be a whole number from 0 up; found -1"),
         ("chains.sha256", MISSING, "expected chains.sha256 to be text; found nothing"),
         ("policy.requirements.sizes", {"static": [1]}, "sizes.static to be a list of 2; found [1]"),
         ("renderer.options", [], "expected renderer.options to be an object; found []"),
