@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from calvin_eval.cli.options import option
 from calvin_eval.console.saying import say
 from calvin_eval.errors import AssetError
 
@@ -88,7 +89,7 @@ def import_(path: Path) -> None:
 
 
 @assets.command()
-@click.option("--base-url", help="Mirror to use; may have the fields {repo}, {commit} and {path}.")
+@option("--base-url", help="Mirror to use; may have the fields {repo}, {commit} and {path}.")
 def pull(base_url: str | None) -> None:
     """Download upstream's files at their pinned commits into the cache."""
     from calvin_eval.sim.assets import store

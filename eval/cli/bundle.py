@@ -8,27 +8,25 @@ from pathlib import Path
 
 import click
 
+from calvin_eval.cli.options import option, out_option
 from calvin_eval.console.saying import say
 from calvin_eval.errors import RunFolderError, UsageError
 
 _RUN = click.argument("run", type=click.Path(path_type=Path))
 
 
-@click.command()
+@click.command(short_help="Pack a run into one file that anybody can verify.")
 @_RUN
-@click.option(
+@option(
     "--meta", required=True, metavar="FILE", type=click.Path(path_type=Path),
     help="Model card in YAML or JSON.",
 )  # fmt: skip
-@click.option(
-    "-o", "--out", required=True, metavar="NAME.zip", type=click.Path(path_type=Path),
-    help="The bundle.",
-)  # fmt: skip
-@click.option(
+@out_option("NAME.zip", "The bundle.", required=True)
+@option(
     "--video", "videos", multiple=True, metavar="GLOB",
     help="Take these of the run's videos, for example '0003*'; may be given more than once.",
 )  # fmt: skip
-@click.option("--overwrite", is_flag=True, help="Replace an older bundle of that name.")
+@option("--overwrite", is_flag=True, help="Replace an older bundle of that name.")
 def bundle(run: Path, meta: Path, out: Path, videos: tuple[str, ...], overwrite: bool) -> None:
     """Pack the run folder RUN into one file that anybody can verify.
 
@@ -46,16 +44,13 @@ def bundle(run: Path, meta: Path, out: Path, videos: tuple[str, ...], overwrite:
     say(f"anybody can check it by: calvin-eval verify {info.path.name}")
 
 
-@click.command()
+@click.command(short_help="Write a run in the entry formats of leaderboards.")
 @_RUN
-@click.option(
+@option(
     "--meta", metavar="FILE", type=click.Path(path_type=Path),
     help="Model card in YAML or JSON; a bundle has its own.",
 )  # fmt: skip
-@click.option(
-    "-o", "--out", required=True, metavar="FOLDER", type=click.Path(path_type=Path),
-    help="Where to write the entries.",
-)  # fmt: skip
+@out_option("FOLDER", "Where to write the entries.", required=True)
 def export(run: Path, meta: Path | None, out: Path) -> None:
     """Write RUN, a run folder or a bundle, in the entry formats of public leaderboards.
 

@@ -7,18 +7,16 @@ from pathlib import Path
 
 import click
 
+from calvin_eval.cli.options import out_option
 from calvin_eval.console.saying import say
 
 NAME = "card.json"
 
 
-@click.command()
+@click.command(short_help="Write what is published beside a checkpoint.")
 @click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--output", metavar="FILE", type=click.Path(path_type=Path, allow_dash=True),
-    help="Where to; - for stdout.  [RUN/card.json]",
-)  # fmt: skip
-def card(run: Path, output: Path | None) -> None:
+@out_option("FILE", "The card; - for stdout.", show_default=f"RUN/{NAME}", old="--output")
+def card(run: Path, out: Path | None) -> None:
     """Write a card of a complete run: score, protocol, and its first 50 chains in detail.
 
     Whoever gets the checkpoint with its card runs `calvin-eval --ckpt … --expect card.json`, and
@@ -28,10 +26,10 @@ def card(run: Path, output: Path | None) -> None:
     from calvin_eval.results.card import make_card
 
     text = json.dumps(make_card(run).to_json(), indent=2, ensure_ascii=False) + "\n"
-    if output == Path("-"):
+    if out == Path("-"):
         say(text, nl=False)
         return
-    path = output or run / NAME
+    path = out or run / NAME
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from calvin_eval import __version__
+from calvin_eval.cli.options import json_option, option
+from calvin_eval.cli.settings import setting_options
 from calvin_eval.console.saying import say
 
 if TYPE_CHECKING:
@@ -22,30 +24,24 @@ CHAINS, DEMONSTRATIONS = 3, 20
 _COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}
 
 
-@click.command()
-@click.option("--ckpt", metavar="POLICY", required=True, help="As for a run.")
-@click.option(
+@click.command(short_help="Catch a wrong scale, frame or gripper before a long run.")
+@option("--ckpt", metavar="POLICY", required=True, help="As for a run.")
+@option(
     "--demos", metavar="PATH", type=click.Path(path_type=Path),
     help="A folder of CALVIN's data set, or a recording (.npz).",
 )  # fmt: skip
-@click.option(
+@option(
     "--num-demos", type=click.IntRange(1), default=DEMONSTRATIONS, metavar="N",
-    help=f"Subtasks of it to look at.  [{DEMONSTRATIONS}]",
+    help="Subtasks of it to look at.",
 )  # fmt: skip
-@click.option(
+@option(
     "--num-chains", type=click.IntRange(1), metavar="N",
-    help=f"Without --demos: chains to let the policy act on.  [{CHAINS}]",
+    help="Without --demos: chains to let the policy act on.",
+    show_default=str(CHAINS),
 )  # fmt: skip
-@click.option("--chains", metavar="IDS", help="Without --demos: only these chains.")
-@click.option(
-    "--policy", "preset", metavar="PRESET", help="How the policy is wrapped, as for a run."
-)
-@click.option("--split", metavar="SPLIT", help="As for a run.  [D]")
-@click.option("--assets", metavar="PACK", help="builtin, official, or a checkout.  [builtin]")
-@click.option("--render", metavar="BACKEND", help="auto, fast, gl, egl, tiny or none.  [auto]")
-@click.option("--seed", type=int, metavar="N", help="Policy seed.  [0]")
-@click.option("--trust", is_flag=True, default=None, help="Allow a checkpoint that can run code.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead.")
+@option("--chains", metavar="IDS", help="Without --demos: only these chains.")
+@setting_options("policy", "split", "assets", "render", "seed", "trust")
+@json_option
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.pass_context
 def check(

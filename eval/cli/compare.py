@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from calvin_eval.cli.options import json_option, option, out_option
 from calvin_eval.console.saying import say
 
 if TYPE_CHECKING:
@@ -21,16 +22,17 @@ _MOST_FLIPS, _MOST_TASKS = 10, 10
 _GOOD, _BAD = "green", "bold red"
 
 
-@click.command()
+@click.command(short_help="Compare runs of the same chains with the first of them.")
 @click.argument(
     "runs", nargs=-1, required=True, metavar="RUN RUN [RUN]...", type=click.Path(path_type=Path)
 )  # fmt: skip
-@click.option("--force", is_flag=True, help="Compare runs of different protocols; it will say so.")
-@click.option("--html", metavar="FILE", type=click.Path(path_type=Path), help="Write a page.")
-@click.option(
-    "--json", "as_json", metavar="FILE", help="Write JSON; - for stdout, instead of text."
-)
-def compare(runs: tuple[Path, ...], force: bool, html: Path | None, as_json: str | None) -> None:
+@option("--force", is_flag=True, help="Compare runs of different protocols; it will say so.")
+@out_option("FILE", "Write the comparison too, as .html or .json.", multiple=True)
+@option("--html", hidden=True, type=click.Path(path_type=Path))
+@json_option
+def compare(
+    runs: tuple[Path, ...], force: bool, out: tuple[Path, ...], html: Path | None, as_json: bool
+) -> None:
     """Compare runs of the same chains with the first of them.
 
     Everything is paired on the chain. Runs that differ in assets, revision, renderer or protocol
@@ -39,22 +41,34 @@ def compare(runs: tuple[Path, ...], force: bool, html: Path | None, as_json: str
     from calvin_eval.results.compare import compare_runs
 
     comparison = compare_runs(runs, force=force)
-    if html is not None:
-        from calvin_eval.results.compare_html import comparison_html
-
-        _write(html, comparison_html(comparison, html.resolve().parent))
-    text = json.dumps(comparison.to_json(), indent=2, ensure_ascii=False) + "\n"
-    if as_json == "-":
-        say(text, nl=False)
+    files = [*out, *([html] if html else [])]
+    for path in files:
+        _write(path, _rendered(comparison, path))
+    if as_json:
+        say(_as_json(comparison), nl=False)
         return
-    if as_json is not None:
-        _write(Path(as_json), text)
-
     from calvin_eval.console.terminal import Terminal
 
     print_compared(comparison, Terminal(file=sys.stdout))
-    if html is not None:
-        say(f"Page: {html}")
+    for path in files:
+        say(f"Written: {path}")
+
+
+def _rendered(comparison: Comparison, path: Path) -> str:
+    """What a file of that name holds."""
+    from calvin_eval.errors import UsageError
+
+    if path.suffix == ".json":
+        return _as_json(comparison)
+    if path.suffix == ".html":
+        from calvin_eval.results.compare_html import comparison_html
+
+        return comparison_html(comparison, path.resolve().parent)
+    raise UsageError(f"--out: expected a name that ends in .html or .json, found {path}")
+
+
+def _as_json(comparison: Comparison) -> str:
+    return json.dumps(comparison.to_json(), indent=2, ensure_ascii=False) + "\n"
 
 
 def print_compared(comparison: Comparison, console: Console) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from calvin_eval.cli.options import json_option, option, out_option
 from calvin_eval.console.saying import say
 from calvin_eval.errors import UsageError
 
@@ -22,21 +23,21 @@ if TYPE_CHECKING:
 _FOLDER = click.Path(path_type=Path)
 
 
-@click.group()
+@click.group(short_help="Check, show and export data sets in CALVIN's format.")
 def dataset() -> None:
     """Check, show and export data sets in CALVIN's format."""
 
 
 @dataset.command("check")
 @click.argument("folder", type=_FOLDER)
-@click.option("--assets", metavar="PACK", default="builtin", show_default=True,
+@option("--assets", metavar="PACK", default="builtin",
               help="Drawn for comparison; official for CALVIN's own data.")  # fmt: skip
-@click.option("--scene", metavar="A-D", help="What the frames show, if the folder does not say.")
-@click.option("--frames", type=click.IntRange(1), default=5000, show_default=True, metavar="N",
+@option("--scene", metavar="A-D", help="What the frames show, if the folder does not say.")
+@option("--frames", type=click.IntRange(1), default=5000, metavar="N",
               help="To look into, per split.")  # fmt: skip
-@click.option("--images", type=click.IntRange(0), default=8, show_default=True, metavar="N",
+@option("--images", type=click.IntRange(0), default=8, metavar="N",
               help="Frames to draw again, per scene.")  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead.")
+@json_option
 @click.pass_context
 def check_command(ctx: click.Context, /, folder: Path, as_json: bool, **options: Any) -> None:
     """Look for what is missing, broken or out of range in FOLDER, a data set or one split of it.
@@ -59,11 +60,11 @@ def check_command(ctx: click.Context, /, folder: Path, as_json: bool, **options:
 
 @dataset.command("show")
 @click.argument("folder", type=_FOLDER)
-@click.option("--out", type=_FOLDER, required=True, metavar="FOLDER", help="Where files go.")
-@click.option("--task", metavar="NAME", help="Only demonstrations of this task.")
-@click.option("--rows", type=click.IntRange(1), default=12, show_default=True, metavar="N",
+@out_option("FOLDER", "Where the files go.", required=True)
+@option("--task", metavar="NAME", help="Only demonstrations of this task.")
+@option("--rows", type=click.IntRange(1), default=12, metavar="N",
               help="Demonstrations on the contact sheet, per split.")  # fmt: skip
-@click.option("--videos", type=click.IntRange(0), default=4, show_default=True, metavar="N",
+@option("--videos", type=click.IntRange(0), default=4, metavar="N",
               help="Videos, per split.")  # fmt: skip
 def show_command(folder: Path, out: Path, task: str | None, rows: int, videos: int) -> None:
     """Make a contact sheet and videos of the demonstrations in FOLDER."""
@@ -79,10 +80,10 @@ def show_command(folder: Path, out: Path, task: str | None, rows: int, videos: i
 
 @dataset.command("export-lerobot")
 @click.argument("folder", type=_FOLDER)
-@click.option("--out", type=_FOLDER, required=True, metavar="FOLDER", help="A new folder.")
-@click.option("--repo-id", default="local/calvin", show_default=True, metavar="NAME")
-@click.option("--split", metavar="NAME", help="training or validation.  [both]")
-@click.option("--videos", is_flag=True, help="Smaller, and images not the same to the bit.")
+@out_option("FOLDER", "A new folder.", required=True)
+@option("--repo-id", default="local/calvin", metavar="NAME")
+@option("--split", metavar="NAME", help="training or validation.", show_default="both")
+@option("--videos", is_flag=True, help="Smaller, and images not the same to the bit.")
 def export_command(folder: Path, out: Path, repo_id: str, split: str | None, videos: bool) -> None:
     """Write the demonstrations in FOLDER as a LeRobot data set: an episode for each sentence."""
     from calvin_eval.rollouts.datasets.folder import open_splits

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from calvin_eval import __version__
+from calvin_eval.cli.options import json_option, option
 from calvin_eval.console.saying import say
 
 if TYPE_CHECKING:
@@ -29,20 +30,20 @@ _SYMBOLS = {"ok": "✓", "warning": "!", "error": "✗"}
 _ASCII = {"ok": "+", "warning": "!", "error": "x"}
 
 
-@click.command()
-@click.option(
+@click.command(short_help="Check the machine, packages, assets and renderer.")
+@option(
     "--assets",
     metavar="PACK",
     default="builtin",
-    help="The pack that a run would use: builtin, official or a path.  [builtin]",
+    help="The pack that a run would use: builtin, official or a path.",
 )
-@click.option(
+@option(
     "--render",
     type=click.Choice(["auto", "fast", "gl", "egl", "tiny", "none"]),
     default="auto",
-    help="The renderer that a run would use.  [auto]",
+    help="The renderer that a run would use.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead.")
+@json_option
 @click.pass_context
 def doctor(ctx: click.Context, assets: str, render: str, as_json: bool) -> None:
     """Check the machine, the packages, the assets and the renderer, and replay a stored trace.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from calvin_eval.cli.options import option
 from calvin_eval.console.saying import say
 from calvin_eval.foreign.text import printable
 
@@ -18,26 +19,27 @@ SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
 """Names a file whose Markdown the build service shows."""
 
 
-@click.command()
+@click.command(short_help="Hold a run against conditions: pass, fail or undecided.")
 @click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
-@click.option("--min-avg-len", type=float, metavar="X", help="Minimum average length.")
-@click.option("--max-drop", type=float, metavar="X", help="Maximum allowed drop from the baseline.")
-@click.option(
+@option("--min-avg-len", type=float, metavar="X", help="Minimum average length.")
+@option("--max-drop", type=float, metavar="X", help="Maximum allowed drop from the baseline.")
+@option(
     "--min-task", multiple=True, metavar="TASK=RATE", help="Minimum success rate; repeat.",
 )  # fmt: skip
-@click.option(
+@option(
     "--baseline", metavar="RUN|CARD", type=click.Path(path_type=Path),
     help="A run folder, paired where the chains are the same, or a checkpoint card.",
 )  # fmt: skip
-@click.option("--confidence", type=float, default=0.95, show_default=True, metavar="P")
-@click.option(
-    "--undecided", type=click.Choice(["pass", "fail", "code"]), default="code", show_default=True,
+@option("--confidence", type=float, default=0.95, metavar="P")
+@option(
+    "--undecided", type=click.Choice(["pass", "fail", "code"]), default="code",
     help="What an undecided gate counts as; code is exit code 4.",
 )  # fmt: skip
-@click.option(
-    "--junit", metavar="FILE", type=click.Path(path_type=Path), help="[RUN/junit.xml]"
+@option(
+    "--junit", metavar="FILE", type=click.Path(path_type=Path), show_default="RUN/junit.xml",
+    help="Where the JUnit file goes.",
 )  # fmt: skip
-@click.option("--force", is_flag=True, help="Allow a baseline of another protocol; it will say so.")
+@option("--force", is_flag=True, help="Allow a baseline of another protocol; it will say so.")
 @click.pass_context
 def gate(ctx: click.Context, /, run: Path, **options: Any) -> None:
     """Hold a run against conditions: exit code 0 pass, 1 fail, 4 undecided.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -23,10 +23,12 @@ from calvin_eval.cli.dataset import dataset
 from calvin_eval.cli.doctor import doctor
 from calvin_eval.cli.gate import gate, show_decision
 from calvin_eval.cli.merge import merge
+from calvin_eval.cli.options import option
 from calvin_eval.cli.presets import presets
 from calvin_eval.cli.record import record
 from calvin_eval.cli.report import report
 from calvin_eval.cli.serve import serve
+from calvin_eval.cli.settings import NAMES, setting_options
 from calvin_eval.cli.track import track
 from calvin_eval.cli.train import train
 from calvin_eval.cli.verify import verify
@@ -46,14 +48,16 @@ Examples:
 """
 
 
-def _number_or(word: str) -> Callable[[str], int | str]:
-    """A reader of a whole number or a word, as the type of an option."""
-
-    def number(value: str) -> int | str:
-        found: int | str = value if value == word else click.INT(value)
-        return found
-
-    return number
+_GROUPS = {
+    "Run": "run check serve merge",
+    "Inspect": "report video verify",
+    "Compare and gate": "compare gate card",
+    "Share": "bundle export track",
+    "Data": "record dataset assets",
+    "Train": "train",
+    "System": "doctor presets",
+}
+"""Headings of the help, and the commands below them."""
 
 
 class _RunByDefault(click.Group):
@@ -71,11 +75,21 @@ class _RunByDefault(click.Group):
             formatter.write_dl([option for option in options if option])
         self.format_commands(ctx, formatter)
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The commands, in the groups in which a user meets them."""
+        width = formatter.width - 6 - max(map(len, self.commands))
+        for title, names in _GROUPS.items():
+            with formatter.section(title):
+                commands = [(name, self.commands[name]) for name in names.split()]
+                formatter.write_dl(
+                    [(name, command.get_short_help_str(width)) for name, command in commands]
+                )
+
 
 @click.group(
     cls=_RunByDefault,
     no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
     epilog=_EXAMPLES,
 )
 @click.version_option(__version__, prog_name="calvin-eval")
@@ -87,52 +101,15 @@ def cli() -> None:
     """
 
 
-@cli.command("run")
-@click.option(
+@cli.command("run", short_help="Run chains and score them.")
+@option(
     "--ckpt", metavar="POLICY", multiple=True,
     help="A path, builtin:NAME, module:Class, file.py:Class, ws://HOST:PORT. More than one, or a "
     "glob, runs each.",
 )  # fmt: skip
-@click.option(
-    "--policy", "preset", metavar="PRESET",
-    help="How a published policy is wrapped and run, or PATH.yaml; see presets.",
-)  # fmt: skip
-@click.option("--split", metavar="SPLIT", help="D, ABC_D, ABCD_D (all in scene D), A, B or C.  [D]")
-@click.option("--num-chains", type=int, metavar="N", help="Only the first N chains of the list.")
-@click.option("--chains", metavar="IDS", help="Only these chains, for example 3,17,40-49.")
-@click.option("--assets", metavar="PACK", help="builtin, official, or a checkout.  [builtin]")
-@click.option(
-    "--realtime", type=_number_or("measured"), metavar="STEPS", is_flag=False,
-    flag_value="measured",
-    help="Simulate inference latency: a number of steps, or measured.",
-)  # fmt: skip
-@click.option("--render", metavar="BACKEND", help="auto, fast, gl, egl, tiny or none.  [auto]")
-@click.option("--revision", metavar="NAME", help="pinned or head, of calvin_env.  [pinned]")
-@click.option("--out", metavar="FOLDER", help="Run folder.  [runs/POLICY-SPLIT-TIME]")
-@click.option("--seed", type=int, metavar="N", help="Policy seed.  [0]")
-@click.option(
-    "--overwrite", is_flag=True, default=None, help="Move an older run of that name aside."
-)
-@click.option("--resume", is_flag=True, default=None, help="Complete the run that --out names.")
-@click.option("--shard", metavar="I/N", help="Only every N-th chain from the I-th; see merge.")
-@click.option(
-    "--workers", type=_number_or("auto"), metavar="N", help="Simulator processes.  [auto]"
-)
-@click.option("--devices", metavar="LIST", help="cpu, or cuda:0,cuda:1: a policy process each.")
-@click.option(
-    "--max-batch", type=int, metavar="N", help="Requests in one call of the policy.  [32]"
-)
-@click.option("--batch-wait", type=float, metavar="SECONDS", help="Max wait for requests.  [0.01]")
-@click.option("--retries", type=int, metavar="N", help="Per chain, after a crash or hang.  [2]")
-@click.option("--step-timeout", type=float, metavar="SECONDS", help="What counts as a hang.  [600]")
-@click.option("--max-errors", type=int, metavar="N", help="Stop after so many error records.")
-@click.option("--video", metavar="WHICH", help="all, failures, successes, none, or the first N.")
-@click.option("--gate", metavar="RULE", help="Stop when decided, e.g. min-avg-len=3.5.")
-@click.option("--baseline", metavar="RUN", help="Baseline for the gate's max-drop.")
-@click.option("--expect", metavar="CARD", help="Run a checkpoint card's chains first and compare.")
-@click.option("--trust", is_flag=True, default=None, help="Allow a checkpoint that can run code.")
-@click.option("--quiet", is_flag=True, help="No progress, only the result.")
-@click.option("--print-config", is_flag=True, help="Show the resolved configuration and stop.")
+@setting_options(*NAMES)
+@option("--quiet", is_flag=True, help="No progress, only the result.")
+@option("--print-config", is_flag=True, help="Show the resolved configuration and stop.")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.pass_context
 def run_command(

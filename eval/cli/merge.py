@@ -7,16 +7,15 @@ from pathlib import Path
 
 import click
 
+from calvin_eval.cli.options import option, out_option
 
-@click.command()
+
+@click.command(short_help="Put the shards of a run together.")
 @click.argument(
     "runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path)
 )  # fmt: skip
-@click.option(
-    "--out", required=True, metavar="FOLDER", type=click.Path(path_type=Path),
-    help="Run folder of the whole run.",
-)  # fmt: skip
-@click.option("--overwrite", is_flag=True, help="Move an older run of that name aside.")
+@out_option("FOLDER", "Run folder of the whole run.", required=True)
+@option("--overwrite", is_flag=True, help="Move an older run of that name aside.")
 @click.pass_context
 def merge(ctx: click.Context, runs: tuple[Path, ...], out: Path, overwrite: bool) -> None:
     """Put the shards of a run together: the folders RUN... that were made with --shard i/n.

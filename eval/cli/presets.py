@@ -6,11 +6,12 @@ import json
 
 import click
 
+from calvin_eval.cli.options import json_option
 from calvin_eval.console.saying import say
 
 
-@click.command("presets")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.command("presets", short_help="List the presets for --policy.")
+@json_option
 def presets(as_json: bool) -> None:
     """List the presets for --policy: protocol, stages and source of published variants."""
     from dataclasses import asdict

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from calvin_eval.cli.options import option, out_option
 from calvin_eval.console.saying import say
 from calvin_eval.errors import UnknownNameError, UsageError
 from calvin_eval.protocol import BENCHMARK, OFFICIAL, REVISIONS
@@ -19,50 +19,46 @@ if TYPE_CHECKING:
 _SCENES = ("A", "B", "C", "D")
 
 
-@click.command()
-@click.option(
-    "--out", metavar="FOLDER", type=click.Path(path_type=Path), required=True,
-    help="The data set; an unfinished one is completed.",
-)  # fmt: skip
-@click.option("--policy", metavar="POLICY", default="builtin:expert", show_default=True,
+@click.command(short_help="Record demonstrations in CALVIN's format.")
+@out_option("FOLDER", "The data set; an unfinished one is completed.", required=True)
+@option("--policy", metavar="POLICY", default="builtin:expert",
               help="The demonstrator, as --ckpt of a run.")  # fmt: skip
-@click.option(
-    "--option", "options", metavar="KEY=VALUE", multiple=True, help="Option of the policy."
-)
-@click.option("--trust", is_flag=True, help="Allow a checkpoint that can run code.")
-@click.option("--scenes", metavar="ABCD", default="D", show_default=True, help="For training.")
-@click.option("--validation-scenes", metavar="ABCD", default="D", show_default=True)
-@click.option("--episodes", type=click.IntRange(0), default=100, show_default=True, metavar="N",
+@option("--option", "options", metavar="KEY=VALUE", multiple=True, help="Option of the policy.")
+@option("--trust", is_flag=True, help="Allow a checkpoint that can run code.")
+@option("--scenes", metavar="ABCD", default="D", help="For training.")
+@option("--validation-scenes", metavar="ABCD", default="D")
+@option("--episodes", type=click.IntRange(0), default=100, metavar="N",
               help="Chains to play for training.")  # fmt: skip
-@click.option("--validation", type=click.IntRange(0), default=10, show_default=True, metavar="N",
+@option("--validation", type=click.IntRange(0), default=10, metavar="N",
               help="Chains to play for validation.")  # fmt: skip
-@click.option("--length", type=click.IntRange(1, 10), default=BENCHMARK.chain_length,
-              show_default=True, metavar="N", help="Tasks of a chain.")  # fmt: skip
-@click.option("--tasks", metavar="NAMES", help="Tasks to draw from.  [all 34]")
-@click.option("--sentences", type=click.Choice(["paraphrases", "pack", "both"]),
-              default="paraphrases", show_default=True,
+@option("--length", type=click.IntRange(1, 10), default=BENCHMARK.chain_length, metavar="N",
+              help="Tasks of a chain.")  # fmt: skip
+@option("--tasks", metavar="NAMES", help="Tasks to draw from.", show_default="all 34")
+@option("--sentences", type=click.Choice(["paraphrases", "pack", "both"]),
+              default="paraphrases",
               help="For training; the pack's are those that an evaluation uses.")  # fmt: skip
-@click.option("--steps", type=click.IntRange(1), default=OFFICIAL.steps,
-              show_default=True, metavar="N", help="Budget of a task.")  # fmt: skip
-@click.option("--noise", type=float, default=0.3, show_default=True, metavar="RATE",
+@option("--steps", type=click.IntRange(1), default=OFFICIAL.steps, metavar="N",
+              help="Budget of a task.")  # fmt: skip
+@option("--noise", type=float, default=0.3, metavar="RATE",
               help="Share of training tasks with a disturbance to recover from.")  # fmt: skip
-@click.option("--noise-strength", type=float, default=0.8, show_default=True, metavar="UNITS",
+@option("--noise-strength", type=float, default=0.8, metavar="UNITS",
               help="Largest component of a disturbance, 1 being the most.")  # fmt: skip
-@click.option("--max-span", type=click.IntRange(1), default=64, show_default=True, metavar="N",
+@option("--max-span", type=click.IntRange(1), default=64, metavar="N",
               help="Frames of a sentence, if the task can be seen in so few.")  # fmt: skip
-@click.option("--min-span", type=click.IntRange(1), default=16, show_default=True, metavar="N",
+@option("--min-span", type=click.IntRange(1), default=16, metavar="N",
               help="Shorter demonstrations get no sentence.")  # fmt: skip
-@click.option("--assets", metavar="PACK", default="builtin", show_default=True)
-@click.option("--revision", type=click.Choice(REVISIONS),
-              default=OFFICIAL.revision, show_default=True)  # fmt: skip
-@click.option("--render", type=click.Choice(["auto", "fast", "gl", "egl", "tiny", "none"]),
-              default="auto", show_default=True,
+@option("--assets", metavar="PACK", default="builtin")
+@option("--revision", type=click.Choice(REVISIONS), default="pinned",
+              show_default=True)  # fmt: skip
+@option("--render", type=click.Choice(["auto", "fast", "gl", "egl", "tiny", "none"]),
+              default="auto",
               help="Renderer. CALVIN's dataset used egl; fast reproduces it.")  # fmt: skip
-@click.option("--no-images", is_flag=True, help="States and actions only, which is much faster.")
-@click.option("--depth", is_flag=True, help="Depth images too.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, metavar="N")
-@click.option("--workers", type=click.IntRange(0), metavar="N", help="Processes.  [one per core]")
-@click.option("--quiet", is_flag=True, help="No progress, only the result.")
+@option("--no-images", is_flag=True, help="States and actions only, which is much faster.")
+@option("--depth", is_flag=True, help="Depth images too.")
+@option("--seed", type=click.IntRange(0), default=0, metavar="N")
+@option("--workers", type=click.IntRange(0), metavar="N", show_default="one per core",
+        help="Processes.")  # fmt: skip
+@option("--quiet", is_flag=True, help="No progress, only the result.")
 def record(**options: Any) -> None:
     """Record demonstrations as a data set in CALVIN's on-disk format.
 

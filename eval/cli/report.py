@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from calvin_eval.cli.options import option, out_option
 from calvin_eval.console.saying import say
 
 if TYPE_CHECKING:
@@ -17,13 +18,10 @@ if TYPE_CHECKING:
     from calvin_eval.results.report.view import View
 
 
-@click.command()
+@click.command(short_help="Compute a run's metrics and report again.")
 @click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
-@click.option("--partial", is_flag=True, help="Show the headline even while chains are missing.")
-@click.option(
-    "--out", metavar="FILE", type=click.Path(path_type=Path),
-    help="Write one file, .html, .md or .csv, and leave the run folder as it is.",
-)  # fmt: skip
+@option("--partial", is_flag=True, help="Show the headline even while chains are missing.")
+@out_option("FILE", "Write one file, .html, .md or .csv, and leave the run folder as it is.")
 def report(run: Path, partial: bool, out: Path | None) -> None:
     """Compute a run's metrics and report again from its folder RUN.
 
@@ -59,9 +57,9 @@ def print_report(view: View, console: Console) -> None:
 
     console.print(Text(view.policy or view.title, style="bold"))
     if view.withheld:
-        told = "Partial result" if view.headline else "Headline withheld"
+        kind = "Partial result" if view.headline else "Headline withheld"
         advice = "" if view.headline else " Complete the run by --resume, or see --partial."
-        console.print(Text.assemble((told, "bold red"), f": {view.withheld}.{advice}"))
+        console.print(Text.assemble((kind, "bold red"), f": {view.withheld}.{advice}"))
     if view.headline is not None:
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
         for heading in ("in a row", "success %", "95 %"):
@@ -72,8 +70,8 @@ def print_report(view: View, console: Console) -> None:
         table.add_row("length", Text(length, style="bold"), span(view.headline.interval, 3))
         console.print(table)
     if view.verdict is not None:
-        told = "Official" if view.verdict.official else "Not comparable with published results:"
-        console.print(Text(told, style="bold"))
+        status = "Official" if view.verdict.official else "Not comparable with published results:"
+        console.print(Text(status, style="bold"))
         for reason in view.verdict.reasons:
             console.print(Text(f"  - {reason}"))
         for remark in view.verdict.remarks:

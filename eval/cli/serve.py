@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from calvin_eval.cli.options import option
+from calvin_eval.cli.settings import setting_options
 from calvin_eval.console.saying import say
 from calvin_eval.errors import UsageError
 from calvin_eval.wrappers.servers.loopback import is_loopback
@@ -17,34 +19,23 @@ if TYPE_CHECKING:
 _TOKEN = "CALVIN_EVAL_TOKEN"
 
 
-@click.command()
-@click.option(
-    "--ckpt", metavar="POLICY", required=True, help="As for a run: a path, module:Class, …"
-)
-@click.option(
-    "--policy", "preset", metavar="PRESET", help="How a published policy is wrapped; see presets."
-)
-@click.option("--host", metavar="HOST", default="127.0.0.1", help="Interface.  [127.0.0.1]")
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, help="0: any.  [8000]")
-@click.option(
+@click.command(short_help="Serve a policy over the network in openpi's protocol.")
+@option("--ckpt", metavar="POLICY", required=True, help="As for a run: a path, module:Class, …")
+@setting_options("policy")
+@option("--host", metavar="HOST", default="127.0.0.1", help="Interface.")
+@option("--port", type=click.IntRange(0, 65535), default=8000, help="0: any.")
+@option(
     "--token-env", metavar="NAME", default=_TOKEN,
-    help=f"Environment variable with the key that clients must send, if it is set.  [{_TOKEN}]",
+    help="Environment variable with the key that clients must send, if it is set.",
 )  # fmt: skip
-@click.option("--open", "open_to_all", is_flag=True, help="Serve a network without a key.")
-@click.option(
-    "--max-size", type=click.IntRange(1), metavar="MB", default=64, help="Of a request.  [64]"
-)
-@click.option(
-    "--max-connections", type=click.IntRange(1), metavar="N", default=64, help="At a time.  [64]"
-)
-@click.option(
+@option("--open", "open_to_all", is_flag=True, help="Serve a network without a key.")
+@option("--max-size", type=click.IntRange(1), metavar="MB", default=64, help="Of a request.")
+@option("--max-connections", type=click.IntRange(1), metavar="N", default=64, help="At a time.")
+@option(
     "--max-instances", type=click.IntRange(1), metavar="N", default=8,
-    help="Of a policy that keeps few sessions apart, one per connection.  [8]",
+    help="Of a policy that keeps few sessions apart, one per connection.",
 )  # fmt: skip
-@click.option("--seed", type=int, metavar="N", help="Policy seed.  [0]")
-@click.option("--max-batch", type=int, metavar="N", help="Requests in one call.  [32]")
-@click.option("--batch-wait", type=float, metavar="SECONDS", help="Max wait for requests.  [0.01]")
-@click.option("--trust", is_flag=True, default=None, help="Allow a checkpoint that can run code.")
+@setting_options("seed", "max_batch", "batch_wait", "trust")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 def serve(
     host: str,

@@ -6,24 +6,25 @@ from pathlib import Path
 
 import click
 
+from calvin_eval.cli.options import option
 from calvin_eval.console.saying import say
 
 TRACKERS = ("tensorboard", "wandb")
 
 
-@click.command()
+@click.command(short_help="Log a run to TensorBoard or wandb.")
 @click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
-@click.option(
+@option(
     "--to", "target", metavar="WHERE", required=True,
     help="tensorboard:DIR, wandb:PROJECT or wandb:ENTITY/PROJECT.",
 )  # fmt: skip
-@click.option(
+@option(
     "--step", type=click.IntRange(0), metavar="N",
     help="Training step of the checkpoint, for curves over several runs.",
 )  # fmt: skip
-@click.option(
+@option(
     "--videos", type=click.IntRange(0), default=12, metavar="N",
-    help="At most so many, failures first.  [12]",
+    help="At most so many, failures first.",
 )  # fmt: skip
 def track(run: Path, target: str, step: int | None, videos: int) -> None:
     """Log metrics, report and videos of the run folder RUN to an experiment tracker.

@@ -6,12 +6,13 @@ import sys
 
 import click
 
+from calvin_eval.cli.options import option
 from calvin_eval.console.saying import say
 
 
-@click.command()
-@click.option("--quiet", is_flag=True, help="No progress, only the result.")
-@click.option("--print-config", is_flag=True, help="Show the resolved configuration and stop.")
+@click.command(short_help="Train a vision-language-action policy.")
+@option("--quiet", is_flag=True, help="No progress, only the result.")
+@option("--print-config", is_flag=True, help="Show the resolved configuration and stop.")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.pass_context
 def train(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from calvin_eval.cli.options import json_option, option
 from calvin_eval.console.saying import say
 from calvin_eval.errors import RunFolderError, UsageError
 
@@ -29,19 +30,24 @@ SAMPLE = 50
 _SHOWN = 10
 
 
-@click.command()
+@click.command(short_help="Simulate a run or bundle again and compare every bit.")
 @click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
-@click.option("--chains", metavar="IDS", help="Only these chains, for example 3,17,40-49.")
-@click.option(
-    "--sample", type=click.IntRange(1), metavar="N", help=f"N randomly sampled chains.  [{SAMPLE}]"
+@option("--chains", metavar="IDS", help="Only these chains, for example 3,17,40-49.")
+@option(
+    "--sample",
+    type=click.IntRange(1),
+    metavar="N",
+    show_default=str(SAMPLE),
+    help="N randomly sampled chains.",
 )
-@click.option("--all", "everything", is_flag=True, help="All chains.")
-@click.option("--seed", type=int, metavar="N", help="Draw the same chains again.")
-@click.option("--assets", metavar="PACK", help="Where the run's asset pack is.")
-@click.option("--chain-list", metavar="FILE", help="The run's own chain list.")
-@click.option("--instructions", metavar="FILE", help="The run's own instructions.")
-@click.option("--workers", type=click.IntRange(0), metavar="N", help="Processes.  [one per core]")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead.")
+@option("--all", "everything", is_flag=True, help="All chains.")
+@option("--seed", type=int, metavar="N", help="Draw the same chains again.")
+@option("--assets", metavar="PACK", help="Where the run's asset pack is.")
+@option("--chain-list", metavar="FILE", help="The run's own chain list.")
+@option("--instructions", metavar="FILE", help="The run's own instructions.")
+@option("--workers", type=click.IntRange(0), metavar="N", show_default="one per core",
+        help="Processes.")  # fmt: skip
+@json_option
 @click.pass_context
 def verify(ctx: click.Context, /, run: Path, as_json: bool, **options: Any) -> None:
     """Simulate RUN, a run folder or a bundle, again from its actions and compare every bit.

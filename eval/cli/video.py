@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from calvin_eval.cli.options import option, out_option
 from calvin_eval.console.saying import say
 
 if TYPE_CHECKING:
@@ -19,36 +20,41 @@ if TYPE_CHECKING:
 EXIT_DONE, EXIT_LOST, EXIT_INTERRUPTED = 0, 3, 130
 
 
-@click.command()
+@click.command(short_help="Film chains of a run from its stored actions.")
 @click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
-@click.option("--chains", metavar="IDS", help="Only these chains, for example 3,17,40-49.")
-@click.option("--all", "which", flag_value="all", help="Every chain of the run.")
-@click.option(
+@option("--chains", metavar="IDS", help="Only these chains, for example 3,17,40-49.")
+@option("--all", "which", flag_value="all", help="Every chain of the run.")
+@option(
     "--failures", "which", flag_value="failures",
     help="Chains that were not completed; with --per subtask, subtasks that failed.",
 )  # fmt: skip
-@click.option("--successes", "which", flag_value="successes", help="The opposite.")
-@click.option("--first", type=click.IntRange(1), metavar="N", help="The first N chains of the run.")
-@click.option(
+@option("--successes", "which", flag_value="successes", help="The opposite.")
+@option("--first", type=click.IntRange(1), metavar="N", help="The first N chains of the run.")
+@option(
     "--per", type=click.Choice(["chain", "subtask"]), default="chain",
-    help="What one file shows.  [chain]",
+    help="What one file shows.",
 )  # fmt: skip
-@click.option(
-    "--format", "kind", type=click.Choice(["mp4", "gif", "webp"]), default="mp4", help="[mp4]"
+@option(
+    "--format",
+    "kind",
+    type=click.Choice(["mp4", "gif", "webp"]),
+    default="mp4",
 )
-@click.option(
+@option(
     "--camera", "cameras", multiple=True, metavar="NAME",
     help="static, gripper, or X,Y,Z:X,Y,Z for one that stands at the first point and looks at the "
-    "second, in metres; may be repeated.  [static, gripper]",
-)  # fmt: skip
-@click.option("--size", type=int, default=400, metavar="PIXELS", help="Height of images.  [400]")
-@click.option("--fps", type=int, default=30, metavar="N", help="30 is real time.  [30]")
-@click.option(
-    "--render", metavar="BACKEND", help="auto, fast, gl, egl or tiny.  [as the run, else auto]"
+    "second, in metres; may be repeated.", show_default="static, gripper")  # fmt: skip
+@option("--size", type=int, default=400, metavar="PIXELS", help="Height of images.")
+@option("--fps", type=int, default=30, metavar="N", help="30 is real time.")
+@option(
+    "--render",
+    metavar="BACKEND",
+    help="auto, fast, gl, egl or tiny.",
+    show_default="as the run, else auto",
 )
-@click.option("--assets", metavar="PACK", help="builtin, official or a path.  [as the run]")
-@click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER", help="[RUN/videos]")
-@click.option("--workers", type=click.IntRange(1), default=1, metavar="N", help="Processes.  [1]")
+@option("--assets", metavar="PACK", help="builtin, official or a path.", show_default="as the run")
+@out_option("FOLDER", "Where the videos go.", show_default="RUN/videos")
+@option("--workers", type=click.IntRange(1), default=1, metavar="N", help="Processes.")
 @click.pass_context
 def video(ctx: click.Context, /, run: Path, chains: str | None, **options: Any) -> None:
     """Film chains of the run folder RUN, by simulating them again from their stored actions.

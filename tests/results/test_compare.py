@@ -274,7 +274,7 @@ def test_the_page_and_the_json_of_the_command(tmp_path: Path) -> None:
         [record(chain, n) for chain, n in enumerate(OTHER)],
         change=lambda h: h["policy"].update(description="<b>me & you</b> in models/p.pt"),
     )
-    done = call(a, b, "--html", tmp_path / "page.html", "--json", tmp_path / "data.json")
+    done = call(a, b, "-o", tmp_path / "page.html", "-o", tmp_path / "data.json")
     assert done.exit_code == 0, done.exception
     data = json.loads((tmp_path / "data.json").read_text())
     assert data["runs"][0] == {
@@ -290,5 +290,5 @@ def test_the_page_and_the_json_of_the_command(tmp_path: Path) -> None:
     assert "<script" not in page
     assert not re.search(r"(src|href)=.?(http|//)", page), "nothing is fetched from elsewhere"
     assert str(tmp_path) not in page + (tmp_path / "data.json").read_text()
-    assert json.loads(call(a, b, "--json", "-").stdout) == data
+    assert json.loads(call(a, b, "--json").stdout) == data
     assert "prefers-color-scheme: dark" in page
