@@ -8,6 +8,7 @@ reader knows what it needs to know and no more.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass
@@ -187,9 +188,10 @@ def json_schema(kind: Any) -> dict[str, Any]:
 
 
 def _object_schema(kind: Any) -> dict[str, Any]:
-    said, entries = _descriptions(str(kind.__doc__)), list(_entries(kind))
+    docstring = inspect.cleandoc(str(kind.__doc__))  # up to Python 3.12 it keeps its indentation
+    said, entries = _descriptions(docstring), list(_entries(kind))
     return {
-        "description": str(kind.__doc__).split("\n", 1)[0],
+        "description": docstring.split("\n", 1)[0],
         "type": "object",
         "properties": {
             name: {"description": said[name], **json_schema(hint)} for name, hint, _ in entries
@@ -204,9 +206,9 @@ def _descriptions(docstring: str) -> dict[str, str]:
     name = ""
     for line in docstring.partition("Attributes:\n")[2].splitlines():
         indent = len(line) - len(line.lstrip())
-        if not line.strip() or indent < 8:
+        if not line.strip() or indent < 4:
             break
-        if indent == 8:
+        if indent == 4:
             name, _, text = line.strip().partition(": ")
             said[name] = text
         else:

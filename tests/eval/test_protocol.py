@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import fields, replace
 from typing import Any
 
@@ -63,8 +64,9 @@ def test_every_rule_is_judged_by_a_sentence_or_says_by_what(name: str) -> None:
 
 def test_every_rule_is_documented() -> None:
     for kind in (Protocol, RealTime):
+        docstring = inspect.cleandoc(str(kind.__doc__))
         for entry in fields(kind):
-            assert f"\n        {entry.name}: " in str(kind.__doc__), entry.name
+            assert f"\n    {entry.name}: " in docstring, entry.name
 
 
 @pytest.mark.parametrize("name", ["policy_reset", "budget", "layout", "leftover", "revision"])
