@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin, get
 
 from calvin_eval.errors import UnknownNameError, UsageError
 
-_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+"""What values of a type are called in messages."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +62,7 @@ def check_value(key: str, value: object, kind: Any, least: float | None = None) 
     if type(value) not in fitting or (least is not None and not value >= least):  # type: ignore[operator]
         from_up = "" if least is None else f" from {least:g} up"
         raise UsageError(
-            f"expected {key} to be {_NAMES.get(plain, plain.__name__)}{from_up}; found {value!r}"
+            f"expected {key} to be {NAMES.get(plain, plain.__name__)}{from_up}; found {value!r}"
         )
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from calvin_eval.protocol import BENCHMARK
 from calvin_eval.results.header import Header
+from calvin_eval.results.official import shortened
 
 RENDERER = "renderer.backend"
 CHAINS = "chains.sha256"
@@ -120,5 +120,5 @@ def policy_line(header: Header) -> str:
 def _brief(value: Any) -> str:
     """A hash by its first digits, anything else as JSON."""
     if isinstance(value, str):
-        return value[:12] if re.fullmatch("[0-9a-f]{64}", value) else value
+        return shortened(value)
     return "nothing" if value is None else json.dumps(value)

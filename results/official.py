@@ -73,8 +73,8 @@ class Departure:
     @property
     def sentence(self) -> str:
         """The verdict's sentence; hashes are shortened."""
-        found = _shortened(self.found) or "nothing"
-        return f"{self.subject}: expected {_shortened(self.expected)}, found {found}."
+        found = shortened(self.found) or "nothing"
+        return f"{self.subject}: expected {shortened(self.expected)}, found {found}."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,6 +174,6 @@ def _in_words(protocol: Protocol, name: str) -> str:
     return str(getattr(protocol, name)) if text is None else text(protocol)
 
 
-def _shortened(value: str) -> str:
-    """A hash by its first digits, as people read it; anything else as it is."""
+def shortened(value: str) -> str:
+    """A SHA-256 by its first digits, as people read it; any other text as it is."""
     return value[:12] if re.fullmatch("[0-9a-f]{64}", value) else value

@@ -25,19 +25,14 @@ from typing import (
     get_type_hints,
 )
 
-from calvin_eval.checks import Bounds
+from calvin_eval.checks import NAMES, Bounds
 
 NOT_JSON = {"json": False}
 """Metadata of a field that is no part of the JSON; it must have a default."""
 
 T = TypeVar("T")
 
-_PLAIN = {
-    str: ("text", {"type": "string"}),
-    int: ("a whole number", {"type": "integer"}),
-    float: ("a number", {"type": "number"}),
-    bool: ("true or false", {"type": "boolean"}),
-}
+_SCHEMAS = {str: "string", int: "integer", float: "number", bool: "boolean"}
 _SHOWN = 60
 
 
@@ -144,7 +139,7 @@ def _words(kind: Any) -> str:
         return f"one of {', '.join(map(str, get_args(kind)))}"
     if origin in (Union, UnionType):
         return _words(_but_none(get_args(kind)))
-    return _PLAIN[kind][0]
+    return NAMES[kind]
 
 
 def _but_none(kinds: tuple[Any, ...]) -> Any:
@@ -184,7 +179,7 @@ def json_schema(kind: Any) -> dict[str, Any]:
         return {"type": "array", "prefixItems": [json_schema(a) for a in arguments], **size}
     if origin is Mapping:
         return {"type": "object", "additionalProperties": json_schema(arguments[1])}
-    return dict(_PLAIN[kind][1])
+    return {"type": _SCHEMAS[kind]}
 
 
 def _object_schema(kind: Any) -> dict[str, Any]:
