@@ -13,6 +13,7 @@ import click
 from calvin_eval import __version__
 from calvin_eval.cli.options import json_option, option
 from calvin_eval.console.saying import say
+from calvin_eval.sim.drawing.options import BACKENDS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,7 +40,7 @@ _ASCII = {"ok": "+", "warning": "!", "error": "x"}
 )
 @option(
     "--render",
-    type=click.Choice(["auto", "fast", "gl", "egl", "tiny", "none"]),
+    type=click.Choice(BACKENDS),
     default="auto",
     help="The renderer that a run would use.",
 )

@@ -11,12 +11,11 @@ import click
 from calvin_eval.cli.options import option, out_option
 from calvin_eval.console.saying import say
 from calvin_eval.errors import UnknownNameError, UsageError
-from calvin_eval.protocol import BENCHMARK, OFFICIAL, REVISIONS
+from calvin_eval.protocol import BENCHMARK, OFFICIAL, REVISIONS, SCENES
+from calvin_eval.sim.drawing.options import BACKENDS
 
 if TYPE_CHECKING:
     from calvin_eval.rollouts.recording.session import RecordSpec, SplitSummary
-
-_SCENES = ("A", "B", "C", "D")
 
 
 @click.command(short_help="Record demonstrations in CALVIN's format.")
@@ -48,9 +47,9 @@ _SCENES = ("A", "B", "C", "D")
 @option("--min-span", type=click.IntRange(1), default=16, metavar="N",
               help="Shorter demonstrations get no sentence.")  # fmt: skip
 @option("--assets", metavar="PACK", default="builtin")
-@option("--revision", type=click.Choice(REVISIONS), default="pinned",
+@option("--revision", type=click.Choice(REVISIONS), default=OFFICIAL.revision,
               show_default=True)  # fmt: skip
-@option("--render", type=click.Choice(["auto", "fast", "gl", "egl", "tiny", "none"]),
+@option("--render", type=click.Choice(BACKENDS),
               default="auto",
               help="Renderer. CALVIN's dataset used egl; fast reproduces it.")  # fmt: skip
 @option("--no-images", is_flag=True, help="States and actions only, which is much faster.")
@@ -127,8 +126,8 @@ def _spec(options: dict[str, Any]) -> RecordSpec:
 def _scenes(text: str) -> tuple[str, ...]:
     scenes = tuple(dict.fromkeys(text.replace(",", "").upper()))
     for scene in scenes:
-        if scene not in _SCENES:
-            raise UnknownNameError("scene", scene, _SCENES)
+        if scene not in SCENES:
+            raise UnknownNameError("scene", scene, SCENES)
     if not scenes:
         raise UsageError("expected at least one scene such as D or ABC, found none")
     return scenes

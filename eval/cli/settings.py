@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 import click
 
 from calvin_eval.cli.options import option
+from calvin_eval.protocol import OFFICIAL, REVISIONS
+from calvin_eval.sim.drawing.options import BACKENDS
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
@@ -33,7 +35,7 @@ def _value(name: str, metavar: str, text: str, **more: Any) -> Callable[[Command
     return option(f"--{name}", metavar=metavar, help=text, **more)
 
 
-_BACKENDS = "auto, fast, gl, egl, tiny or none."
+_BACKENDS = f"{', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}."
 _OPTIONS: dict[str, Callable[[Any], Any]] = {
     "policy": option(
         "--policy", "preset", metavar="PRESET",
@@ -53,7 +55,8 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
     ),
     "render": _value("render", "BACKEND", _BACKENDS, show_default="auto"),
     "revision": _value(
-        "revision", "NAME", "pinned or head, of calvin_env.", show_default="pinned"
+        "revision", "NAME", f"{' or '.join(REVISIONS)}, of calvin_env.",
+        show_default=OFFICIAL.revision,
     ),
     "out": option(
         "-o", "--out", metavar="FOLDER", help="Run folder.",
