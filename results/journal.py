@@ -15,7 +15,8 @@ import logging
 import os
 import re
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -49,6 +50,22 @@ class Journal:
         except BaseException:
             self._file.close()
             raise
+
+    @classmethod
+    @contextmanager
+    def lock(cls, path: Path) -> Iterator[None]:
+        """Keep other processes from a journal, which stays as it is.
+
+        Raises:
+            RunFolderError: one has it open, or it cannot be read.
+        """
+        try:
+            file = open(path, "rb")  # noqa: SIM115 (closed below)
+        except OSError as error:
+            raise RunFolderError(f"cannot read {path}: {error}") from error
+        with file:
+            _lock(file.fileno(), path)
+            yield
 
     @property
     def chains(self) -> frozenset[int]:

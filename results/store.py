@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import uuid
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import Any, get_args
 from calvin_eval.errors import RunFolderError
 from calvin_eval.results.actions import FOLDER as ACTIONS
 from calvin_eval.results.actions import decode_actions, encode_actions
+from calvin_eval.results.claims import move_aside, write_first
 from calvin_eval.results.header import HEADER, Header, RunStatus, check_version
 from calvin_eval.results.journal import Journal, encode_journal, read_journal
 from calvin_eval.results.leaves import differing_leaves
@@ -25,8 +25,6 @@ from calvin_eval.results.remains import remove_remains, temporary_name
 from calvin_eval.results.schema import SCHEMA_VERSION, ChainRecord
 
 JOURNAL = "chains.jsonl"
-
-_log = logging.getLogger(__name__)
 
 
 class RunFolder:
@@ -40,6 +38,7 @@ class RunFolder:
     def __init__(self, path: Path, *, moved_to: Path | None = None) -> None:
         self.path = path
         self.moved_to = moved_to
+        self._run_id: str | None = None
 
     @classmethod
     def create(
@@ -54,21 +53,27 @@ class RunFolder:
 
         Raises:
             RunFolderError: the folder holds something (without `overwrite`), holds something
-                that is not a run (with it), or cannot be made.
+                that is not a run or a run that is going on (with it), was taken by another run
+                at this moment, or cannot be made.
         """
         folder = Path(path).resolve()
         moved_to = None
         try:
             if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-                moved_to = _move_aside(folder, overwrite=overwrite)
+                moved_to = move_aside(folder, folder / JOURNAL, overwrite=overwrite)
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunFolderError(f"cannot make the run folder {folder}: {error}") from error
         run = cls(folder, moved_to=moved_to)
-        first = {
-            "schema_version": SCHEMA_VERSION, "status": "started", "run_id": uuid.uuid4().hex,
-        }  # fmt: skip
-        run.write_json(HEADER, {**first, **{k: v for k, v in header.items() if k not in first}})
+        run._run_id = uuid.uuid4().hex
+        first = {"schema_version": SCHEMA_VERSION, "status": "started", "run_id": run._run_id}
+        content = {**first, **{k: v for k, v in header.items() if k not in first}}
+        try:
+            write_first(folder / HEADER, _encode(_as_json(HEADER, content)))
+        except FileExistsError as error:
+            raise _taken(folder) from error
+        except OSError as error:
+            raise RunFolderError(f"cannot write {folder / HEADER}: {error}") from error
         return run
 
     @classmethod
@@ -145,8 +150,16 @@ class RunFolder:
         return status
 
     def journal(self) -> Journal:
-        """The journal, open for appending."""
-        return Journal(self.path / JOURNAL)
+        """The journal, open for appending, which no other process can do meanwhile.
+
+        Raises:
+            RunFolderError: another process has it open, or made another run of this folder.
+        """
+        journal = Journal(self.path / JOURNAL)
+        if self._run_id is not None and self.document().get("run_id") != self._run_id:
+            journal.close()
+            raise _taken(self.path)
+        return journal
 
     def settle(self) -> None:
         """Put the journal in order of chain id, atomically, when no more chains will come.
@@ -208,17 +221,13 @@ class RunFolder:
             ValueError: the data holds NaN or infinity, for which JSON has no word.
             RunFolderError: the disk refuses.
         """
-        try:
-            text = json.dumps(data, indent=2, allow_nan=False, ensure_ascii=False)
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}; use null for a number that is not there") from error
-        return self.write_text(name, text + "\n")
+        return self.write_text(name, _as_json(name, data))
 
     def write_text(self, name: str, text: str) -> Path:
         """Write a UTF-8 text file atomically; raises RunFolderError if the disk refuses."""
         path = self._file(name)
         try:
-            write_atomic(path, text.encode("utf-8"))
+            write_atomic(path, _encode(text))
         except OSError as error:
             raise RunFolderError(f"cannot write {path}: {error}") from error
         return path
@@ -244,20 +253,19 @@ def write_atomic(path: Path, data: bytes) -> None:
         raise
 
 
-def _move_aside(folder: Path, *, overwrite: bool) -> Path:
-    if not overwrite:
-        raise RunFolderError(
-            f"expected a new or empty run folder, found {folder} with something in it. Choose "
-            "another with --out, or move the old run aside with --overwrite."
-        )
-    if not (folder / HEADER).is_file():
-        raise RunFolderError(
-            f"expected a run to overwrite, found {folder} without a {HEADER}. "
-            "Choose another folder with --out."
-        )
-    number = 1
-    while (target := folder.with_name(f"{folder.name}.bak-{number}")).exists():
-        number += 1
-    folder.rename(target)
-    _log.warning("moved the previous run to %s", target)
-    return target
+def _as_json(name: str, data: Any) -> str:
+    try:
+        return json.dumps(data, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}; use null for a number that is not there") from error
+
+
+def _encode(text: str) -> bytes:
+    r"""UTF-8; a byte of a path that is none is written `\udc80`, as JSON would."""
+    return text.encode("utf-8", "backslashreplace")
+
+
+def _taken(folder: Path) -> RunFolderError:
+    return RunFolderError(
+        f"another run was started in {folder} at the same moment; choose another folder with --out"
+    )

@@ -1,12 +1,21 @@
-"""Tells the user's Ctrl-C from a `KeyboardInterrupt` that a policy's own code raises."""
+"""Tells the user's Ctrl-C from a `KeyboardInterrupt` that a policy's own code raises.
+
+SIGTERM, which SLURM, Docker and systemd send, and SIGHUP of a closed terminal ask for the
+same as Ctrl-C. Inside `ending_signals`, which the command line opens, all three raise
+`KeyboardInterrupt` in the main thread.
+"""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
+
+ASKING_TO_END = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
 
 
 class UserInterrupt(KeyboardInterrupt):
@@ -14,17 +23,41 @@ class UserInterrupt(KeyboardInterrupt):
 
 
 @contextmanager
+def ending_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP do in the body what Ctrl-C does, unless they are ignored or taken."""
+    with _handling(signal.default_int_handler, instead_of=(signal.SIG_DFL,)):
+        yield
+
+
+@contextmanager
 def marked_interrupts() -> Iterator[None]:
     """Let Ctrl-C raise `UserInterrupt` in the body, where Python's own handler is in place."""
-    main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    with _handling(_raise, instead_of=(signal.default_int_handler,)):
         yield
-        return
-    signal.signal(signal.SIGINT, _raise)
+
+
+@contextmanager
+def heard_interrupts(handler: Callable[[int, Any], None]) -> Iterator[None]:
+    """Let a handler be told of Ctrl-C in the body, and of what stands for it."""
+    with _handling(handler, instead_of=(signal.default_int_handler,), always=signal.SIGINT):
+        yield
+
+
+@contextmanager
+def _handling(
+    handler: Callable[[int, Any], Any], *, instead_of: tuple[Any, ...], always: int | None = None
+) -> Iterator[None]:
+    """Another handler for the signals that have one of these now; only in the main thread."""
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for kind in ASKING_TO_END:
+            if kind == always or signal.getsignal(kind) in instead_of:
+                before[kind] = signal.signal(kind, handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for kind, old in before.items():
+            signal.signal(kind, old)
 
 
 def is_users(error: BaseException) -> bool:

@@ -6,8 +6,6 @@ worker runs it, when, or how often one dies on the way.
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +18,7 @@ from calvin_eval.errors import CalvinEvalError
 from calvin_eval.results.schema import ChainRecord
 from calvin_eval.rollouts.chain import Outcome
 from calvin_eval.rollouts.hosts import FixedPolicy, PolicyHost
+from calvin_eval.rollouts.interrupts import heard_interrupts
 from calvin_eval.rollouts.processes import Child
 from calvin_eval.rollouts.worker import (
     Assigned,
@@ -207,9 +206,6 @@ class _Run:
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
         """Finish the chains in progress at the first Ctrl-C, stop at once at the second."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
 
         def stop(number: int, frame: object) -> None:
             if self._stopping:
@@ -217,11 +213,8 @@ class _Run:
             self._stopping = self._engine.interrupted = True
             self._watcher.note("stopping after the chains in progress; Ctrl-C again stops now")
 
-        before = signal.signal(signal.SIGINT, stop)
-        try:
+        with heard_interrupts(stop):
             yield
-        finally:
-            signal.signal(signal.SIGINT, before)
 
     def _dispatch(self, slots: Sequence[WorkerSlot]) -> None:
         if self._ending:

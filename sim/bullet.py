@@ -27,8 +27,9 @@ def captured_output() -> Iterator[IO[bytes]]:
     Bullet prints to the process's stdout and stderr (a greeting at import, the driver's strings
     when EGL starts), which would land between a run's results.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):  # None where a program has no streams
+        if stream is not None:
+            stream.flush()
     saved = [(fd, os.dup(fd)) for fd in (1, 2)]
     with tempfile.TemporaryFile() as sink:
         try:

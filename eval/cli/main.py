@@ -6,7 +6,6 @@ answer at once.
 
 from __future__ import annotations
 
-import io
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -21,6 +20,17 @@ from calvin_eval.cli.check import check
 from calvin_eval.cli.compare import compare
 from calvin_eval.cli.dataset import dataset
 from calvin_eval.cli.doctor import doctor
+from calvin_eval.cli.ending import (
+    EXIT_INTERRUPTED,
+    EXIT_USAGE,
+    abandon_output,
+    check_folder,
+    close_output,
+    open_streams,
+    report_defect,
+    shown,
+    tell,
+)
 from calvin_eval.cli.gate import gate, show_decision
 from calvin_eval.cli.merge import merge
 from calvin_eval.cli.options import option
@@ -33,11 +43,9 @@ from calvin_eval.cli.track import track
 from calvin_eval.cli.train import train
 from calvin_eval.cli.verify import verify
 from calvin_eval.cli.video import video
-from calvin_eval.console.saying import guard_logs, say
+from calvin_eval.console.saying import OutputGone, guard_logs, say
 from calvin_eval.errors import CalvinEvalError
-from calvin_eval.foreign.text import shortened
-
-EXIT_USAGE, EXIT_INTERRUPTED = 2, 130
+from calvin_eval.rollouts.interrupts import ending_signals
 
 _EXAMPLES = """\b
 Examples:
@@ -165,31 +173,37 @@ for command in (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code (see the README for their meanings)."""
+    """Run the command line; returns the exit code (see docs/running.md for their meanings)."""
+    open_streams()
     guard_logs()
+    with ending_signals():
+        code = _run(list(sys.argv[1:] if arguments is None else arguments))
+    return close_output() or code
+
+
+def _run(arguments: list[str]) -> int:
+    output = sys.stdout
     try:
-        code = cli.main(args=list(sys.argv[1:] if arguments is None else arguments),
-                        prog_name="calvin-eval", standalone_mode=False)  # fmt: skip
+        check_folder()
+        code = cli.main(args=arguments, prog_name="calvin-eval", standalone_mode=False)
+        return code if isinstance(code, int) else 0
     except CalvinEvalError as error:
-        say(f"error: {shortened(str(error))}", err=True)
+        tell(f"error: {error}")
         return error.exit_code
     except click.ClickException as error:
-        say(shown(error), err=True)
+        tell(shown(error))
         return EXIT_USAGE
     except (KeyboardInterrupt, click.Abort):
-        say("interrupted; complete the run by --out FOLDER --resume", err=True)
+        tell("interrupted; complete the run by --out FOLDER --resume")
         return EXIT_INTERRUPTED
-    except BrokenPipeError:  # the reader of our output went away
-        sys.stderr.close()
-        return EXIT_INTERRUPTED
-    return code if isinstance(code, int) else 0
-
-
-def shown(error: click.ClickException) -> str:
-    """What click would print of an error."""
-    text = io.StringIO()
-    error.show(text)
-    return shortened(text.getvalue().rstrip("\n"))
+    except OutputGone as gone:
+        return abandon_output(gone.reason)
+    except SystemExit:
+        if sys.stdout is output:
+            raise
+        return abandon_output(None)  # click could not print the help, and has replaced it
+    except Exception as error:
+        return report_defect(error)
 
 
 if __name__ == "__main__":

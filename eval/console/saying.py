@@ -16,6 +16,19 @@ import click
 from calvin_eval.foreign.text import guard_warnings, printable
 
 
+class OutputGone(Exception):
+    """What is printed cannot be written. Not an OSError, which click would make exit code 1.
+
+    Attributes:
+        reason: why, in a few words; None if nobody reads it any more.
+    """
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(str(error))
+        gone = isinstance(error, BrokenPipeError)
+        self.reason = None if gone else error.strerror or str(error)
+
+
 def say(text: object, *, err: bool = False, nl: bool = True, **style: Any) -> None:
     """Print a text as `click.secho` does, with all of it shown.
 
@@ -25,7 +38,10 @@ def say(text: object, *, err: bool = False, nl: bool = True, **style: Any) -> No
         nl: end it with a line break.
         style: of `click.style`.
     """
-    click.secho(printable(text), err=err, nl=nl, **style)
+    try:
+        click.secho(printable(text), err=err, nl=nl, **style)
+    except OSError as error:
+        raise OutputGone(error) from error
 
 
 class _Formatter(logging.Formatter):

@@ -38,7 +38,15 @@ class Display(Protocol):
 
 
 class Recorder:
-    """Writes down what the engine reports, and shows it."""
+    """Writes down what the engine reports, and shows it.
+
+    Attributes:
+        folder: where it is written down.
+        display: where it is shown.
+        seen: ids of the chains that were reported.
+        profile: where the time went.
+        note: says one line.
+    """
 
     def __init__(
         self,
@@ -50,9 +58,9 @@ class Recorder:
         gate: SequentialGate | None = None,
         watch: ActionWatch | None = None,
     ) -> None:
-        self._folder = folder
+        self.folder, self.display = folder, display
+        self.seen: set[int] = set()
         self._journal = journal
-        self._display = display
         self._videos = videos
         self._gate = gate
         self._watch = watch
@@ -68,23 +76,29 @@ class Recorder:
     def progress(self, worker: int, chain: int, position: int, steps: int) -> None:
         """Count steps."""
         self.profile.steps += steps
-        self._display.progress(worker, chain, position, steps)
+        self.display.progress(worker, chain, position, steps)
 
     def finished(self, worker: int, outcome: Outcome, inference: float) -> None:
         """Keep a chain: its actions first, so that no record is ever without them."""
-        self._folder.write_actions(outcome.record.chain, outcome.actions)
+        self.folder.write_actions(outcome.record.chain, outcome.actions)
         self._journal.append(outcome.record)
+        self.seen.add(outcome.record.chain)
         self.profile.add(worker, outcome.seconds, inference)
         if outcome.waits:
             waits = [(subtask.latencies, subtask.waited) for subtask in outcome.waits]
             self.profile.wait(outcome.record.chain, waits)
-        self._display.record(worker, outcome.record, self.profile.shares())
+        self.display.record(worker, outcome.record, self.profile.shares())
         if self._videos is not None:
             self._videos.submit(outcome.record)
         if self._gate is not None and not self.done and self._gate.add(outcome.record):
             self.note(f"{self._gate.decision}; stopping after the chains in progress")
         if self._watch is not None:
             self._tell(self._watch.add(outcome))
+
+    def give_up_videos(self) -> None:
+        """Make no more of them."""
+        if self._videos is not None:
+            self._videos.close(wait=False)
 
     def _tell(self, findings: Sequence[Finding] | None) -> None:
         """Say once what is suspicious about the actions, and keep it in the header."""
@@ -95,4 +109,4 @@ class Recorder:
                 self.note(f"actions: {finding}")
         self._told |= {finding.code for finding in findings}
         stored = {"actions": self._watch.actions, "findings": [str(f) for f in findings]}
-        self._folder.update_header(**{HEADER_KEY: stored})
+        self.folder.update_header(**{HEADER_KEY: stored})

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
-from pathlib import Path
 from typing import Any
 
-from calvin_eval.config.presets import describe_rules
 from calvin_eval.config.schema import EvalConfig, policy_name
 from calvin_eval.errors import CalvinEvalError, UsageError
-from calvin_eval.results.card import Card, check_card, read_card
+from calvin_eval.results.card import Card, CardCheck, check_card, read_card
 from calvin_eval.results.conclude import conclude
 from calvin_eval.results.gate import check_baseline, read_baseline
 from calvin_eval.results.gate_spec import Decision, parse_gate
 from calvin_eval.results.header import SAME_RUN
+from calvin_eval.results.journal import Journal
 from calvin_eval.results.junit import write_junit
 from calvin_eval.results.profile import Profile
 from calvin_eval.results.report import write_reports
@@ -30,8 +28,10 @@ from calvin_eval.rollouts.ray.cluster import connect
 from calvin_eval.rollouts.video.films import VideoSpec, parse_which
 from calvin_eval.rollouts.video.pool import VideoPool
 from calvin_eval.running.checking import ActionWatch
+from calvin_eval.running.introduction import introduce
 from calvin_eval.running.outcome import FailedRun, Run
 from calvin_eval.running.packages import require_all_installed, require_installed
+from calvin_eval.running.paths import run_path
 from calvin_eval.running.prepare import (
     Plan,
     choose_workers,
@@ -74,7 +74,7 @@ def run_evaluations(configs: Sequence[EvalConfig], display: Display) -> list[Run
             except CalvinEvalError as error:
                 display.note(f"error: {config.ckpt}: {error}")
                 runs.append(FailedRun(name=run_path(config).name, error=error))
-            if runs[-1].interrupted:
+            if runs[-1].interrupted or evaluations.interrupted:
                 break
     return runs
 
@@ -91,6 +91,11 @@ class Evaluations:
 
     def __exit__(self, *exc: object) -> None:
         self._close()
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the user has asked for the end."""
+        return self._engine is not None and bool(self._engine.interrupted)
 
     def run(self, config: EvalConfig) -> Run:
         """Run one configuration; after an error the next one gets new workers."""
@@ -132,12 +137,12 @@ def run_plan(plan: Plan, engine: Any, display: Display) -> Run:
     """Run the chains of a plan that are not done yet, and write the run folder."""
     started = time.monotonic()
     gate, card = _make_gate(plan), _read_card(plan)
-    folder, done = _open_folder(plan, display)
-    _introduce(plan, folder, display)
-    todo = [chain for chain in plan.stage.chains if chain.id not in done]
-    videos = _make_videos(plan, folder, display)
-    status, check = "error", None
-    with folder.journal() as journal, contextlib.closing(videos or contextlib.ExitStack()):
+    with contextlib.ExitStack() as held:
+        folder, journal, done = _open_folder(plan, display, held)
+        introduce(plan, folder, display)
+        videos = _make_videos(plan, folder, display)
+        if videos is not None:
+            held.enter_context(contextlib.closing(videos))
         watch = ActionWatch(plan.policy.metadata)
         recorder = Recorder(folder, journal, display, videos=videos, gate=gate, watch=watch)
         if gate is not None:
@@ -145,30 +150,56 @@ def run_plan(plan: Plan, engine: Any, display: Display) -> Run:
                 gate.add(record)
         if videos is not None:
             videos.catch_up(done.values())
-        try:
-            title = f"{policy_name(plan.config.ckpt)} · {plan.config.split}"
-            display.begin(len(plan.stage.chains), list(done.values()), choose_workers(plan), title)
-            if card is not None:
-                first = {chain.chain for chain in card.chains}
-                _run_chains(plan, engine, [c for c in todo if c.id in first], recorder)
-                todo = [c for c in todo if c.id not in first]
-                check = check_card(card, folder.records())
-                display.note(f"card: {check}")
-            _run_chains(plan, engine, todo, recorder)
-            status = "interrupted" if engine.interrupted else "finished"
-        except KeyboardInterrupt:
-            status = "interrupted"
-            if videos is not None:
-                videos.close(wait=False)
-            raise
-        finally:
-            display.end()
-            if status == "finished" and videos is not None and videos.left > 0:
-                display.note(f"drawing {videos.left} more frames of videos")
-            folder.update_header(status=status, ended_utc=utc_now())
+        check = _run_all(plan, engine, recorder, done, card)
+        _draw_the_rest(videos, display)
     folder.settle()
     run = _conclude(plan, folder, recorder.profile, time.monotonic() - started)
     return replace(run, check=check, decision=_decide(plan, folder, gate))
+
+
+def _run_all(
+    plan: Plan,
+    engine: Any,
+    recorder: Recorder,
+    done: Mapping[int, ChainRecord],
+    card: Card | None,
+) -> CardCheck | None:
+    """Run what is not done yet, the chains of a card first, and write down how it ended."""
+    status, check = "error", None
+    display, folder = recorder.display, recorder.folder
+    todo = [chain for chain in plan.stage.chains if chain.id not in done]
+    try:
+        title = f"{policy_name(plan.config.ckpt)} · {plan.config.split}"
+        display.begin(len(plan.stage.chains), list(done.values()), choose_workers(plan), title)
+        if card is not None:
+            first = {chain.chain for chain in card.chains}
+            _run_chains(plan, engine, [c for c in todo if c.id in first], recorder)
+            check = check_card(card, folder.records())
+            display.note(f"card: {check}")
+        _run_chains(plan, engine, [c for c in todo if c.id not in recorder.seen], recorder)
+        # Ctrl-C while the last chains end leaves nothing to be completed.
+        left = recorder.seen < {chain.id for chain in todo}
+        status = "interrupted" if engine.interrupted and left else "finished"
+    except KeyboardInterrupt:
+        status = "interrupted"
+        recorder.give_up_videos()
+        raise
+    finally:
+        display.end()
+        folder.update_header(status=status, ended_utc=utc_now())
+    return check
+
+
+def _draw_the_rest(videos: VideoPool | None, display: Display) -> None:
+    """Wait for the videos; Ctrl-C gives them up, and nothing else: the chains are done."""
+    if videos is None:
+        return
+    if videos.left > 0:
+        display.note(f"drawing {videos.left} more frames of videos; Ctrl-C leaves them out")
+    try:
+        videos.close()
+    except KeyboardInterrupt:
+        display.note("the videos that are missing were left out")
 
 
 def _run_chains(plan: Plan, engine: Any, chains: Sequence[Chain], recorder: Recorder) -> None:
@@ -227,17 +258,21 @@ def _read_card(plan: Plan) -> Card | None:
     return card
 
 
-def _open_folder(plan: Plan, display: Display) -> tuple[RunFolder, dict[int, ChainRecord]]:
-    """The run folder, new or to be completed, and the chains that are completed in it."""
+def _open_folder(
+    plan: Plan, display: Display, held: contextlib.ExitStack
+) -> tuple[RunFolder, Journal, dict[int, ChainRecord]]:
+    """The run folder, new or to be completed; its journal, held; the chains completed in it."""
     header = {**plan.header.document, "selftest": _selftest(plan, display)}
     path = run_path(plan.config)
     if not plan.config.resume:
-        return RunFolder.create(path, header, overwrite=plan.config.overwrite), {}
+        folder = RunFolder.create(path, header, overwrite=plan.config.overwrite)
+        return folder, held.enter_context(folder.journal()), {}
     folder = RunFolder.open(path)
     folder.require_same(header, SAME_RUN)
+    journal = held.enter_context(folder.journal())  # before anything is changed
     folder.remove_remains()
     folder.update_header(status="started", resumed_utc=utc_now())
-    return folder, {r.chain: r for r in folder.records() if r.status == "completed"}
+    return folder, journal, {r.chain: r for r in folder.records() if r.status == "completed"}
 
 
 def _selftest(plan: Plan, display: Display) -> dict[str, Any]:
@@ -246,27 +281,6 @@ def _selftest(plan: Plan, display: Display) -> dict[str, Any]:
     if result.outcome == "different":
         display.note(f"warning: {result.message}")
     return result.as_dict()
-
-
-def _introduce(plan: Plan, folder: RunFolder, display: Display) -> None:
-    stage = plan.stage
-    chains = stage.chain_list
-    display.note(f"policy: {plan.policy.description}")
-    display.note(
-        f"assets: {stage.pack.name} pack {stage.pack.fingerprint[:12]}, scene {plan.config.scene}"
-    )
-    display.note(f"chains: {len(stage.chains)} of {chains.name} list {chains.sha256[:12]}")
-    render = plan.render
-    parts = (render.backend, render.renderer, render.version)
-    drawn = ", ".join(filter(None, parts)) if plan.policy.requirements.cameras else ""
-    display.note(f"renderer: {drawn or 'none (the policy needs no images)'}")
-    if plan.config.protocol.realtime.latency == "measured":
-        many = choose_workers(plan) > 1
-        hint = "; --workers 1 --max-batch 1 measures what one robot would wait" if many else ""
-        display.note(f"real time: as measured, so no second run need give the same{hint}")
-    if rules := describe_rules(plan.header):
-        display.note(rules)
-    display.note(f"writing to {short_path(folder.path)}")
 
 
 def _conclude(plan: Plan, folder: RunFolder, profile: Profile, wall: float) -> Run:
@@ -285,16 +299,3 @@ def _conclude(plan: Plan, folder: RunFolder, profile: Profile, wall: float) -> R
         advice=profile.advice(plan.render.backend),
         interrupted=folder.status == "interrupted",
     )
-
-
-def run_path(config: EvalConfig) -> Path:
-    """The run folder that a configuration names or implies."""
-    if config.out is not None:
-        return Path(config.out)
-    moment = datetime.now().strftime("%Y%m%d-%H%M%S")
-    return Path("runs") / f"{policy_name(config.ckpt)}-{config.split}-{moment}"
-
-
-def short_path(path: Path) -> str:
-    """Relative to the current directory where that is shorter to read."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

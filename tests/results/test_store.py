@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,6 +57,56 @@ def test_overwrite_moves_the_old_run_aside(tmp_path: Path) -> None:
     assert RunFolder.open(tmp_path / "demo").document()["number"] == 2
     assert RunFolder.open(tmp_path / "demo.bak-1").document()["number"] == 0
     assert RunFolder.open(tmp_path / "demo.bak-2").document()["number"] == 1
+
+
+def _start(number: int, path: Path, barrier: Any, won: Any) -> None:
+    """One of two processes that start runs in the same new folders at the same time."""
+    for turn in range(100):
+        folder = path / str(turn)
+        barrier.wait()
+        try:
+            run = RunFolder.create(folder, {"number": number, "filling": "x" * 20_000})
+            with run.journal() as journal:
+                journal.append(replace(BROKEN, chain=number))
+            won[2 * turn + number] = 1
+        except RunFolderError:
+            pass
+
+
+@pytest.mark.processes
+def test_of_two_starts_in_one_folder_one_is_refused(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    barrier, won = context.Barrier(2), context.Array("b", 200)
+    children = [
+        context.Process(target=_start, args=(number, tmp_path, barrier, won)) for number in (0, 1)
+    ]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
+    for turn in range(100):
+        winners = [number for number in (0, 1) if won[2 * turn + number]]
+        assert len(winners) == 1
+        run = RunFolder.open(tmp_path / str(turn))
+        assert run.document()["number"] == winners[0]
+        assert [record.chain for record in run.records()] == winners
+        assert sorted(path.name for path in run.path.iterdir()) == ["chains.jsonl", "header.json"]
+
+
+def test_a_run_that_goes_on_is_not_moved_aside(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "demo", {})
+    with run.journal(), pytest.raises(RunFolderError, match="open in another process"):
+        RunFolder.create(tmp_path / "demo", {}, overwrite=True)
+    other = RunFolder.create(tmp_path / "demo", {}, overwrite=True)
+    with pytest.raises(RunFolderError, match="another run was started"):
+        run.journal()
+    with other.journal():
+        pass
+
+
+def test_paths_that_are_no_utf_8_come_back(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "demo", {"ckpt": "p\udcff.pt"})
+    assert run.document()["ckpt"] == "p\udcff.pt"
 
 
 def test_overwrite_touches_runs_only(tmp_path: Path) -> None:

@@ -319,28 +319,36 @@ def test_enough_errors_stop_the_run(tmp_path: Path, policy: str) -> None:
     assert run.exit_code == 3
 
 
-@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize(
+    ("kind", "times"),
+    [(signal.SIGINT, 1), (signal.SIGINT, 2), (signal.SIGTERM, 1), (signal.SIGHUP, 1)],
+)
 def test_ctrl_c_once_finishes_cleanly_and_twice_stops_at_once(
-    tmp_path: Path, policy: str, command: Callable[..., subprocess.Popen[str]], times: int
+    tmp_path: Path,
+    policy: str,
+    command: Callable[..., subprocess.Popen[str]],
+    kind: signal.Signals,
+    times: int,
 ) -> None:
     journal = tmp_path / "run" / "chains.jsonl"
     run = (*held(policy, 2), "--num-chains", "30", "--out", "run", "protocol.steps=60")
     child = command(*run)
     assert child.stderr is not None
     wait_until(lambda: lines(journal) >= 2, "two chains have their records")
-    child.send_signal(signal.SIGINT)
+    child.send_signal(kind)
     heard = iter(child.stderr.readline, "")
     assert any("stopping after the chains in progress" in line for line in heard)
     if times == 1:
         (tmp_path / "go").touch()  # otherwise the chains in progress never end
     else:
-        child.send_signal(signal.SIGINT)
+        child.send_signal(kind)
     _, err = child.communicate(timeout=LIMIT)
     assert child.returncode == 130, err
     assert "--resume" in err
     assert not children_of(child.pid)
     header = json.loads((tmp_path / "run" / "header.json").read_text())
     assert header["status"] == "interrupted"
+    assert not list((tmp_path / "run").glob(".*.tmp"))
     assert 2 <= lines(journal) < 30
     assert all(record.status == "completed" for record in read_journal(journal))
 
