@@ -7,7 +7,6 @@ and knows within minutes whether their machine gives the same.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ import numpy as np
 
 from calvin_eval.checks import Natural
 from calvin_eval.errors import RunFolderError, UsageError
+from calvin_eval.foreign.documents import DocumentError, parse_json
 from calvin_eval.protocol import BENCHMARK
 from calvin_eval.results import typed
 from calvin_eval.results.comparability import (
@@ -259,11 +259,11 @@ def read_card(path: str | os.PathLike[str]) -> Card:
         RunFolderError: there is none, or one that this version cannot read.
     """
     try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
+        data = parse_json(Path(path).read_bytes())
     except OSError as error:
         raise RunFolderError(f"expected a checkpoint card at {path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise RunFolderError(f"{path}: expected a checkpoint card, found no JSON") from error
+    except DocumentError as error:
+        raise RunFolderError(f"{path}: expected a checkpoint card: {error}") from error
     if not isinstance(data, dict) or data.get("kind") != KIND:
         raise RunFolderError(
             f"{path}: expected a checkpoint card, found another JSON file. Make a card of a run "

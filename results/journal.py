@@ -21,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 
 from calvin_eval.errors import RunFolderError
+from calvin_eval.foreign.documents import parse_json
 from calvin_eval.results.schema import ChainRecord
 
 _LINE = re.compile(rb'\{"crc32":"([0-9a-f]{8})","record":(\{.*\})\}')
@@ -142,8 +143,8 @@ def _decode(line: bytes) -> ChainRecord | None:
     if match is None or int(match[1], 16) != zlib.crc32(match[2]):
         return None
     try:
-        return ChainRecord.from_json(json.loads(match[2]))
-    except (ValueError, RecursionError):
+        return ChainRecord.from_json(parse_json(match[2]))
+    except ValueError:
         return None
 
 

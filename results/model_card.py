@@ -5,7 +5,6 @@ Its form is the published JSON schema beside this module, and nothing but that s
 
 from __future__ import annotations
 
-import datetime
 import json
 import re
 from collections.abc import Mapping
@@ -15,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
-import yaml
 
 from calvin_eval.errors import UsageError
+from calvin_eval.foreign.documents import DocumentError, parse_yaml
 
 _SCHEMA = Path(__file__).with_name("model_card.schema.json")
 _SHOWN = 5  # problems that a message names
@@ -91,21 +90,12 @@ def parse_model_card(data: object, where: str) -> ModelCard:
 def read_model_card(path: Path) -> ModelCard:
     """Read a card from YAML or JSON; raises UsageError if there is none or it is not valid."""
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = parse_yaml(path.read_bytes())
     except OSError as error:
         raise UsageError(f"expected a model card in {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeError) as error:
+    except DocumentError as error:
         raise UsageError(f"{path}: expected YAML or JSON, found {error}") from error
-    return parse_model_card(_plain(data), str(path))
-
-
-def _plain(value: Any) -> Any:
-    """JSON values: YAML also reads dates."""
-    if isinstance(value, dict):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_plain(inner) for inner in value]
-    return value.isoformat() if isinstance(value, datetime.date) else value
+    return parse_model_card(data, str(path))
 
 
 def _brief(problem: Any, most: int = 200) -> str:

@@ -18,6 +18,7 @@ from calvin_eval.errors import RunFolderError
 SCHEMA_VERSION = 1
 """Version of everything in a run folder; stored in its header."""
 
+_MOST: Final = 10**9  # steps, seconds and ids; thirty years
 _TASK: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 ChainStatus: TypeAlias = Literal["completed", "error"]
@@ -50,7 +51,7 @@ class SubtaskRecord:
             _require_text(f"subtask.{name}", getattr(self, name))
         _require(type(self.success) is bool, "subtask.success", "true or false", self.success)
         _require_count("subtask.steps", self.steps)
-        fine = _is_number(self.seconds) and math.isfinite(self.seconds) and self.seconds >= 0
+        fine = _is_number(self.seconds) and 0 <= self.seconds <= _MOST
         _require(fine, "subtask.seconds", "a finite number >= 0", self.seconds)
 
     def to_json(self) -> dict[str, Any]:
@@ -174,7 +175,8 @@ def _require_task(what: str, value: object) -> None:
 
 
 def _require_count(what: str, value: object) -> None:
-    _require(type(value) is int and value >= 0, what, "a whole number >= 0", value)
+    fine = type(value) is int and 0 <= value <= _MOST
+    _require(fine, what, "a whole number >= 0", value)
 
 
 def _is_number(value: object) -> bool:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from calvin_eval.errors import RunFolderError
+from calvin_eval.foreign.documents import DocumentError, parse_json
 from calvin_eval.results.actions import FOLDER as ACTIONS
 from calvin_eval.results.actions import decode_actions, encode_actions
 from calvin_eval.results.claims import move_aside, write_first
@@ -206,12 +207,12 @@ class RunFolder:
         """The content of a JSON file; raises RunFolderError if it is missing or damaged."""
         path = self._file(name)
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            return parse_json(path.read_bytes())
         except FileNotFoundError as error:
             raise RunFolderError(
                 f"expected {name} in {self.path}, found none: is this a run folder?"
             ) from error
-        except (OSError, ValueError, RecursionError) as error:
+        except (OSError, DocumentError) as error:
             raise RunFolderError(f"cannot read {path} as JSON: {error}") from error
 
     def write_json(self, name: str, data: Any) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import tempfile
 import zipfile
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from calvin_eval.errors import UsageError
+from calvin_eval.foreign.documents import parse_json
 from calvin_eval.results.archive import (
     MAX_ACTIONS_BYTES,
     MAX_FILE_BYTES,
@@ -84,10 +84,10 @@ def _unpack(archive: zipfile.ZipFile, root: Path, source: Path) -> None:
 def _read_manifest(archive: zipfile.ZipFile, source: Path) -> dict[str, Any]:
     """What each file should be: `{name: {"sha256": ..., "bytes": ...}}`."""
     try:
-        manifest = json.loads(b"".join(chunks(archive, MANIFEST, _MAX_MANIFEST)))
+        manifest = parse_json(b"".join(chunks(archive, MANIFEST, _MAX_MANIFEST)))
         version, schema = manifest["bundle_version"], manifest["schema_version"]
         files = manifest["files"]
-    except (ValueError, RecursionError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise BundleError(f"{source}: {MANIFEST} is damaged: {error}") from error
     if (version, schema) != (BUNDLE_VERSION, SCHEMA_VERSION):
         raise BundleError(

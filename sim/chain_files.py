@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Final
 
 from calvin_eval.errors import UnknownNameError, UsageError
+from calvin_eval.foreign.documents import DocumentError, parse_json
 from calvin_eval.sim.sequences import SymbolicChain
 from calvin_eval.sim.symbolic import TASK_NAMES, SymbolicState
 
@@ -23,8 +23,8 @@ def read_chain_file(path: Path) -> list[SymbolicChain]:
         UsageError: what it holds is not that.
     """
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        entries = parse_json(path.read_bytes())
+    except (OSError, DocumentError) as error:
         raise UsageError(f"chain list {path}: expected JSON, found {error}") from error
     if not isinstance(entries, list) or not entries:
         raise UsageError(

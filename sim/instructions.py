@@ -16,9 +16,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final, Protocol
 
-import yaml
-
 from calvin_eval.errors import UnknownNameError, UsageError
+from calvin_eval.foreign.documents import DocumentError, parse_json, parse_yaml
 from calvin_eval.sim.symbolic import TASK_NAMES
 
 PACK: Final = "pack"
@@ -143,10 +142,10 @@ def _read(path: Path) -> object:
             f"instructions {path}: expected a YAML or JSON file, found none there; "
             f"use {PACK!r} for the asset pack's own"
         )
-    text = path.read_text(encoding="utf-8")
+    parse = parse_json if path.suffix == ".json" else parse_yaml
     try:
-        content: object = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError) as error:
+        content: object = parse(path.read_bytes())
+    except (OSError, DocumentError) as error:
         raise UsageError(f"instructions {path}: expected YAML or JSON, found {error}") from error
     return content
 

@@ -6,7 +6,6 @@ imported here: whoever prints a configuration need not load a model.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from calvin_eval.errors import CheckpointError, UsageError
+from calvin_eval.foreign.documents import DocumentError, parse_json
 from calvin_eval.vla.compat import Compat
 from calvin_eval.wrappers.loaders.base import Source
 from calvin_eval.wrappers.loaders.folders import ROBOVLMS_KEY, robovlms_configs
@@ -123,10 +123,10 @@ def _read(path: Path, children: tuple[Path, ...]) -> tuple[dict[str, Any], tuple
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(path.read_bytes(), strict=False)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:
+    except DocumentError as error:
         raise CheckpointError(f"{path} is not JSON: {error}.") from error
     if not isinstance(values, dict):
         raise CheckpointError(f"{path}: expected a JSON object, found {type(values).__name__}.")

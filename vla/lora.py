@@ -6,7 +6,6 @@ by what rule training chose them, or that an older transformers called them othe
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from calvin_eval.errors import CheckpointError, UsageError
+from calvin_eval.foreign.documents import parse_json
 from calvin_eval.vla.checkpoint import Weights, own_name, read_safetensors
 from calvin_eval.vla.config import Config
 from calvin_eval.vla.torch_files import read_torch_file
@@ -91,9 +91,11 @@ def read_adapter(folder: Path) -> Adapter:
         CheckpointError: it is damaged, or no LoRA.
     """
     try:
-        settings = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+        settings = parse_json((folder / ADAPTER_CONFIG).read_bytes(), strict=False)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder / ADAPTER_CONFIG} cannot be read: {error}.") from error
+    if not isinstance(settings, dict):
+        raise CheckpointError(f"{folder / ADAPTER_CONFIG}: expected a JSON object.")
     kind = settings.get("peft_type")
     if kind != "LORA":
         raise CheckpointError(f"{folder}: expected a LoRA adapter, found peft_type {kind!r}.")

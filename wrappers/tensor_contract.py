@@ -7,7 +7,6 @@ documented for users in `docs/policies.md`. This module knows arrays only, so th
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calvin_eval.errors import CheckpointError, PolicyError, UnknownNameError
+from calvin_eval.foreign.documents import DocumentError, parse_json
 from calvin_eval.wrappers.policy import BasePolicy, Request, Requirements
 
 METADATA_NAME = "calvin_eval.json"
@@ -157,8 +157,8 @@ def read_metadata(text: bytes | None, where: str) -> Mapping[str, Any]:
     if text is None:
         return {}
     try:
-        declared = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        declared = parse_json(text)
+    except DocumentError as error:
         raise CheckpointError(f"{where}: expected JSON, found an error: {error}.") from error
     if not isinstance(declared, dict):
         raise CheckpointError(

@@ -11,6 +11,7 @@ import click
 from calvin_eval.cli.options import option, out_option
 from calvin_eval.console.saying import say
 from calvin_eval.errors import UnknownNameError, UsageError
+from calvin_eval.foreign.documents import DocumentError, parse_yaml
 from calvin_eval.protocol import BENCHMARK, OFFICIAL, REVISIONS, SCENES
 from calvin_eval.sim.drawing.options import BACKENDS
 
@@ -141,12 +142,13 @@ def _tasks(text: str | None) -> tuple[str, ...]:
 
 
 def _pair(text: str) -> tuple[str, Any]:
-    import yaml
-
     key, sign, value = text.partition("=")
     if not key or not sign:
         raise UsageError(f"--option: expected KEY=VALUE, found {text!r}")
-    return key, yaml.safe_load(value)
+    try:
+        return key, parse_yaml(value)
+    except DocumentError as error:
+        raise UsageError(f"--option {key}: {error}") from error
 
 
 def _workers(asked: int | None) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from calvin_eval.errors import UsageError
+from calvin_eval.foreign.documents import parse_yaml
 
 KEY = "policy.arguments"
 
@@ -30,12 +31,10 @@ def with_arguments(policy: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read(path: str) -> tuple[dict[str, Any], str]:
-    import yaml
-
     try:
         content = Path(path).expanduser().read_bytes()
-        values: Any = yaml.safe_load(content)
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        values: Any = parse_yaml(content)
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise UsageError(f"{KEY}={path} cannot be read: {reason}.") from error
     values = {} if values is None else values

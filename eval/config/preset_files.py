@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from calvin_eval.errors import UsageError
+from calvin_eval.foreign.documents import DocumentError, parse_yaml
 
 FOLDER = "policy"
 DEFAULT = "default"
@@ -22,12 +23,11 @@ def store_preset(path: Path) -> str:
     Raises:
         UsageError: it cannot be read, or is no YAML table.
     """
-    import yaml
     from hydra.core.config_store import ConfigStore
 
     try:
-        content: Any = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content: Any = parse_yaml(path.read_bytes())
+    except (OSError, DocumentError) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise UsageError(f"the preset {path} cannot be read: {reason}") from error
     if not isinstance(content, dict) or not isinstance(content.get("policy", {}), dict):

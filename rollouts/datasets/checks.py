@@ -142,6 +142,11 @@ def _check_ranges(split: SplitFolder, facts: SplitFacts, faults: _Faults) -> Non
         if last < first:
             faults.add("error", "ranges", f"an episode from frame {first} to {last}")
             continue
+        if last - first >= 2 * len(present) + _SHOWN:  # too many to be listed
+            told = f"an episode from frame {first} to {last}, and {len(present)} files in all"
+            faults.add("error", "missing frames", told)
+            named = np.concatenate([named, present[(first <= present) & (present <= last)]])
+            continue
         wanted = np.arange(first, last + 1)
         named = np.concatenate([named, wanted])
         if len(missing := np.setdiff1d(wanted, present)):

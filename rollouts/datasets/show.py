@@ -88,4 +88,8 @@ def _image(split: SplitFolder, index: int, camera: str) -> NDArray[np.uint8]:
         image: Any = split.read(index, (f"rgb_{camera}",))[f"rgb_{camera}"]
     except BrokenFrameError as error:
         raise UsageError(f"{error}; `calvin-eval dataset check` tells what is missing") from error
+    if image.ndim != 3 or image.shape[2] != 3:
+        raise UsageError(
+            f"frame {index}: expected rgb_{camera} of shape (height, width, 3), found {image.shape}"
+        )
     return np.asarray(image, np.uint8)

@@ -176,5 +176,5 @@ def test_no_card_at_all(tmp_path: Path) -> None:
         read_card(tmp_path / "text")
     for torn in ("{", "[" * 100_000):
         (tmp_path / "torn").write_text(torn)
-        with pytest.raises(RunFolderError, match="found no JSON"):
+        with pytest.raises(RunFolderError, match="expected a checkpoint card: "):
             read_card(tmp_path / "torn")

@@ -142,6 +142,10 @@ def overlapping(split: Path) -> None:
     np.save(split / "ep_start_end_ids.npy", np.array([[0, 10], [0, last]]))
 
 
+def endless_range(split: Path) -> None:
+    np.save(split / "ep_start_end_ids.npy", np.array([[0, 10**15]]))
+
+
 def no_ranges(split: Path) -> None:
     (split / "ep_start_end_ids.npy").unlink()
 
@@ -166,6 +170,7 @@ def broken_statistics(split: Path) -> None:
         (uneven_annotations, "annotations", ()),
         (hostile_annotations, "annotations", ()),
         (overlapping, "ranges", ()),
+        (endless_range, "missing frames", ()),
         (no_ranges, "ranges", ()),
         (broken_statistics, "action statistics", ()),
     ],

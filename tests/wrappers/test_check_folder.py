@@ -109,6 +109,7 @@ def test_what_is_no_split_is_refused(tmp_path: Path) -> None:
         {"info": {"indx": [(0, 5)]}, "language": {"ann": ["a", "b"]}},
         {"info": {"indx": [(5, 0)]}, "language": {"ann": ["a"]}},
         {"info": {"indx": []}, "language": {"ann": []}},
+        {"info": {"indx": [(0, 10**12)]}, "language": {"ann": ["a"]}},
         [1, 2, 3],
     ],
 )

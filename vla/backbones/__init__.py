@@ -6,10 +6,10 @@ downloaded, and no code that lies in the folder is run.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from calvin_eval.errors import CheckpointError
+from calvin_eval.foreign.documents import parse_json
 from calvin_eval.vla.backbones.base import Backbone
 from calvin_eval.vla.backbones.idefics import Idefics3
 from calvin_eval.vla.backbones.kosmos import Kosmos2
@@ -39,7 +39,7 @@ def build_backbone(folder: Path) -> Backbone:
     """
     path = folder / "config.json"
     try:
-        kind = json.loads(path.read_text(encoding="utf-8")).get("model_type")
+        kind = parse_json(path.read_bytes(), strict=False).get("model_type")
     except (OSError, ValueError, AttributeError) as error:
         raise CheckpointError(
             f"{path}: expected the config.json of a vision-language model: {error}"

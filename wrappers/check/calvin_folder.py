@@ -23,6 +23,7 @@ from calvin_eval.wrappers.check.unpickle import load_plain
 
 _ANNOTATIONS = ("lang_annotations/auto_lang_ann.npy", "auto_lang_ann.npy")
 _FRAME = re.compile(r"(?P<prefix>.*?)(?P<index>\d+)\.npz")
+_LONGEST = 100_000  # frames of a demonstration; CALVIN has 64
 _SPLITS = ("", "validation", "training")
 
 
@@ -66,10 +67,11 @@ def _spans(path: Path) -> tuple[list[tuple[int, int]], list[str]]:
         raise UsageError(
             f"{path}: expected a dict with info.indx and language.ann ({error!r})"
         ) from error
-    if not spans or len(spans) != len(sentences) or any(a < 0 or b < a for a, b in spans):
+    fine = all(0 <= a <= b < a + _LONGEST for a, b in spans)
+    if not spans or len(spans) != len(sentences) or not fine:
         raise UsageError(
-            f"{path}: expected spans of frames with a sentence each; found {len(spans)} spans and "
-            f"{len(sentences)} sentences"
+            f"{path}: expected spans of 1 to {_LONGEST} frames with a sentence each; found "
+            f"{len(spans)} spans and {len(sentences)} sentences"
         )
     return spans, sentences
 

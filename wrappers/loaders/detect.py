@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from calvin_eval.foreign.archives import (
     read_pieces,
     read_table,
 )
+from calvin_eval.foreign.documents import DocumentError, parse_json
 from calvin_eval.wrappers.builtin.replay import ACTIONS_KEY
 from calvin_eval.wrappers.loaders.folders import folder_kind
 
@@ -182,8 +182,8 @@ def _is_safetensors(path: Path, head: bytes, size: int) -> bool:
     with path.open("rb") as file:
         file.seek(8)
         try:
-            return isinstance(json.loads(file.read(length)), dict)
-        except (ValueError, RecursionError):
+            return isinstance(parse_json(file.read(length)), dict)
+        except DocumentError:
             return False
 
 

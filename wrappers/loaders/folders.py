@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+
+from calvin_eval.foreign.documents import DocumentError, parse_json
 
 ROBOVLMS_KEY = "robovlm_name"
 """What only RoboVLMs' configurations have."""
@@ -25,8 +26,8 @@ def lerobot_folder(path: Path) -> Path | None:
     """The folder itself or its `pretrained_model`, whichever has a LeRobot policy's config."""
     for folder in (path, path / "pretrained_model"):
         try:
-            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
+            config = parse_json((folder / "config.json").read_bytes(), strict=False)
+        except (OSError, DocumentError):
             continue
         if isinstance(config, dict) and {"type", "input_features", "output_features"} <= set(
             config
@@ -64,8 +65,8 @@ def _is_robovlms_config(path: Path, generations: int) -> bool:
     try:
         if path.stat().st_size > LARGEST_CONFIG:
             return False
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        values = parse_json(path.read_bytes(), strict=False)
+    except (OSError, DocumentError):
         return False
     if not isinstance(values, dict):
         return False

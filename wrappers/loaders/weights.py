@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import pickletools
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from calvin_eval.errors import CheckpointError
+from calvin_eval.foreign.documents import parse_json
 from calvin_eval.wrappers.loaders.base import TRUST_FLAG, LoadedPolicy, Source
 from calvin_eval.wrappers.loaders.detect import damaged, detect, open_archive
 from calvin_eval.wrappers.loaders.folders import robovlms_configs
@@ -69,7 +69,7 @@ def load_safetensors(source: Source) -> LoadedPolicy:
     if has_config(source):
         return _load_robovlms(source)
     with source.path.open("rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        header = parse_json(file.read(int.from_bytes(file.read(8), "little")))
     names = [name for name in header if name != "__metadata__"]
     raise CheckpointError(_weights_only(source.path, len(names), names[0] if names else None))
 

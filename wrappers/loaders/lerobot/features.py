@@ -5,13 +5,13 @@ Everything here is read from the folder's JSON files; LeRobot itself is not need
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from calvin_eval.errors import CheckpointError, UsageError
+from calvin_eval.foreign.documents import DocumentError, parse_json
 from calvin_eval.wrappers.loaders.base import TRUST_FLAG, Source
 from calvin_eval.wrappers.loaders.folders import lerobot_folder
 from calvin_eval.wrappers.loaders.lerobot.cameras import CAMERAS, map_cameras
@@ -238,8 +238,8 @@ def _check_steps(folder: Path, *pipelines: Mapping[str, Any], trust: bool) -> No
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        values = parse_json(path.read_bytes(), strict=False)
+    except (OSError, DocumentError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}): copy it again.") from error
     if not isinstance(values, dict):
         raise CheckpointError(f"{path}: expected a JSON object, found {type(values).__name__}.")
