@@ -7,7 +7,7 @@ LEROBOT := $(VENV)-lerobot
 # For example: make run PIP_FLAGS="--extra-index-url <an index with CPU builds of torch>"
 PIP_FLAGS ?=
 
-.PHONY: help install run quick test test-lerobot test-cluster test-loaded lint format types check \
+.PHONY: help install run quick test fuzz test-lerobot test-cluster test-loaded lint format types check \
   wheel docs matrix bench reference clean
 
 help:
@@ -77,6 +77,13 @@ RUNS ?= 10
 BUSY ?= 4
 test-loaded: install
 	PYTEST=$(BIN)/pytest tools/stress_tests.sh $(RUNS) $(BUSY)
+
+# 20000 mutations of everything that is read; `make test` runs the first 25 of each campaign. For
+# example: make fuzz FUZZ=100 FUZZ_FIRST=5000 ARGS="-k header"
+FUZZ       ?= 1400
+FUZZ_FIRST ?= 0
+fuzz: install
+	FUZZ=$(FUZZ) FUZZ_FIRST=$(FUZZ_FIRST) $(BIN)/pytest --numprocesses 2 tests/fuzz $(ARGS)
 
 test-lerobot: $(LEROBOT)/.installed
 	$(LEROBOT)/bin/python -m pytest tests/wrappers/test_lerobot.py tests/rollouts/test_dataset_checks.py \

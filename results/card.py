@@ -37,6 +37,7 @@ from calvin_eval.results.store import RunFolder
 SCHEMA = 1
 """Version of the card's JSON form."""
 
+MOST_CHAINS, MOST_LENGTHS = 1_000_000, 100
 KIND = "calvin-eval checkpoint card"
 CHAINS = 50
 """How many chains a card holds."""
@@ -120,6 +121,10 @@ class Card:
         ids = [chain.chain for chain in self.chains]
         if not ids or len({*ids}) < len(ids) or not sum(self.lengths):
             raise UsageError("expected one or more chains, each once")
+        if len(self.lengths) > MOST_LENGTHS or sum(self.lengths) > MOST_CHAINS:
+            raise UsageError(
+                f"expected lengths of at most {MOST_CHAINS} chains, found {self.lengths!r:.60}"
+            )
 
     def to_json(self) -> dict[str, Any]:
         """JSON values."""

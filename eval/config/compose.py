@@ -50,6 +50,7 @@ _KNOWN = {
 }
 """The keys of every section that has a fixed set of them."""
 
+_COMPUTED = ("arguments_sha256",)
 _FREE_FORM = ("policy.options.", "policy.observe.", "policy.actions.")
 
 
@@ -67,9 +68,7 @@ def compose_config(
     Raises:
         UsageError: an override that cannot be parsed, an unknown key, or a value out of range.
     """
-    from hydra.errors import HydraException
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
 
     with hydra_scope() as compose:
         _store_defaults()
@@ -77,7 +76,7 @@ def compose_config(
         try:
             composed = compose("config", overrides=free)
             raw: Any = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
-        except (HydraException, OmegaConfBaseException) as error:
+        except Exception as error:  # Hydra raises anything for values that it did not expect
             raise usage_error(error, compose("config")) from error
     _reject_unknown(raw)
     for key, value in (settings or {}).items():
@@ -187,7 +186,7 @@ def key_names(tree: Any, prefix: str = "") -> list[str]:
 
 
 def _reject_unknown(raw: Mapping[str, Any]) -> None:
-    """A key appended with Hydra's + syntax must be one that we read."""
+    """Every section has the keys that we read, and no others appended with Hydra's + syntax."""
     for path, known in _KNOWN.items():
         section = _get(raw, path)
         prefix = f"{path}." if path else ""
@@ -198,6 +197,12 @@ def _reject_unknown(raw: Mapping[str, Any]) -> None:
         for key in section:
             if key not in known:
                 raise unknown_key(f"{prefix}{key}", [f"{prefix}{name}" for name in known])
+        missing = [name for name in known if name not in {*section, *_COMPUTED}]
+        if missing:
+            raise UsageError(
+                f"expected {prefix}{missing[0]}, found none: a preset starts from another one by "
+                "`defaults: [NAME]`, or leaves `defaults` out"
+            )
 
 
 def _checked(raw: dict[str, Any]) -> EvalConfig:
@@ -220,6 +225,11 @@ def _checked(raw: dict[str, Any]) -> EvalConfig:
     if engine["workers"] != "auto":
         check_number("engine.workers", engine["workers"], 0, whole=True)
     engine["devices"] = devices_of(engine["devices"])
+    cameras = raw["video"]["cameras"]
+    if not isinstance(cameras, list) or not all(isinstance(name, str) for name in cameras):
+        raise UsageError(
+            f"expected video.cameras to list cameras such as [static,gripper]; found {cameras!r}"
+        )
     check_cluster(engine)
     for key in ("options", "observe", "actions"):
         raw["policy"][key] = raw["policy"].get(key) or {}  # null takes away what a preset says

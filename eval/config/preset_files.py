@@ -35,6 +35,11 @@ def store_preset(path: Path) -> str:
             f"the preset {path}: expected sections such as policy and protocol, as the packaged "
             "presets have them (docs/presets.md)"
         )
+    starts = content.get("defaults", [])
+    if not isinstance(starts, list) or not all(isinstance(name, str) for name in starts):
+        raise UsageError(
+            f"the preset {path}: expected defaults: [NAME, ...], found defaults: {starts!r}"
+        )
     policy = {"preset": str(path), **content.get("policy", {})}
     node = {"defaults": [f"{DEFAULT}@{FOLDER}"], **content, "policy": policy}
     ConfigStore.instance().store(group=FOLDER, name=_FROM_FILE, package="_global_", node=node)
@@ -47,6 +52,11 @@ def check_stages(policy: Mapping[str, Any]) -> None:
     Their names and values are checked where stages are built.
     """
     for side in ("observe", "actions"):
+        if not isinstance(policy[side], Mapping):
+            raise UsageError(
+                f"expected stages such as policy.{side}.NAME.OPTION=VALUE; found "
+                f"policy.{side}={policy[side]!r}"
+            )
         for label, options in policy[side].items():
             if options is not None and not isinstance(options, Mapping):
                 raise UsageError(
