@@ -17,6 +17,7 @@ help:
 	@echo "make test-cluster  run the tests on a Ray cluster that they start on this machine"
 	@echo "make test-lerobot  run the tests with LeRobot, in an environment of its own"
 	@echo "make test-loaded   repeat the tests that start processes, beside busy processes"
+	@echo "make fuzz    put 20000 damaged documents, archives and messages through their readers"
 	@echo "make lint    check style and formatting    make format  fix them"
 	@echo "make types   check types                   make check   all of these but the repeats, as CI"
 	@echo "make bench   measure speed ratios          make clean   remove what make made"
