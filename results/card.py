@@ -28,8 +28,9 @@ from calvin_eval.results.comparability import (
     policy_sha256,
     protocol_facts,
 )
+from calvin_eval.results.conclude import summarize_run
 from calvin_eval.results.header import Header
-from calvin_eval.results.metrics import completed_chains, summarize
+from calvin_eval.results.metrics import completed_chains
 from calvin_eval.results.paired import sign_flip_test
 from calvin_eval.results.schema import ChainRecord
 from calvin_eval.results.store import RunFolder
@@ -212,7 +213,7 @@ def make_card(run: str | os.PathLike[str], chains: int = CHAINS) -> Card:
     """
     folder = RunFolder.open(run)
     header, records = folder.header(), folder.records()
-    summary = summarize(records, len(header.planned))
+    summary = summarize_run(header, records)
     if not summary.complete:
         raise RunFolderError(
             f"{folder.path}: expected a complete run for a card, found {summary.completed} of "

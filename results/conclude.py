@@ -5,12 +5,13 @@ Everything is read from the run folder, so that it can be computed again, and of
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from calvin_eval.errors import RunFolderError
 from calvin_eval.protocol import Protocol
 from calvin_eval.results.comparability import drawn_by
-from calvin_eval.results.header import Header
+from calvin_eval.results.header import HEADER, Header
 from calvin_eval.results.metrics import Summary, summarize
 from calvin_eval.results.official import (
     AS_WRITTEN,
@@ -39,6 +40,14 @@ class Conclusion:
     verdict: Verdict
 
 
+def summarize_run(header: Header, records: Sequence[ChainRecord]) -> Summary:
+    """The metrics of a run with this header; RunFolderError if the journal has other chains."""
+    try:
+        return summarize(records, len(header.planned))
+    except ValueError as error:
+        raise RunFolderError(f"{HEADER} and the journal disagree: {error}") from error
+
+
 def conclude(folder: RunFolder) -> Conclusion:
     """Compute a run's metrics and verdict, and write them into its folder.
 
@@ -50,7 +59,7 @@ def conclude(folder: RunFolder) -> Conclusion:
     """
     header = folder.header()
     records = tuple(folder.records())
-    summary = summarize(records, len(header.planned))
+    summary = summarize_run(header, records)
     verdict = official_verdict(facts_from_header(header, summary))
     folder.update_header(verdict=verdict.to_json())
     write_summary(folder, summary, verdict)

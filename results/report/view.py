@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from calvin_eval.errors import RunFolderError
-from calvin_eval.results.conclude import facts_from_header
-from calvin_eval.results.header import HEADER, Header
-from calvin_eval.results.metrics import Summary, seconds_per_step, summarize
+from calvin_eval.results.conclude import facts_from_header, summarize_run
+from calvin_eval.results.header import Header
+from calvin_eval.results.metrics import Summary, seconds_per_step
 from calvin_eval.results.official import Verdict, official_verdict
 from calvin_eval.results.report.facts import Section, Timing, provenance_sections, timing
 from calvin_eval.results.report.gallery import (
@@ -32,7 +30,6 @@ from calvin_eval.results.report.rows import (
 from calvin_eval.results.report.svg import Matrix, Plot
 from calvin_eval.results.report.text import counted
 from calvin_eval.results.report.transitions import MOST_PAIRS, Pair, pairs, transition_matrix
-from calvin_eval.results.schema import ChainRecord
 from calvin_eval.results.store import RunFolder
 
 PROFILE = "profile.json"
@@ -140,14 +137,6 @@ def make_view(folder: RunFolder, *, partial: bool = False, judge: bool = False) 
         provenance=tuple(provenance_sections(header.document)),
         files=_files(folder.path),
     )
-
-
-def summarize_run(header: Header, records: Sequence[ChainRecord]) -> Summary:
-    """The metrics of a run with this header; RunFolderError if the journal has other chains."""
-    try:
-        return summarize(records, len(header.planned))
-    except ValueError as error:
-        raise RunFolderError(f"{HEADER} and the journal disagree: {error}") from error
 
 
 def _profile(folder: RunFolder) -> Any:

@@ -51,11 +51,11 @@ def damaged_document(document: Any, rng: random.Random) -> Any:
     for _ in range(rng.choice((1, 1, 2, 3))):
         places = list(_places(found))
         if not places:
-            return rng.choice(ODD)
+            return copy.deepcopy(rng.choice(ODD))
         holder, key = rng.choice(places)
         match rng.randrange(5):
             case 0 | 1 | 2:
-                holder[key] = rng.choice(ODD)
+                holder[key] = copy.deepcopy(rng.choice(ODD))
             case 3 if isinstance(holder, dict):
                 holder[rng.choice(("x", "", "\x1b[2J", "a.b"))] = holder.pop(key)
             case _:
