@@ -37,6 +37,10 @@ class UsageError(CalvinEvalError):
     """A command line, an option or an invalid configuration value."""
 
 
+class PluginError(UsageError):
+    """What another package adds cannot be used: it does not import, or is not what it should be."""
+
+
 class UnknownNameError(UsageError):
     """A name that is not among the known ones; the message suggests the nearest."""
 

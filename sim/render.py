@@ -20,11 +20,12 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from calvin_eval.errors import RenderError, UnknownNameError, UsageError
+from calvin_eval import plugins
+from calvin_eval.errors import RenderError, UsageError
 from calvin_eval.sim.bullet import captured_output, pybullet
 from calvin_eval.sim.cameras import Camera
 from calvin_eval.sim.drawing.fast import FastRenderer, library_problem
-from calvin_eval.sim.drawing.options import BACKENDS, Backend, DrawOptions
+from calvin_eval.sim.drawing.options import BACKENDS, Backend, DrawOptions, check_backend
 from calvin_eval.sim.drawing.scene import Scene, SceneState
 from calvin_eval.sim.world import World
 
@@ -32,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 OWN: tuple[Backend, ...] = ("fast", "gl")
 """Those that draw the scene without Bullet, and have `DrawOptions`."""
+BULLETS: tuple[Backend, ...] = ("egl", "tiny")
+"""Those that are part of Bullet."""
 
 Image: TypeAlias = tuple[NDArray[np.uint8], NDArray[np.float32]]
 
@@ -119,18 +122,18 @@ def resolve_backend(
     """Decide who draws: with `auto` our `fast` where it is built, else EGL, else TinyRenderer.
 
     Args:
-        requested: one of `BACKENDS`.
+        requested: one of `BACKENDS`, or of a package's in `calvin_eval.renderers`.
         options: of our own renderers; the defaults if absent.
         own: whether they may draw; upstream's simulator can be drawn by Bullet only.
 
     Raises:
         UnknownNameError: no such backend.
         UsageError: options for a renderer without any, or one of ours where only Bullet draws.
+        PluginError: two packages have a renderer of that name.
         RenderError: the backend that was asked for does not work here; the message has the remedy.
     """
-    if requested not in BACKENDS:
-        raise UnknownNameError("renderer", requested, BACKENDS)
-    if requested in OWN and not own:
+    check_backend(requested)
+    if requested not in ("auto", *BULLETS, "none") and not own:
         raise UsageError(
             f"expected --render egl or tiny: upstream's simulator is drawn by Bullet alone; "
             f"found {requested}"
@@ -152,6 +155,15 @@ def _resolve(requested: str, options: DrawOptions, own: bool) -> RenderInfo:
         return RenderInfo(backend="tiny", requested="tiny", renderer="TinyRenderer")
     if requested == "gl":
         return _gl_info(options)
+    if requested not in BACKENDS:
+        package, version = plugins.version("renderers", requested)
+        return RenderInfo(
+            backend=requested,
+            requested=requested,
+            vendor=package,
+            renderer=requested,
+            version=version,
+        )
     if own and requested in ("auto", "fast"):
         problem = library_problem()
         if not problem:
@@ -210,6 +222,14 @@ class _Drawer(Protocol):
     def draw(self, state: SceneState, cameras: Sequence[Any]) -> list[Image]: ...
 
 
+class WorldDrawer(Protocol):
+    """Draws one world: what an entry point in `calvin_eval.renderers` returns for a `World`."""
+
+    def draw(self, cameras: Sequence[Camera]) -> list[Image]:
+        """Per camera colour (H, W, 3) uint8 and depth (H, W) float32 in metres."""
+        ...
+
+
 class Renderer:
     """Draws one world.
 
@@ -227,6 +247,7 @@ class Renderer:
         self.info = info
         self._world = world
         self._drawn: tuple[Scene, _Drawer] | None = None
+        self._plugin: WorldDrawer | None = None
         if info.backend == "egl":
             self._load_egl()
 
@@ -257,7 +278,10 @@ class Renderer:
                 "expected a renderer; this environment was made with render='none' and has no "
                 "images. Make it with render='auto', or use get_state_obs()."
             )
-        if self.info.backend not in OWN:
+        if self.info.backend not in BACKENDS:
+            self._plugin = self._plugin or plugins.load("renderers", self.info.backend)(self._world)
+            return self._plugin.draw(cameras)
+        if self.info.backend in BULLETS:
             return [self._draw_with_bullet(camera) for camera in cameras]
         scene, drawer = self._drawn = self._drawn or self._make_drawer()
         views = [

@@ -25,6 +25,7 @@ LEAVES = {
     "checks": {"errors"},
     "extras": {"errors"},
     "foreign": {"errors", "foreign"},
+    "plugins": {"errors"},
     "protocol": {"checks", "errors"},
 }
 MODULES = [path for folder in MAY_IMPORT for path in sorted((ROOT / folder).rglob("*.py"))]

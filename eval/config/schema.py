@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from calvin_eval.checks import Bounds
 from calvin_eval.protocol import Protocol
-from calvin_eval.sim.drawing.options import Backend, DrawOptions
+from calvin_eval.sim.drawing.options import DrawOptions, check_backend
 
 SPLITS = {"D": "D", "ABC_D": "D", "ABCD_D": "D", "A": "A", "B": "B", "C": "C"}
 """What a policy was trained on, and the scene it is evaluated in."""
@@ -58,8 +58,12 @@ class SimConfig:
     backend: Literal["calvin_eval", "calvin_env"]
     assets: str
     verify: bool
-    render: Backend
+    render: str
     draw: DrawOptions
+
+    def __post_init__(self) -> None:
+        """Raise UnknownNameError for a renderer that nobody has."""
+        check_backend(self.render)
 
 
 @dataclass(frozen=True, kw_only=True)

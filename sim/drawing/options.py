@@ -6,12 +6,21 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Annotated, Any, Final, Literal, TypeAlias, get_args
 
+from calvin_eval import plugins
 from calvin_eval.checks import Bounds, check_fields
 from calvin_eval.errors import UnknownNameError, UsageError
 
 Backend: TypeAlias = Literal["auto", "fast", "gl", "egl", "tiny", "none"]
 BACKENDS: Final[tuple[Backend, ...]] = get_args(Backend)
 """The renderers that can be asked for, see `sim.render`."""
+
+
+def check_backend(name: str) -> None:
+    """Raise UnknownNameError unless a renderer of that name is ours or registered by a package."""
+    known = [*BACKENDS, *plugins.available("renderers")]
+    if name not in known:
+        raise UnknownNameError("renderer", name, known)
+
 
 _SECTION = "sim.draw."
 _MOST_SIMPLIFIED = 10

@@ -5,24 +5,32 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from calvin_eval import plugins
 from calvin_eval.errors import CheckpointError
-from calvin_eval.wrappers.loaders.base import LoadedPolicy, Source
+from calvin_eval.wrappers.loaders.base import CheckpointLoader, LoadedPolicy, PolicyLoader, Source
 from calvin_eval.wrappers.loaders.builtin import PREFIX, load_builtin, load_recording
-from calvin_eval.wrappers.loaders.declared import Stages, arrange, declared, kind_of
+from calvin_eval.wrappers.loaders.declared import Stages, arrange, declared, kind_of, server_loader
 from calvin_eval.wrappers.loaders.detect import RECOGNISED, detect
 from calvin_eval.wrappers.loaders.needs import require_packages
-from calvin_eval.wrappers.loaders.python_class import is_class_spec, load_class
+from calvin_eval.wrappers.loaders.python_class import (
+    PLUGIN,
+    is_class_spec,
+    load_class,
+    load_registered,
+)
 from calvin_eval.wrappers.loaders.torch_file import load_export, load_torchscript
 from calvin_eval.wrappers.loaders.weights import load_pickle, load_safetensors
 from calvin_eval.wrappers.pipeline import Pipeline
 from calvin_eval.wrappers.stages import Overlay
 
 __all__ = [
+    "CheckpointLoader",
     "LoadedPolicy",
+    "PolicyLoader",
+    "Source",
     "Stages",
     "arrange",
     "declared",
@@ -35,20 +43,15 @@ __all__ = [
 
 Loader: TypeAlias = "Callable[[Source], LoadedPolicy]"
 
-FILES: Mapping[str, Loader | str] = {
+FILES: Mapping[str, Loader] = {
     "recording": load_recording,
     "torchscript": load_torchscript,
     "export": load_export,
     "pickle": load_pickle,
     "safetensors": load_safetensors,
-    "lerobot": "calvin_eval.wrappers.loaders.lerobot.folder:load",
-    "robovlms": "calvin_eval.vla.loading:load",
 }
-"""The loader of every kind that `detect` tells apart; `module:function` where importing it costs
-much, or where it lies in a folder that imports this one."""
-
-SERVERS = "calvin_eval.wrappers.servers.loading:load"
-"""The loader of servers' addresses."""
+"""The loader of every kind of file. Kinds of folders, and what other packages recognise, are entry
+points in `calvin_eval.loaders`."""
 
 
 def resolve(  # noqa: PLR0913 - one keyword for each thing that a run says of its policy
@@ -63,7 +66,7 @@ def resolve(  # noqa: PLR0913 - one keyword for each thing that a run says of it
 ) -> LoadedPolicy:
     """Recognise a checkpoint, load it, and put the stages of its pipeline around it.
 
-    In this order: `builtin:NAME`; a server's address; an existing path, by
+    In this order: `builtin:NAME`; `plugin:NAME`; a server's address; an existing path, by
     its content; `module:Class` or `file.py:Class`.
 
     Args:
@@ -104,21 +107,17 @@ def _load(source: Source) -> LoadedPolicy:
     ckpt = source.ckpt
     if ckpt.startswith(PREFIX):
         return load_builtin(source)
-    if re.match(r"\w+://", ckpt):
-        return _loader(SERVERS)(source)
+    if ckpt.startswith(PLUGIN):
+        return load_registered(source)
+    if (scheme := re.match(r"(\w+)://", ckpt)) is not None:
+        return server_loader(scheme[1]).load(source)
     if ckpt and source.path.exists():
-        return _loader(FILES[detect(source.path)])(source)
+        kind = detect(source.path)
+        load = FILES[kind] if kind in FILES else plugins.load("loaders", kind).load
+        return load(source)
     if is_class_spec(ckpt):
         return load_class(source)
     raise CheckpointError(f"no such file or policy: {ckpt!r}: expected {RECOGNISED}.")
-
-
-def _loader(loader: Loader | str) -> Loader:
-    if not isinstance(loader, str):
-        return loader
-    module, _, name = loader.partition(":")
-    function: Loader = getattr(import_module(module), name)
-    return function
 
 
 def is_light(ckpt: str) -> bool:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from calvin_eval.errors import CheckpointError, UnknownNameError
 from calvin_eval.wrappers.policy import BasePolicy
@@ -72,6 +72,33 @@ class Source:
         """Facts for the run's header: these and those that every kind has."""
         options = {name: jsonable(value) for name, value in self.options.items()}
         return {"kind": kind, "ckpt": self.ckpt, "options": options, **facts}
+
+
+class PolicyLoader(Protocol):
+    """Loads policies: an entry point in `calvin_eval.servers`, named like a scheme of addresses.
+
+    A module with these functions is one.
+    """
+
+    def declare(self, source: Source) -> tuple[Settings, Settings] | None:
+        """Observation and action stages, read without the weights; None if that cannot be done."""
+
+    def load(self, source: Source) -> LoadedPolicy:
+        """Load the policy.
+
+        Raises:
+            CheckpointError: it cannot be loaded, or not without `source.trust`.
+        """
+
+
+class CheckpointLoader(PolicyLoader, Protocol):
+    """Loads one kind of file or folder: an entry point in `calvin_eval.loaders`."""
+
+    def recognises(self, path: Path) -> bool:
+        """Whether an existing path, of no kind that calvin-eval knows, is of this kind.
+
+        Must look at names and content only: the path may be a stranger's.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,10 +6,11 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pkgutil import resolve_name
 from typing import Any
 
-from calvin_eval.wrappers.loaders.base import Source
+from calvin_eval import plugins
+from calvin_eval.wrappers.loaders import weights
+from calvin_eval.wrappers.loaders.base import PolicyLoader, Source
 from calvin_eval.wrappers.loaders.builtin import PREFIX
 from calvin_eval.wrappers.loaders.detect import detect
 from calvin_eval.wrappers.loaders.python_class import is_class_spec
@@ -23,16 +24,8 @@ from calvin_eval.wrappers.stages import (
 )
 from calvin_eval.wrappers.stages.base import ActionStage, ObservationStage
 
-DECLARING = {
-    "lerobot": "calvin_eval.wrappers.loaders.lerobot.folder:declare",
-    "pickle": "calvin_eval.wrappers.loaders.weights:declare",
-    "remote": "calvin_eval.wrappers.servers.loading:declare",
-    "robovlms": "calvin_eval.vla.loading:declare",
-    "safetensors": "calvin_eval.wrappers.loaders.weights:declare",
-}
-"""Kinds that declare stages of their own, and the function from a `Source` to the settings of
-observation and action stages. It reads configuration files alone, and returns None where they do
-not tell."""
+SILENT = ("builtin", "class", "export", "recording", "torchscript")
+"""Kinds that never declare stages of their own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +84,8 @@ def kind_of(ckpt: str) -> str | None:
     """What a checkpoint is, by its name and the content of its files; None if it is not there.
 
     Returns:
-        "builtin", "remote" (a server's address), "class", or what `detect` returns.
+        "builtin", "remote" (a server's address), "class" (of a plugin, too), or what `detect`
+        returns.
 
     Raises:
         CheckpointError: there is a file or folder, and it is of no kind that is known.
@@ -120,7 +114,26 @@ def declared(source: Source) -> tuple[Settings, Settings] | None:
     kind = kind_of(source.ckpt)
     if kind is None:
         return None
-    if kind not in DECLARING:
+    if kind in SILENT:
         return {}, {}
-    found: tuple[Settings, Settings] | None = resolve_name(DECLARING[kind])(source)
-    return found
+    if kind in ("pickle", "safetensors"):
+        return weights.declare(source)
+    loader: PolicyLoader
+    if kind == "remote":
+        loader = server_loader(source.ckpt.partition("://")[0])
+    else:
+        loader = plugins.load("loaders", kind)
+    return loader.declare(source) if hasattr(loader, "declare") else ({}, {})
+
+
+def server_loader(scheme: str) -> PolicyLoader:
+    """Who connects to addresses of a scheme: an entry point, or else our own clients.
+
+    Ours refuse a scheme that nobody knows.
+    """
+    if scheme in plugins.available("servers"):
+        loader: PolicyLoader = plugins.load("servers", scheme)
+        return loader
+    from calvin_eval.wrappers.servers import loading  # costs websockets
+
+    return loading

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from calvin_eval import plugins
 from calvin_eval.errors import CheckpointError
 from calvin_eval.foreign.archives import (
     ArchiveError,
@@ -17,7 +18,7 @@ from calvin_eval.foreign.archives import (
 )
 from calvin_eval.foreign.documents import DocumentError, parse_json
 from calvin_eval.wrappers.builtin.replay import ACTIONS_KEY
-from calvin_eval.wrappers.loaders.folders import folder_kind
+from calvin_eval.wrappers.loaders.folders import FOLDER_KINDS, folder_kind
 
 RECOGNISED = (
     "a TorchScript file, a torch.export archive (.pt2), a folder of RoboVLMs or LeRobot, recorded "
@@ -33,15 +34,15 @@ def detect(path: Path) -> str:
     """The kind of an existing path.
 
     Returns:
-        "recording", "torchscript", "export", "pickle", "safetensors", or for folders what
-        `folders.folder_kind` returns.
+        "recording", "torchscript", "export", "pickle", "safetensors", for folders what
+        `folders.folder_kind` returns, or the name of a package's loader that recognises it.
 
     Raises:
         CheckpointError: it is empty, damaged, or nothing that calvin-eval knows.
     """
     if path.is_dir():
         kind = folder_kind(path)
-        if kind is None:
+        if kind is None and (kind := _plugins_kind(path)) is None:
             raise CheckpointError(
                 f"{path} is a folder of no kind that calvin-eval knows: expected {RECOGNISED}."
             )
@@ -60,6 +61,8 @@ def detect(path: Path) -> str:
         return "pickle"
     if _is_safetensors(path, head, size):
         return "safetensors"
+    if (kind := _plugins_kind(path)) is not None:
+        return kind
     raise CheckpointError(_unknown(path, head))
 
 
@@ -154,7 +157,19 @@ def _detect_zip(path: Path) -> str:
             f"{path} is a NumPy archive without actions: expected arrays named like "
             "chain0000_sub0_actions (T, 7)."
         )
+    if (theirs := _plugins_kind(path)) is not None:
+        return theirs
     raise CheckpointError(f"{path} is a zip archive of an unknown layout: expected {RECOGNISED}.")
+
+
+def _plugins_kind(path: Path) -> str | None:
+    """The kind that an installed package recognises in a path which is none of ours."""
+    for name in plugins.available("loaders"):
+        if name in FOLDER_KINDS:
+            continue
+        if plugins.load("loaders", name).recognises(path):
+            return name
+    return None
 
 
 def _torch_kind(members: Mapping[str, Member]) -> str | None:

@@ -17,6 +17,10 @@ LARGEST_CONFIG = 1 << 20
 """Bytes; larger JSON files are something else, such as a vocabulary."""
 
 
+FOLDER_KINDS = ("lerobot", "robovlms")
+"""What `folder_kind` tells apart; each is an entry point of ours in `calvin_eval.loaders`."""
+
+
 def is_lerobot(path: Path) -> bool:
     """Whether LeRobot's `save_pretrained` wrote the folder, or the one named so inside."""
     return lerobot_folder(path) is not None

@@ -14,13 +14,22 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from calvin_eval.errors import CalvinEvalError, CheckpointError, UnknownNameError, UsageError
+from calvin_eval import plugins
+from calvin_eval.errors import (
+    CalvinEvalError,
+    CheckpointError,
+    PluginError,
+    UnknownNameError,
+    UsageError,
+)
 from calvin_eval.extras import missing_extra
 from calvin_eval.wrappers.custom import CustomModelPolicy
 from calvin_eval.wrappers.loaders.base import LoadedPolicy, Source, file_facts
 from calvin_eval.wrappers.policy import Policy, Requirements, with_defaults
 from calvin_eval.wrappers.tensor_contract import last_line
 
+PLUGIN = "plugin:"
+"""What the names of registered policies begin with, in the text of `--ckpt`."""
 SPEC = re.compile(r"(?P<module>.+):(?P<attribute>[A-Za-z_]\w*)")
 MODULE_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
@@ -53,6 +62,25 @@ def load_class(source: Source) -> LoadedPolicy:
     with importable(folder), _explained(source.ckpt, folder):
         module = load_file(file) if file is not None else importlib.import_module(match["module"])
         factory = _attribute(module, match["attribute"], match["module"])
+        _check_arguments(factory, source)
+        policy = _adapt(lambda: factory(**source.options), source.ckpt)
+    return _describe(source, policy, module)
+
+
+def load_registered(source: Source) -> LoadedPolicy:
+    """Construct the policy that a package registered in `calvin_eval.policies`, with the options.
+
+    Raises:
+        CheckpointError: it cannot be constructed, or is no policy.
+        PluginError: its module cannot be imported.
+        UnknownNameError: no package registered that name.
+        UsageError: the constructor does not take the options.
+    """
+    factory = plugins.load("policies", source.ckpt.removeprefix(PLUGIN))
+    if not callable(factory):
+        raise PluginError(f"{source.ckpt}: expected a class or a function, found {factory!r}")
+    module = sys.modules[factory.__module__]
+    with _explained(source.ckpt, Path(module.__file__ or "").parent):
         _check_arguments(factory, source)
         policy = _adapt(lambda: factory(**source.options), source.ckpt)
     return _describe(source, policy, module)

@@ -7,10 +7,10 @@ import pickletools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import IO, Any, cast
 
+from calvin_eval import plugins
 from calvin_eval.errors import CheckpointError
 from calvin_eval.foreign.documents import parse_json
 from calvin_eval.wrappers.loaders.base import TRUST_FLAG, LoadedPolicy, Source
@@ -82,7 +82,7 @@ def declare(source: Source) -> tuple[Settings, Settings]:
     """
     if not has_config(source) or _is_object(source.path):
         return {}, {}
-    found: tuple[Settings, Settings] = import_module("calvin_eval.vla.loading").declare(source)
+    found: tuple[Settings, Settings] = plugins.load("loaders", "robovlms").declare(source)
     return found
 
 
@@ -97,8 +97,7 @@ def has_config(source: Source) -> bool:
 
 
 def _load_robovlms(source: Source) -> LoadedPolicy:
-    # By its name: the model's folder imports this one.
-    loaded: LoadedPolicy = import_module("calvin_eval.vla.loading").load(source)
+    loaded: LoadedPolicy = plugins.load("loaders", "robovlms").load(source)
     return loaded
 
 

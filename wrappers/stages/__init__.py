@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
 
-from calvin_eval.errors import UnknownNameError, UsageError
+from calvin_eval import plugins
+from calvin_eval.errors import PluginError, UnknownNameError, UsageError
 from calvin_eval.wrappers.stages.base import ActionStage, ObservationStage
 from calvin_eval.wrappers.stages.chunks import Execute
 from calvin_eval.wrappers.stages.companding import MuLaw
@@ -101,10 +102,8 @@ def _build(
     label: str, options: Mapping[str, Any], known: Mapping[str, type[StageT]], where: str
 ) -> StageT:
     name = options.get("use", label)
-    if name not in known:
-        raise UnknownNameError(f"stage in {where}", name, known)
-    kind = known[name]
-    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    kind = known[name] if name in known else _registered(name, known, where)
+    names: list[str] = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     given = {key: value for key, value in options.items() if key != "use"}
     for key in given:
         if key not in names:
@@ -113,3 +112,19 @@ def _build(
         return kind(**given)
     except TypeError as error:
         raise UsageError(f"{where}.{label}: {error}; its options are {', '.join(names)}") from error
+
+
+def _registered(name: Any, known: Mapping[str, type[StageT]], where: str) -> type[StageT]:
+    """The stage that a package registered in `calvin_eval.stages`."""
+    theirs: list[str] = list(plugins.available("stages"))
+    if name not in theirs:
+        raise UnknownNameError(f"stage in {where}", name, [*known, *theirs])
+    kind: Any = plugins.load("stages", name)
+    side = ActionStage if known is ACTION_STAGES else ObservationStage
+    if not (isinstance(kind, type) and issubclass(kind, side) and is_dataclass(kind)):
+        raise PluginError(
+            f"{where}: expected the stage {name} to be a dataclass derived from {side.__name__}; "
+            f"found {kind!r}"
+        )
+    found: type[StageT] = kind
+    return found
