@@ -30,6 +30,7 @@ REMEDIES = {
     "OpenGL 4.5 through EGL": f"{install_command('gl')}; "
     "apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri libgles2",
     "the compiled renderer": "a C++ compiler, then: pip install --force-reinstall --no-deps -e .",
+    "git": "apt-get install git",
     "Chromium": "apt-get install chromium chromium-driver",
     "upstream's calvin_env": "pip install calvin_env from a checkout of mees/calvin_env",
     "LeRobot": "make test-lerobot",

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import platform
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from requirements import skip
 
 from calvin_eval.results.provenance import PACKAGES, git_state, provenance
 
@@ -44,6 +46,8 @@ def test_no_heavy_import() -> None:
 
 
 def test_git_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if shutil.which("git") is None:
+        skip("git")
     assert git_state(tmp_path) is None
     git(tmp_path, "init")
     assert git_state(tmp_path) is None, "no commit yet"
