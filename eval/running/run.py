@@ -143,13 +143,12 @@ def run_plan(plan: Plan, engine: Any, display: Display) -> Run:
         videos = _make_videos(plan, folder, display)
         if videos is not None:
             held.enter_context(contextlib.closing(videos))
+            videos.catch_up(done.values())
         watch = ActionWatch(plan.policy.metadata)
         recorder = Recorder(folder, journal, display, videos=videos, gate=gate, watch=watch)
         if gate is not None:
             for record in done.values():
                 gate.add(record)
-        if videos is not None:
-            videos.catch_up(done.values())
         check = _run_all(plan, engine, recorder, done, card)
         _draw_the_rest(videos, display)
     folder.settle()
