@@ -23,7 +23,7 @@ help:
 	@echo "make bench   measure speed ratios          make clean   remove what make made"
 	@echo "make wheel   build source distribution and wheel into dist/"
 	@echo "make docs    build the documentation's site, refusing broken links"
-	@echo "make matrix  run the quick tests on every Python, with lowest and newest versions (uv)"
+	@echo "make matrix  run the quick tests on every Python, with lowest and newest versions"
 	@echo "make reference  record demonstrations, train the reference policy on them, evaluate it"
 
 install: $(BIN)/.installed
@@ -136,7 +136,9 @@ docs: install tree
 
 # For example: make matrix CELLS="3.10:lowest 3.13:newest" MATRIX_EXTRAS=torch
 matrix:
-	$(PYTHON) -m tools.matrix --extras "$(MATRIX_EXTRAS)" $(CELLS)
+	@command -v build/uv/bin/uv >/dev/null || { $(PYTHON) -m venv build/uv && \
+	  build/uv/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) uv; }
+	PATH="$(CURDIR)/build/uv/bin:$$PATH" $(PYTHON) -m tools.matrix --extras "$(MATRIX_EXTRAS)" $(CELLS)
 
 bench: install
 	$(BIN)/python benchmarks/physics.py
