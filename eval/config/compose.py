@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
@@ -95,13 +96,17 @@ def _store_defaults() -> None:
 
 
 def _prepared(override: str) -> str:
-    """An override as Hydra takes it: free keys may be new, and a preset may be a file."""
-    if override.startswith(_FREE_FORM):
-        return f"++{override}"
-    group, _, value = override.partition("=")
-    if group == "policy" and value.endswith((".yaml", ".yml")):
+    """An override as Hydra takes it: free keys may be new, and a preset may be a file.
+
+    A path needs no quotes, though Hydra has other uses for `=` and for `~` in front.
+    """
+    key, _, value = override.partition("=")
+    if key == "policy" and value.endswith((".yaml", ".yml")):
         return f"policy={store_preset(Path(value))}"
-    return override
+    if value[:1] not in ("'", '"', "[", "{") and ("=" in value or value.startswith("~")):
+        text = os.path.expanduser(value).replace('"', '\\"')
+        override = f'{key}="{text}"'
+    return f"++{override}" if override.startswith(_FREE_FORM) else override
 
 
 def compose_configs(

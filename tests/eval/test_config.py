@@ -96,3 +96,14 @@ def test_an_unknown_key_is_an_error_with_the_nearest_name(override: str, hint: s
 def test_a_value_that_cannot_be_meant_is_an_error(override: str, message: str) -> None:
     with pytest.raises((UsageError, UnknownNameError), match=message):
         compose_config([CKPT, override])
+
+
+def test_paths_need_no_quotes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    path = 'runs/epoch=4 "last".ckpt'
+    given = [f"policy.options.base={path}", "policy.python=~/lerobot/bin/python"]
+    config = compose_config(given, {"ckpt": "x:Y"})
+    assert config.policy.options["base"] == path
+    assert config.policy.python == "/home/me/lerobot/bin/python"
+    quoted = compose_config(["policy.options.base='a=b'"], {"ckpt": "x:Y"})
+    assert quoted.policy.options["base"] == "a=b"
