@@ -26,7 +26,9 @@ from policies import Wander
 
 from calvin_eval.config.compose import compose_config
 from calvin_eval.console.display import QuietDisplay
-from calvin_eval.rollouts.local import FaultRules, LocalEngine
+from calvin_eval.rollouts.engine import FaultRules
+from calvin_eval.rollouts.local import LocalWorkers
+from calvin_eval.rollouts.supervisor import SupervisedEngine
 from calvin_eval.running.prepare import make_plan, open_policy, set_stage
 from calvin_eval.running.run import run_plan
 from calvin_eval.sim import TaskOracle, load_chains, make_env
@@ -83,7 +85,7 @@ def our_engine(
     )  # fmt: skip
     policy = open_policy(config)
     plan = make_plan(set_stage(config), policy)
-    engine = LocalEngine(workers, FaultRules())
+    engine = SupervisedEngine(LocalWorkers(workers), FaultRules())
 
     def measure() -> float:
         with tempfile.TemporaryDirectory() as folder:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from calvin_eval.errors import CalvinEvalError, CheckpointError
 from calvin_eval.rollouts.batching import BatchRules
@@ -14,11 +14,66 @@ from calvin_eval.rollouts.service import BUSY, REPORT, PolicySpec, ServiceReady,
 from calvin_eval.rollouts.worker import PolicyLink
 
 _ANSWER_SECONDS = 10.0
-_LAST_BREATH_SECONDS = 0.5
+_DYING_SECONDS = 0.5  # until the end of a process whose socket has closed can be seen
 
 
-class PolicyHost:
-    """A policy in a process of its own.
+class PolicyHost(Protocol):
+    """Where a policy is, and how its process is watched and replaced."""
+
+    @property
+    def link(self) -> PolicyLink:
+        """Where workers find it now."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it answers workers, as far as can be seen."""
+
+    def hangs(self, seconds: float) -> bool:
+        """Whether the policy has been at one batch for that long, or does not answer at all."""
+
+    def report(self) -> list[Mapping[str, Any]]:
+        """What the policy says of the run so far; nothing if it does not answer."""
+
+    def replace(self) -> str:
+        """End the process, dead or stuck, and start another; returns how the old one ended."""
+
+    def close(self) -> None:
+        """End the process."""
+
+
+class ServingHost(PolicyHost, Protocol):
+    """A host that loaded its policy.
+
+    Attributes:
+        ready: what the loaded policy says of itself.
+    """
+
+    ready: ServiceReady
+
+
+class EndedProcess(Protocol):
+    """A process, or an actor, that is to be ended."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it is still there."""
+
+    def exit_report(self) -> str:
+        """How it ended."""
+
+    def kill(self) -> None:
+        """End it at once."""
+
+
+def end(process: EndedProcess) -> str:
+    """End a process, dead or stuck; returns how it ended."""
+    death = "it hung and was killed" if process.alive else process.exit_report()
+    process.kill()
+    return death
+
+
+class LocalPolicyHost:
+    """A policy in a child process.
 
     Args:
         spec: what to load.
@@ -71,7 +126,7 @@ class PolicyHost:
     @property
     def alive(self) -> bool:
         """Whether the process is still there, as it will be in half a second."""
-        return not self._child.ended(_LAST_BREATH_SECONDS)
+        return not self._child.ended(_DYING_SECONDS)
 
     def hangs(self, seconds: float) -> bool:
         """Whether the policy has been at one batch for that long, or does not answer at all."""
@@ -93,12 +148,7 @@ class PolicyHost:
 
     def replace(self) -> str:
         """End the process, dead or stuck, and start another; returns how the old one ended."""
-        if self._child.alive:
-            self._child.kill()
-            death = "it hung and was killed"
-        else:
-            death = self._child.exit_report()
-            self._child.kill()
+        death = end(self._child)
         self._start()
         return death
 
@@ -109,7 +159,7 @@ class PolicyHost:
 
 @dataclass(frozen=True)
 class FixedPolicy:
-    """A policy that no process of ours holds: in the workers themselves, or in the caller's."""
+    """A policy without a process to watch: it is in the workers, or in the caller's process."""
 
     link: PolicyLink
 

@@ -6,9 +6,9 @@ import contextlib
 from collections.abc import Callable, Sequence
 
 from calvin_eval.rollouts.chain import ChainRunner
-from calvin_eval.rollouts.hosts import FixedPolicy, PolicyHost
+from calvin_eval.rollouts.engine import FaultRules, Watcher
+from calvin_eval.rollouts.hosts import PolicyHost
 from calvin_eval.rollouts.interrupts import marked_interrupts
-from calvin_eval.rollouts.local import FaultRules, Watcher
 from calvin_eval.rollouts.worker import Assignment, connect
 from calvin_eval.sim.chains import Chain
 from calvin_eval.sim.oracle import TaskOracle
@@ -16,7 +16,7 @@ from calvin_eval.sim.packs import load_pack
 
 
 class InlineEngine:
-    """Runs chains one after another, with no process beside the caller's.
+    """Runs chains one after another in the caller's process; an `Engine`.
 
     Args:
         faults: `max_errors` is heeded; nothing can be retried or timed out in one process.
@@ -31,10 +31,10 @@ class InlineEngine:
         self,
         chains: Sequence[Chain],
         assign: Callable[[int], Assignment],
-        hosts: Sequence[PolicyHost | FixedPolicy],
+        hosts: Sequence[PolicyHost],
         watcher: Watcher,
     ) -> None:
-        """Run the chains, as `LocalEngine.run`."""
+        """Run chains, see `Engine.run`."""
         assignment = assign(0)
         env = assignment.simulator.build()
         current = chains[0]

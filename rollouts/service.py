@@ -35,7 +35,7 @@ _BACKLOG = 128
 class PolicySpec:
     """A policy as `--ckpt` names it, to be loaded wherever it is needed.
 
-    `python` is the interpreter of the process that `PolicyHost` starts for it; ours if None.
+    `python` is the interpreter of the process that `LocalPolicyHost` starts for it; ours if None.
     """
 
     ckpt: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import cached_property
@@ -16,7 +16,7 @@ from calvin_eval.results.header import Header
 from calvin_eval.results.provenance import provenance
 from calvin_eval.results.schema import SCHEMA_VERSION
 from calvin_eval.rollouts.batching import BatchRules
-from calvin_eval.rollouts.hosts import FixedPolicy, PolicyHost
+from calvin_eval.rollouts.hosts import FixedPolicy, LocalPolicyHost, PolicyHost, ServingHost
 from calvin_eval.rollouts.ray.cluster import cluster_resources, connect
 from calvin_eval.rollouts.service import PolicySpec
 from calvin_eval.rollouts.worker import Assignment, PolicyLink, SimulatorSpec
@@ -30,6 +30,8 @@ from calvin_eval.sim.selection import select
 from calvin_eval.wrappers.loaders import LoadedPolicy
 from calvin_eval.wrappers.policy import Requirements
 
+_LoadHost = Callable[[PolicySpec, str | None, BatchRules], ServingHost]
+
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyInUse:
@@ -41,7 +43,7 @@ class PolicyInUse:
         metadata: facts for the header.
     """
 
-    hosts: Sequence[PolicyHost | FixedPolicy]
+    hosts: Sequence[PolicyHost]
     description: str
     metadata: Mapping[str, Any]
     requirements: Requirements
@@ -207,11 +209,11 @@ def open_policy(config: EvalConfig) -> PolicyInUse:
         )
         return PolicyInUse.fixed(loaded, link)
     rules = BatchRules(most=config.engine.max_batch, wait=config.engine.batch_wait)
-    kind = _ray_policy_host() if on_ray else PolicyHost
-    hosts: list[PolicyHost] = []
+    load: _LoadHost = _ray_policy_host() if on_ray else LocalPolicyHost
+    hosts: list[ServingHost] = []
     try:
         for device in config.engine.devices or (None,):
-            hosts.append(kind(spec, device, rules))
+            hosts.append(load(spec, device, rules))
     except BaseException:
         for host in hosts:
             host.close()
@@ -257,7 +259,7 @@ def _on_nodes(spec: PolicySpec, metadata: Mapping[str, Any]) -> PolicySpec:
     return NodePolicy(**vars(spec), metadata=metadata)
 
 
-def _ray_policy_host() -> type[PolicyHost]:
+def _ray_policy_host() -> _LoadHost:
     from calvin_eval.rollouts.ray.hosts import RayPolicyHost
 
     return RayPolicyHost

@@ -22,9 +22,11 @@ from calvin_eval.results.report import write_reports
 from calvin_eval.results.schema import ChainRecord
 from calvin_eval.results.sequential import SequentialGate
 from calvin_eval.results.store import RunFolder
+from calvin_eval.rollouts.engine import Engine, FaultRules
 from calvin_eval.rollouts.inline import InlineEngine
-from calvin_eval.rollouts.local import FaultRules, LocalEngine
+from calvin_eval.rollouts.local import LocalWorkers
 from calvin_eval.rollouts.ray.cluster import connect
+from calvin_eval.rollouts.supervisor import SupervisedEngine
 from calvin_eval.rollouts.video.films import VideoSpec, parse_which
 from calvin_eval.rollouts.video.pool import VideoPool
 from calvin_eval.running.checking import ActionWatch
@@ -84,7 +86,7 @@ class Evaluations:
 
     def __init__(self, display: Display) -> None:
         self._display = display
-        self._engine: Any = None
+        self._engine: Engine | None = None
 
     def __enter__(self) -> Evaluations:
         return self
@@ -95,7 +97,7 @@ class Evaluations:
     @property
     def interrupted(self) -> bool:
         """Whether the user has asked for the end."""
-        return self._engine is not None and bool(self._engine.interrupted)
+        return self._engine is not None and self._engine.interrupted
 
     def run(self, config: EvalConfig) -> Run:
         """Run one configuration; after an error the next one gets new workers."""
@@ -118,7 +120,7 @@ class Evaluations:
             self._engine = None
 
 
-def make_engine(plan: Plan) -> Any:
+def make_engine(plan: Plan) -> Engine:
     """The engine that the configuration names."""
     engine = plan.config.engine
     faults = FaultRules(
@@ -126,14 +128,14 @@ def make_engine(plan: Plan) -> Any:
     )
     if engine.name == "ray":
         connect(engine.address)
-        from calvin_eval.rollouts.ray.engine import RayEngine
+        from calvin_eval.rollouts.ray.workers import RayWorkers
 
-        return RayEngine(choose_workers(plan), faults)
+        return SupervisedEngine(RayWorkers(choose_workers(plan)), faults)
     workers = choose_workers(plan)
-    return LocalEngine(workers, faults) if workers else InlineEngine(faults)
+    return SupervisedEngine(LocalWorkers(workers), faults) if workers else InlineEngine(faults)
 
 
-def run_plan(plan: Plan, engine: Any, display: Display) -> Run:
+def run_plan(plan: Plan, engine: Engine, display: Display) -> Run:
     """Run the chains of a plan that are not done yet, and write the run folder."""
     started = time.monotonic()
     gate, card = _make_gate(plan), _read_card(plan)
@@ -158,7 +160,7 @@ def run_plan(plan: Plan, engine: Any, display: Display) -> Run:
 
 def _run_all(
     plan: Plan,
-    engine: Any,
+    engine: Engine,
     recorder: Recorder,
     done: Mapping[int, ChainRecord],
     card: Card | None,
@@ -201,7 +203,7 @@ def _draw_the_rest(videos: VideoPool | None, display: Display) -> None:
         display.note("the videos that are missing were left out")
 
 
-def _run_chains(plan: Plan, engine: Any, chains: Sequence[Chain], recorder: Recorder) -> None:
+def _run_chains(plan: Plan, engine: Engine, chains: Sequence[Chain], recorder: Recorder) -> None:
     if chains and not engine.interrupted and not recorder.done:
         engine.run(chains, plan.assignment, plan.policy.hosts, recorder)
 

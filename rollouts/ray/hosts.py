@@ -9,16 +9,15 @@ import pickle
 import uuid
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Any, cast
+from typing import Any
 
 from calvin_eval.errors import CalvinEvalError, CheckpointError
 from calvin_eval.rollouts.batching import BatchRules
-from calvin_eval.rollouts.hosts import PolicyHost
-from calvin_eval.rollouts.processes import Child
+from calvin_eval.rollouts.hosts import end
 from calvin_eval.rollouts.ray.cluster import cluster_resources, software
 from calvin_eval.rollouts.ray.nodes import require_policy
 from calvin_eval.rollouts.ray.policy import CALLS, ActorPolicy, PolicyActor
-from calvin_eval.rollouts.service import PolicySpec
+from calvin_eval.rollouts.service import PolicySpec, ServiceReady, ServiceSetup
 from calvin_eval.rollouts.worker import PolicyLink
 
 ray: Any = import_module("ray")  # untyped: its hints know less than its documentation
@@ -31,8 +30,8 @@ _PATIENCE = 60.0  # seconds of waiting for an actor after which the log says so
 _log = logging.getLogger(__name__)
 
 
-class _ActorProcess(Child):
-    """An actor, as `PolicyHost` handles a process."""
+class _ActorProcess:
+    """The process of a policy actor, see `hosts.EndedProcess`."""
 
     def __init__(self, actor: Any) -> None:
         self.actor = actor
@@ -48,10 +47,6 @@ class _ActorProcess(Child):
             return False
         return True
 
-    def ended(self, within: float) -> bool:
-        """Whether it is lost; its silence takes as long to tell as it takes."""
-        return not self.alive
-
     def exit_report(self) -> str:
         """How it was lost."""
         return self._end
@@ -61,19 +56,18 @@ class _ActorProcess(Child):
         with contextlib.suppress(Exception):  # gone, or the cluster is
             ray.kill(self.actor, no_restart=True)
 
-    def stop(self, seconds: float = 5.0) -> None:
-        """End it."""
-        self.kill()
 
-
-class RayPolicyHost(PolicyHost):
-    """A policy in an actor, started, watched and replaced by the driver.
+class RayPolicyHost:
+    """A policy in an actor, started, watched and replaced by the driver; a `ServingHost`.
 
     Args:
         spec: what to load.
         device: `cpu`; `cuda` for one GPU, whichever of the cluster's is free; or None for a GPU
             if the cluster has any.
         rules: when a batch goes.
+
+    Attributes:
+        ready: what the loaded policy says of itself.
 
     Raises:
         CalvinEvalError: the policy cannot be loaded.
@@ -82,15 +76,16 @@ class RayPolicyHost(PolicyHost):
     def __init__(self, spec: PolicySpec, device: str | None, rules: BatchRules) -> None:
         wanted = device.startswith("cuda") if device else cluster_resources("GPU") > 0
         self._gpus = int(wanted)
-        self._variables = {}
+        self._variables: dict[str, str] = {}
         if device is not None:  # Ray shows the actor its own GPU only, which is the first it sees
             self._variables["CALVIN_EVAL_DEVICE"] = "cuda:0" if wanted else "cpu"
-        self._said: Mapping[str, Any] | None = None
-        super().__init__(spec, device, rules)
+        self._setup = ServiceSetup(policy=spec, batch=rules)
+        self._metadata: Mapping[str, Any] | None = None  # of the first actor
+        self._start()
 
     def _start(self) -> None:
         # Until Ray has noticed that a node is lost, it may send the replacement to that very node.
-        attempts = 1 if self._said is None else _STARTS
+        attempts = 1 if self._metadata is None else _STARTS
         for attempt in range(1, attempts + 1):
             try:
                 self._begin()
@@ -111,17 +106,18 @@ class RayPolicyHost(PolicyHost):
             pickle.dumps(self._setup), name,
             environment=self._variables, folder=os.getcwd(), expected=software(),
         )  # fmt: skip
-        self._child = _ActorProcess(actor)
+        self._process = _ActorProcess(actor)
         try:
             answer = pickle.loads(self._wait(actor.ready.remote()))
             if isinstance(answer, CalvinEvalError):
                 raise answer
-            require_policy(self._setup.policy.ckpt, self._said or answer.metadata, answer.metadata)
+            expected = self._metadata or answer.metadata
+            require_policy(self._setup.policy.ckpt, expected, answer.metadata)
         except BaseException:
-            self._child.kill()
+            self._process.kill()
             raise
-        self.ready = answer
-        self._said = answer.metadata
+        self.ready: ServiceReady = answer
+        self._metadata = answer.metadata
 
     def _wait(self, reference: Any) -> Any:
         if not ray.wait([reference], timeout=_PATIENCE)[0]:
@@ -141,10 +137,15 @@ class RayPolicyHost(PolicyHost):
         )
         return PolicyLink(requirements=self.ready.requirements, inline=spec)
 
+    @property
+    def alive(self) -> bool:
+        """Whether the actor answers; one that is lost may take a while to be known as such."""
+        return self._process.alive
+
     def hangs(self, seconds: float) -> bool:
         """Whether the policy has been at one batch for that long, or does not answer at all."""
         try:
-            actor = cast(_ActorProcess, self._child).actor
+            actor = self._process.actor
             return float(ray.get(actor.busy.remote(), timeout=_ANSWER_SECONDS)) >= seconds
         except RayError:
             return True
@@ -152,7 +153,7 @@ class RayPolicyHost(PolicyHost):
     def report(self) -> list[Mapping[str, Any]]:
         """What the policy says of the run so far; nothing if it does not answer."""
         try:
-            actor = cast(_ActorProcess, self._child).actor
+            actor = self._process.actor
             found: list[Mapping[str, Any]] = ray.get(actor.report.remote(), timeout=_ANSWER_SECONDS)
         except RayError:
             return []
@@ -160,7 +161,17 @@ class RayPolicyHost(PolicyHost):
 
     def forget(self, client: str) -> None:
         """A worker is gone."""
-        cast(_ActorProcess, self._child).actor.forget.remote(client)
+        self._process.actor.forget.remote(client)
+
+    def replace(self) -> str:
+        """End the actor, dead or stuck, and start another; returns how the old one ended."""
+        death = end(self._process)
+        self._start()
+        return death
+
+    def close(self) -> None:
+        """End the actor."""
+        self._process.kill()
 
 
 def describe(error: Exception) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from calvin_eval.errors import CalvinEvalError, UnknownNameError, UsageError
 from calvin_eval.protocol import BENCHMARK, OFFICIAL
 from calvin_eval.rollouts.batching import BatchRules
-from calvin_eval.rollouts.hosts import PolicyHost
+from calvin_eval.rollouts.hosts import LocalPolicyHost
 from calvin_eval.rollouts.pool import WorkerPool
 from calvin_eval.rollouts.recording import metadata
 from calvin_eval.rollouts.recording.episode import Episode, LabelRules
@@ -226,7 +226,7 @@ def _policies(spec: RecordSpec, scenes: Iterable[str]) -> Iterator[dict[str, Pol
     """Where the demonstrator is, by scene; one with a network runs in a process of its own."""
     from calvin_eval.wrappers.loaders import is_light
 
-    hosts: list[PolicyHost] = []
+    hosts: list[LocalPolicyHost] = []
     links: dict[str, PolicyLink] = {}
     try:
         for scene in scenes:
@@ -241,7 +241,7 @@ def _policies(spec: RecordSpec, scenes: Iterable[str]) -> Iterator[dict[str, Pol
                 requirements = policy.load().policy.requirements
                 links[scene] = PolicyLink(requirements=requirements, inline=policy)
             else:
-                hosts.append(PolicyHost(policy, None, BatchRules()))
+                hosts.append(LocalPolicyHost(policy, None, BatchRules()))
                 links[scene] = hosts[-1].link
         yield links
     finally:

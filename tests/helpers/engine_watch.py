@@ -75,8 +75,8 @@ class EngineWatch(QuietDisplay):
 
         An engine that runs chains in this process has no workers.
         """
-        waiting = [slot for slot in getattr(self.engine, "_slots", ()) if not slot.ready]
-        return all(wait([slot.child.connection], 0) for slot in waiting)
+        waiting = [slot for slot in getattr(self.engine, "slots", ()) if not slot.ready]
+        return all(wait([slot.worker.connection], 0) for slot in waiting)
 
 
 def once_at_work(workers: int, then: Callable[[Any], object]) -> OnEvent:

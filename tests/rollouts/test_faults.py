@@ -22,7 +22,11 @@ from calvin_eval.config.compose import compose_config
 from calvin_eval.errors import RunFolderError
 from calvin_eval.results.journal import read_journal
 from calvin_eval.results.store import RunFolder
-from calvin_eval.rollouts.local import FaultRules, LocalEngine
+from calvin_eval.rollouts.engine import FaultRules
+from calvin_eval.rollouts.local import LocalWorkers
+from calvin_eval.rollouts.processes import Child
+from calvin_eval.rollouts.slots import WorkerSlot
+from calvin_eval.rollouts.supervisor import SupervisedEngine
 from calvin_eval.running.outcome import Run
 from calvin_eval.running.prepare import make_plan, open_policy, set_stage
 from calvin_eval.running.run import run_plan
@@ -96,13 +100,18 @@ def evaluate(
     watch = watch or EngineWatch()
     config = compose_config(["protocol.steps=4", *overrides], {"ckpt": ckpt, "out": str(out)})
     policy = open_policy(config)
-    engine = LocalEngine(workers, faults)
+    engine = SupervisedEngine(LocalWorkers(workers), faults)
     watch.engine = engine
     try:
         return run_plan(make_plan(set_stage(config), policy), engine, watch)
     finally:
         engine.close()
         policy.close()
+
+
+def pid_of(slot: WorkerSlot) -> int:
+    assert isinstance(slot.worker, Child)
+    return slot.worker.pid
 
 
 def outcomes(folder: Path) -> list[dict[str, Any]]:
@@ -118,12 +127,12 @@ def test_workers_killed_at_random_change_nothing(tmp_path: Path) -> None:
     calm = evaluate(tmp_path / "calm", "builtin:random", chains)
     dice, finished, killed = random.Random(0), [], []
 
-    def kill_now_and_then(engine: LocalEngine, worker: int) -> None:
+    def kill_now_and_then(engine: SupervisedEngine, worker: int) -> None:
         finished.append(worker)
-        at_work = [slot for slot in engine._slots if slot.chain is not None]
+        at_work = [slot for slot in engine.slots if slot.chain is not None]
         if at_work and len(finished) % 10 == 0:  # wherever in their chains they are
             slot = dice.choice(at_work)
-            os.kill(slot.child.pid, dice.choice([signal.SIGKILL, signal.SIGSEGV]))
+            os.kill(pid_of(slot), dice.choice([signal.SIGKILL, signal.SIGSEGV]))
             killed.append(slot.number)
 
     wild = evaluate(
@@ -293,9 +302,9 @@ def test_a_policy_that_hangs_costs_its_own_chain_only(tmp_path: Path, policy: st
 def test_a_worker_that_hangs_is_replaced(tmp_path: Path) -> None:
     stopped: list[int] = []
 
-    def stop_one(engine: LocalEngine, worker: int) -> None:
+    def stop_one(engine: SupervisedEngine, worker: int) -> None:
         if not stopped:
-            stopped.append(engine._slots[worker].child.pid)
+            stopped.append(pid_of(engine.slots[worker]))
             os.kill(stopped[0], signal.SIGSTOP)
 
     calm, chains = EngineWatch(), "protocol.num_chains=20"
@@ -419,8 +428,8 @@ def test_workers_never_import_torch_and_nothing_is_left_running(
 ) -> None:
     seen: dict[int, bool] = {}
 
-    def look(engine: LocalEngine, worker: int) -> None:
-        maps = Path(f"/proc/{engine._slots[worker].child.pid}/maps").read_text()
+    def look(engine: SupervisedEngine, worker: int) -> None:
+        maps = Path(f"/proc/{pid_of(engine.slots[worker])}/maps").read_text()
         seen[worker] = "libtorch" in maps
 
     evaluate(tmp_path / "run", policy, "protocol.num_chains=4", watch=EngineWatch(look))

@@ -205,7 +205,7 @@ def test_a_node_lost_with_the_policy_on_it_is_made_up_for(
 
 def test_a_killed_policy_actor_is_replaced(nodes: Nodes, policies: Path, tmp_path: Path) -> None:
     def kill(host: Any, engine: Any) -> None:
-        ray.kill(host._child.actor)
+        ray.kill(host._process.actor)
 
     ckpt, shared = f"{policies}:Batched", ("protocol.num_chains=6", "protocol.steps=60")
     watch = EngineWatch()
@@ -223,7 +223,7 @@ def test_a_killed_worker_is_replaced_and_what_served_it_serves_the_next(
     def kill(engine: Any, worker: int) -> None:
         if not killed and made() == 2:
             killed.append(worker)
-            ray.kill(engine._slots[0].child._actor)
+            ray.kill(engine.slots[0].worker._actor)
 
     killed: list[int] = []
     ckpt = f"{policies}:Single"
@@ -258,7 +258,7 @@ def test_a_policy_that_hangs_costs_its_own_chain_only(
 
 def test_a_chain_that_cannot_be_finished_is_given_up(nodes: Nodes, tmp_path: Path) -> None:
     def kill(host: Any, engine: Any) -> None:
-        ray.kill(engine._slots[0].child._actor)
+        ray.kill(engine.slots[0].worker._actor)
 
     done = run(
         tmp_path / "far", "builtin:random", "protocol.num_chains=1", "protocol.steps=150",
@@ -359,7 +359,7 @@ def test_a_policy_that_a_node_cannot_load_is_one_error(
         return f"{real()}/no/such/folder"
 
     monkeypatch.chdir(tmp_path)  # a relative path, and nodes that lack the folder
-    monkeypatch.setattr("calvin_eval.rollouts.ray.engine.os.getcwd", elsewhere)
+    monkeypatch.setattr("calvin_eval.rollouts.ray.workers.os.getcwd", elsewhere)
     with pytest.raises(CheckpointError, match=r"node .*actions\.npz.*at this path on every node"):
         run(tmp_path / "far", "actions.npz", "protocol.num_chains=1", "engine=ray")
 

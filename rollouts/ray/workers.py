@@ -1,7 +1,7 @@
-"""The engine for a Ray cluster: the local engine's queue, with workers on other machines.
+"""Simulator workers as actors on a Ray cluster.
 
-The supervisor of `local` does not care where a worker is: here each is an actor, whose messages a
-thread feeds into a pipe that the supervisor listens to as it does to a process of its own.
+A thread feeds an actor's messages into a pipe, which the supervisor reads as it does the line to
+a process of this machine.
 """
 
 from __future__ import annotations
@@ -16,23 +16,21 @@ from dataclasses import replace
 from importlib import import_module
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from typing import Any, cast
+from typing import Any
 
 from calvin_eval.errors import UsageError
-from calvin_eval.rollouts.hosts import FixedPolicy, PolicyHost
-from calvin_eval.rollouts.local import FaultRules, LocalEngine, Watcher, WorkerSlot
-from calvin_eval.rollouts.processes import Child
+from calvin_eval.rollouts.hosts import PolicyHost
 from calvin_eval.rollouts.ray.cluster import cluster_resources
 from calvin_eval.rollouts.ray.hosts import RayPolicyHost, describe
 from calvin_eval.rollouts.ray.nodes import NodeSimulator, SimulatorActor
+from calvin_eval.rollouts.slots import RunningWorker
 from calvin_eval.rollouts.worker import Assignment
-from calvin_eval.sim.chains import Chain
 
 ray: Any = import_module("ray")  # untyped: its hints know less than its documentation
 
 
-class _Line:
-    """The driver's end of the line to a worker."""
+class _ActorLine:
+    """The driver's end of the line to an actor, see `slots.Line`."""
 
     def __init__(self, actor: Any, reader: Connection[Any, Any]) -> None:
         self._tell = actor.tell.options(concurrency_group="tell")
@@ -42,7 +40,7 @@ class _Line:
         """Readable when there is something to receive, or when the actor is gone."""
         return self._reader.fileno()
 
-    def send(self, message: object) -> None:
+    def send(self, message: Any, /) -> None:
         """Never blocks; that an actor is gone shows when something is received."""
         self._tell.remote(pickle.dumps(message))
 
@@ -51,14 +49,15 @@ class _Line:
         return self._reader.recv()
 
     def close(self) -> None:
-        """Stop listening."""
+        """Stop receiving."""
         self._reader.close()
 
 
-class _ActorWorker(Child):
-    """A simulator worker in an actor, as the supervisor handles a child process.
+class ActorWorker:
+    """A simulator worker in an actor, see `slots.RunningWorker`.
 
     Attributes:
+        connection: the line to it.
         client: how policy actors know this worker.
     """
 
@@ -72,31 +71,26 @@ class _ActorWorker(Child):
         self.client = uuid.uuid4().hex
         self._actor = kind.remote(os.getcwd(), self.client)
         reader, writer = Pipe(duplex=False)
-        self.connection = cast(Any, _Line(self._actor, reader))
-        self._death = "it was ended"
-        self._ears = threading.Thread(target=self._listen, args=(writer,), daemon=True)
-        self._ears.start()
+        self.connection = _ActorLine(self._actor, reader)
+        self._end = "it was ended"
+        self._receiver = threading.Thread(target=self._receive, args=(writer,), daemon=True)
+        self._receiver.start()
 
-    def _listen(self, writer: Connection[Any, Any]) -> None:
+    def _receive(self, writer: Connection[Any, Any]) -> None:
         hear = self._actor.hear.options(concurrency_group="hear")
         with writer:
             try:
                 while True:
                     for message in ray.get(hear.remote()):
                         writer.send_bytes(message)
-            except OSError:  # nobody listens any more
+            except OSError:  # the line was closed
                 return
             except Exception as error:  # the actor is gone, or Ray itself
-                self._death = describe(error)
-
-    @property
-    def alive(self) -> bool:
-        """Whether the actor is there, or still to come."""
-        return self._ears.is_alive()
+                self._end = describe(error)
 
     def exit_report(self) -> str:
         """How the actor was lost."""
-        return self._death
+        return self._end
 
     def kill(self) -> None:
         """End the actor at once; a second call does nothing."""
@@ -107,32 +101,24 @@ class _ActorWorker(Child):
     def stop(self, seconds: float = 5.0) -> None:
         """End the actor, and wait a moment for its end."""
         self.kill()
-        self._ears.join(seconds)
+        self._receiver.join(seconds)
 
 
-class RayEngine(LocalEngine):
-    """N simulator actors on the cluster that this process is connected to.
+class RayWorkers:
+    """Simulator actors on the cluster that this process is connected to, see `slots.Workers`.
 
     Workers that the cluster has no room for, at first or after a node was lost, start when there
     is room; the others go on meanwhile.
 
     Args:
-        workers: how many.
-        faults: what is done about faults.
+        count: how many work side by side.
     """
 
-    def __init__(self, workers: int, faults: FaultRules) -> None:
-        super().__init__(workers, faults)
-        self._hosts: Sequence[PolicyHost | FixedPolicy] = ()
+    def __init__(self, count: int) -> None:
+        self.count = count
 
-    def run(
-        self,
-        chains: Sequence[Chain],
-        assign: Callable[[int], Assignment],
-        hosts: Sequence[PolicyHost | FixedPolicy],
-        watcher: Watcher,
-    ) -> None:
-        """Run the chains, as `LocalEngine.run`.
+    def check(self, hosts: Sequence[PolicyHost], note: Callable[[str], None]) -> None:
+        """Note if the cluster is too small.
 
         Raises:
             UsageError: the policy is an object of this process, which nodes cannot reach.
@@ -143,25 +129,23 @@ class RayEngine(LocalEngine):
                 "this process. Name its class by --ckpt, or choose engine=local."
             )
         room = cluster_resources("CPU")
-        if self._count > room:
-            watcher.note(
-                f"{self._count} workers for a cluster of {room} CPUs: the others start when there "
+        if self.count > room:
+            note(
+                f"{self.count} workers for a cluster of {room} CPUs: the others start when there "
                 "is room"
             )
-        self._hosts = hosts
-        super().run(chains, lambda host: _on_nodes(assign(host)), hosts, watcher)
 
-    def respawn(self, slot: WorkerSlot) -> None:
-        """Put a new actor into a slot."""
-        host = self._hosts[slot.host]
-        if isinstance(host, RayPolicyHost):
-            host.forget(cast(_ActorWorker, slot.child).client)
-        super().respawn(slot)
+    def spawn(self) -> RunningWorker:
+        """Start an actor, now or when there is room for it."""
+        return ActorWorker()
 
-    def _spawn(self) -> Child:
-        return _ActorWorker()
+    def replace(self, old: RunningWorker, host: PolicyHost) -> RunningWorker:
+        """End an actor and start another; its sessions with the policy end."""
+        if isinstance(host, RayPolicyHost) and isinstance(old, ActorWorker):
+            host.forget(old.client)
+        old.kill()
+        return self.spawn()
 
-
-def _on_nodes(assignment: Assignment) -> Assignment:
-    """The same, with what nodes need to see that they are alike."""
-    return replace(assignment, simulator=NodeSimulator.of(assignment.simulator))
+    def adapt(self, assignment: Assignment) -> Assignment:
+        """The same, with what nodes need to see that they are alike."""
+        return replace(assignment, simulator=NodeSimulator.of(assignment.simulator))

@@ -1,4 +1,4 @@
-"""The local engine's clock: who counts as hanging, and who is only late."""
+"""The supervisor's clock: who counts as hanging, and who is only late."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from calvin_eval.rollouts import local
-from calvin_eval.rollouts.local import FaultRules, WorkerSlot, _Run
+from calvin_eval.rollouts import supervisor
+from calvin_eval.rollouts.engine import FaultRules
+from calvin_eval.rollouts.slots import WorkerSlot
+from calvin_eval.rollouts.supervisor import Supervisor
 from calvin_eval.sim.chains import load_chains
 
 LIMIT = 3.0
@@ -23,23 +25,27 @@ class Supervised:
         self.now = 0.0
         self.respawned: list[int] = []
         self.notes: list[str] = []
-        monkeypatch.setattr(local, "time", SimpleNamespace(monotonic=lambda: self.now))
+        monkeypatch.setattr(supervisor, "time", SimpleNamespace(monotonic=lambda: self.now))
         self.line, self.worker = Pipe()
-        child: Any = SimpleNamespace(connection=self.line)
-        self.slot = WorkerSlot(number=0, host=0, child=child, heard=0.0)
-        engine: Any = SimpleNamespace(
-            faults=FaultRules(step_timeout=LIMIT),
-            respawn=lambda slot: self.respawned.append(slot.number),
-        )
+        silent: Any = SimpleNamespace(connection=self.line)
+        self.slot = WorkerSlot(number=0, host=0, worker=silent, heard=0.0)
+
+        def replace(old: Any, host: Any) -> Any:
+            self.respawned.append(self.slot.number)
+            return old
+
+        workers: Any = SimpleNamespace(replace=replace, adapt=lambda assignment: assignment)
         watcher: Any = SimpleNamespace(note=self.notes.append)
         hosts: Any = [SimpleNamespace(hangs=lambda seconds: False)]
-        self._run = _Run(engine, [], lambda host: None, hosts, watcher)  # type: ignore[arg-type, return-value]
+        assign: Any = lambda host: None  # noqa: E731
+        faults = FaultRules(step_timeout=LIMIT)
+        self._supervisor = Supervisor([self.slot], workers, faults, assign, hosts, watcher)
 
     def look(self, now: float) -> list[int]:
         """Who is replaced when the clock shows this."""
         self.now = now
         self.respawned.clear()
-        self._run._check_clock([self.slot])
+        self._supervisor._check_clock()
         return self.respawned
 
 
@@ -63,7 +69,7 @@ def test_a_worker_without_a_chain_may_be_silent(supervised: Supervised) -> None:
 def test_a_worker_may_take_longer_to_start_than_a_step_may(supervised: Supervised) -> None:
     """On a busy machine it would otherwise be replaced for ever, and the run would never begin."""
     assert supervised.look(100 * LIMIT) == []
-    assert supervised.look(local._START_SECONDS) == [0]
+    assert supervised.look(supervisor._START_SECONDS) == [0]
     assert supervised.notes == ["simulator worker 0 was not ready after 600 s; started another"]
 
 
