@@ -29,7 +29,7 @@ from calvin_eval.console.display import QuietDisplay
 from calvin_eval.rollouts.engine import FaultRules
 from calvin_eval.rollouts.local import LocalWorkers
 from calvin_eval.rollouts.supervisor import SupervisedEngine
-from calvin_eval.running.prepare import make_plan, open_policy, set_stage
+from calvin_eval.running.prepare import gather_inputs, make_plan, open_policy
 from calvin_eval.running.run import run_plan
 from calvin_eval.sim import TaskOracle, load_chains, make_env
 from calvin_eval.wrappers.policy import Request
@@ -84,12 +84,12 @@ def our_engine(
          "protocol.num_chains": 8 * workers, "overwrite": True},
     )  # fmt: skip
     policy = open_policy(config)
-    plan = make_plan(set_stage(config), policy)
+    plan = make_plan(gather_inputs(config), policy)
     engine = SupervisedEngine(LocalWorkers(workers), FaultRules())
 
     def measure() -> float:
         with tempfile.TemporaryDirectory() as folder:
-            object.__setattr__(plan.stage.config, "out", f"{folder}/run")
+            object.__setattr__(plan.inputs.config, "out", f"{folder}/run")
             run = run_plan(plan, engine, QuietDisplay())
             profile = json.loads((run.folder / "profile.json").read_text())
             return float(profile["steps"] / profile["wall_seconds"])

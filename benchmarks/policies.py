@@ -12,7 +12,7 @@ from calvin_eval.wrappers.policy import Request, Requirements
 
 
 class Wander:
-    """Moves about; looks through both cameras if it is told to, and decides every `chunk` steps."""
+    """Moves about; looks through both cameras if asked to, and decides every `chunk` steps."""
 
     def __init__(self, images: bool = True, chunk: int = 1) -> None:
         self.requirements = Requirements(rgb=("static", "gripper") if images else ())

@@ -16,7 +16,7 @@ from calvin_eval.rollouts.batching import BatchRules
 from calvin_eval.rollouts.service import PolicyService
 from calvin_eval.rollouts.worker import PolicyLink
 from calvin_eval.running.outcome import Run
-from calvin_eval.running.prepare import PolicyInUse, make_plan, set_stage
+from calvin_eval.running.prepare import PolicyInUse, gather_inputs, make_plan
 from calvin_eval.running.recorder import Display
 from calvin_eval.running.run import make_engine, run_evaluation, run_plan
 from calvin_eval.wrappers.loaders import LoadedPolicy, wrap
@@ -129,7 +129,7 @@ def _evaluate_object(served: Policy, config: EvalConfig, display: Display) -> Ru
     rules = BatchRules(most=config.engine.max_batch, wait=config.engine.batch_wait)
     loaded = wrap(_as_loaded(served, config), config.policy.observe, config.policy.actions)
     with closing(PolicyService(loaded.policy, rules=rules)) as service:
-        plan = make_plan(set_stage(config), _in_use(loaded, service))
+        plan = make_plan(gather_inputs(config), _in_use(loaded, service))
         with closing(make_engine(plan)) as engine:
             return run_plan(plan, engine, display)
 

@@ -168,7 +168,7 @@ class CardCheck:
         return self.p < CHANCE
 
     def __str__(self) -> str:
-        """What a user is told, in a few lines."""
+        """The result for the user, in a few lines."""
         if self.difference is None:
             return f"none of the card's {len(self.missing)} chains is completed here"
         lines = [self._headline()]

@@ -15,7 +15,7 @@ from calvin_eval.results.official import shortened
 RENDERER = "renderer.backend"
 CHAINS = "chains.sha256"
 
-# Which chains, and which sentences, is told by their hashes; a file's name says nothing, and how
+# Which chains, and which sentences, is known by their hashes; a file's name says nothing, and how
 # many of the list were run shows in the number of common chains.
 _TOLD_BY_HASHES = ("chains", "num_chains", "select", "instructions")
 

@@ -16,11 +16,11 @@ from typing import Any, Literal, TypeAlias
 
 from calvin_eval.errors import UnknownNameError, UsageError
 
-Outcome: TypeAlias = Literal["pass", "fail", "undecided"]
+GateOutcome: TypeAlias = Literal["pass", "fail", "undecided"]
 Undecided: TypeAlias = Literal["pass", "fail", "code"]
 """What an undecided gate counts as; `code` gives it an exit code of its own."""
 
-EXIT_CODES: Mapping[Outcome, int] = {"pass": 0, "fail": 1, "undecided": 4}
+EXIT_CODES: Mapping[GateOutcome, int] = {"pass": 0, "fail": 1, "undecided": 4}
 """Of the commands that decide a gate."""
 
 TOP = 5
@@ -142,7 +142,7 @@ class Check:
     method: str
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> GateOutcome:
         """Where the interval lies."""
         if self.low >= self.threshold:
             return "pass"
@@ -183,7 +183,7 @@ class Decision:
     remarks: tuple[str, ...] = ()
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> GateOutcome:
         """Fail if a condition is broken, pass if all hold, else undecided."""
         outcomes = {check.outcome for check in self.checks}
         if "fail" in outcomes:

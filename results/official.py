@@ -120,8 +120,8 @@ def official_verdict(facts: RunFacts) -> Verdict:
 def departures(facts: RunFacts) -> tuple[str, ...]:
     """In what the rules of a run differ from the benchmark's own, one sentence each.
 
-    Rules are those of `Protocol`, and what a policy is told and sees; not which chains are run,
-    and on which assets.
+    Rules are those of `Protocol`, and which sentences and images a policy gets; not which chains
+    are run, and on which assets.
     """
     return tuple(d.sentence for d in _departures(facts) if d.field not in _OF_THE_RUN)
 

@@ -70,14 +70,14 @@ class Profile:
         if not shares:
             return "nothing ran"
         part, share = next(iter(shares.items()))
-        told = f"{part} took {100 * share:.0f} % of the workers' time"
+        sentence = f"{part} took {100 * share:.0f} % of the workers' time"
         hints = {
             "render": _render_hint(renderer),
             "inference": "a larger --max-batch, more --devices or longer action chunks would help",
             "waiting": "the policy's process is the bottleneck: fewer workers would do as well",
             "physics": "more workers would help, if there are more cores",
         }
-        return f"{told}: {hints[part]}" if share >= _MUCH and part in hints else told
+        return f"{sentence}: {hints[part]}" if share >= _MUCH and part in hints else sentence
 
     def to_json(self, wall: float, renderer: str) -> dict[str, Any]:
         """JSON form.

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from calvin_eval.results.schema import ChainRecord
-from calvin_eval.rollouts.chain import Outcome
+from calvin_eval.rollouts.chain import ChainOutcome
 from calvin_eval.sim.chains import Chain
 
 
@@ -32,7 +32,7 @@ class ChainQueue:
     def __len__(self) -> int:
         return len(self.waiting) + len(self.suspects)
 
-    def put_back(self, chain: Chain, reason: str, *, suspect: bool) -> Outcome | None:
+    def put_back(self, chain: Chain, reason: str, *, suspect: bool) -> ChainOutcome | None:
         """Queue a chain again after a fault; or, after too many, an error record for it."""
         attempts = self._attempts[chain.id] = self._attempts.get(chain.id, 0) + 1
         if attempts <= self._retries:
@@ -46,4 +46,4 @@ class ChainQueue:
             status="error",
             error=f"given up after {attempts} attempts: {reason}",
         )
-        return Outcome(record=record, actions=(), seconds={})
+        return ChainOutcome(record=record, actions=(), seconds={})

@@ -56,7 +56,7 @@ class Simulator(typing.Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class ChainOutcome:
     """A finished chain and what is kept beside its record.
 
     Attributes:
@@ -106,7 +106,7 @@ class ChainRunner:
         self._frames: list[Mapping[str, Any]] = []
         self._executed: list[list[Action]] = []
 
-    def run(self, chain: Chain) -> Outcome:
+    def run(self, chain: Chain) -> ChainOutcome:
         """Run one chain; an exception of the policy makes an error record, not a failed subtask.
 
         Raises:
@@ -138,7 +138,7 @@ class ChainRunner:
             status="completed" if error is None else "error",
             error=error,
         )
-        return Outcome(
+        return ChainOutcome(
             record=record,
             actions=tuple(map(tuple, self._executed)),
             seconds=self._watch.take(),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from calvin_eval.rollouts.chain import Outcome
+from calvin_eval.rollouts.chain import ChainOutcome
 from calvin_eval.rollouts.hosts import PolicyHost
 from calvin_eval.rollouts.worker import Assignment
 from calvin_eval.sim.chains import Chain
@@ -37,7 +37,7 @@ class Watcher(Protocol):
     def progress(self, worker: int, chain: int, position: int, steps: int) -> None:
         """A worker took steps in a subtask of a chain."""
 
-    def finished(self, worker: int, outcome: Outcome, inference: float) -> None:
+    def finished(self, worker: int, outcome: ChainOutcome, inference: float) -> None:
         """A chain has its record; called in the thread that runs the engine, one at a time."""
 
     def note(self, text: str) -> None:

@@ -38,7 +38,7 @@ def marked_interrupts() -> Iterator[None]:
 
 @contextmanager
 def heard_interrupts(handler: Callable[[int, Any], None]) -> Iterator[None]:
-    """Let a handler be told of Ctrl-C in the body, and of what stands for it."""
+    """Call a handler at Ctrl-C in the body, and at the signals that stand for it."""
     with _handling(handler, instead_of=(signal.default_int_handler,), always=signal.SIGINT):
         yield
 

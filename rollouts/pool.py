@@ -21,7 +21,7 @@ JobContra = TypeVar("JobContra", contravariant=True)
 AnswerCo = TypeVar("AnswerCo", covariant=True)
 
 
-class Worker(Protocol[JobContra, AnswerCo]):
+class JobWorker(Protocol[JobContra, AnswerCo]):
     """What answers jobs, in this process or in one of the pool's."""
 
     def answer(self, job: JobContra) -> AnswerCo:
@@ -48,7 +48,7 @@ class WorkerPool(Generic[JobT, AnswerT]):
 
     def __init__(
         self,
-        build: Callable[[Any], Worker[JobT, AnswerT]],
+        build: Callable[[Any], JobWorker[JobT, AnswerT]],
         setup: object,
         workers: int,
         died: Callable[[JobT, str], AnswerT | None],
@@ -67,7 +67,7 @@ class WorkerPool(Generic[JobT, AnswerT]):
         yield from self._run_here(jobs) if self._workers == 0 else self._run(iter(jobs))
 
     def _run_here(self, jobs: Iterable[JobT]) -> Iterator[tuple[JobT, AnswerT]]:
-        worker: Worker[JobT, AnswerT] | None = None
+        worker: JobWorker[JobT, AnswerT] | None = None
         try:
             for job in jobs:
                 worker = worker or self._build(self._setup)
@@ -129,7 +129,7 @@ class WorkerPool(Generic[JobT, AnswerT]):
 def main() -> None:
     """Serve the parent that started this process: what builds a worker, then jobs."""
     line: Connection[Any, Any] = join_parent()
-    worker: Worker[Any, Any] | None = None
+    worker: JobWorker[Any, Any] | None = None
     with suppress(EOFError):  # the parent needs no more
         build, setup = line.recv()
         while True:

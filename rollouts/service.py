@@ -170,7 +170,7 @@ class PolicyService:
                 self._free.append(policy)
 
 
-class RemotePolicy(LinkedPolicy):
+class SocketPolicy(LinkedPolicy):
     """A policy behind a Unix socket.
 
     Args:

@@ -15,12 +15,20 @@ from typing import Any
 
 from calvin_eval.errors import CalvinEvalError
 from calvin_eval.rollouts.attempts import ChainQueue
-from calvin_eval.rollouts.chain import Outcome
+from calvin_eval.rollouts.chain import ChainOutcome
 from calvin_eval.rollouts.engine import FaultRules, Watcher
 from calvin_eval.rollouts.hosts import PolicyHost
 from calvin_eval.rollouts.interrupts import heard_interrupts
 from calvin_eval.rollouts.slots import Workers, WorkerSlot
-from calvin_eval.rollouts.worker import Assigned, Assignment, Broken, Finished, Job, Lost, Progress
+from calvin_eval.rollouts.worker import (
+    Assigned,
+    Assignment,
+    Broken,
+    ChainLost,
+    Finished,
+    Progress,
+    RunChain,
+)
 from calvin_eval.sim.chains import Chain
 
 _TICK = 0.5  # seconds between looks at the clock
@@ -164,7 +172,7 @@ class Supervisor:
     def _give(self, slot: WorkerSlot, chain: Chain) -> None:
         slot.chain, slot.heard = chain, time.monotonic()
         self._watcher.progress(slot.number, chain.id, 0, 0)
-        self._send(slot, Job(chain=chain))
+        self._send(slot, RunChain(chain=chain))
 
     def _brief(self, slot: WorkerSlot) -> None:
         slot.ready, slot.heard = False, time.monotonic()
@@ -200,7 +208,7 @@ class Supervisor:
             self._watcher.progress(slot.number, slot.chain.id, message.position, message.steps)
         elif isinstance(message, Finished):
             self._finish(slot, message)
-        elif isinstance(message, Lost):
+        elif isinstance(message, ChainLost):
             self._chain_lost(slot, message.reason)
 
     def _finish(self, slot: WorkerSlot, message: Finished) -> None:
@@ -210,7 +218,7 @@ class Supervisor:
         self._watcher.progress(slot.number, chain.id, last, message.steps)
         self._record(slot.number, message.outcome, message.inference)
 
-    def _record(self, worker: int, outcome: Outcome, inference: float = 0.0) -> None:
+    def _record(self, worker: int, outcome: ChainOutcome, inference: float = 0.0) -> None:
         self._watcher.finished(worker, outcome, inference)
         self._errors += outcome.record.status == "error"
         most = self._faults.max_errors

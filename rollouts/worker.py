@@ -11,9 +11,9 @@ from typing import Any
 
 from calvin_eval.errors import CalvinEvalError
 from calvin_eval.protocol import Protocol
-from calvin_eval.rollouts.chain import ChainRunner, Outcome, Simulator
+from calvin_eval.rollouts.chain import ChainOutcome, ChainRunner, Simulator
 from calvin_eval.rollouts.policy_errors import PolicyLostError
-from calvin_eval.rollouts.service import PolicySpec, RemotePolicy
+from calvin_eval.rollouts.service import PolicySpec, SocketPolicy
 from calvin_eval.rollouts.sessions import LinkedPolicy
 from calvin_eval.sim.chains import Chain
 from calvin_eval.sim.instructions import InstructionSet
@@ -79,7 +79,7 @@ class PolicyLink:
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """What a worker does until it is told otherwise."""
+    """What a worker does until its next assignment."""
 
     simulator: SimulatorSpec
     policy: PolicyLink
@@ -88,7 +88,7 @@ class Assignment:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class RunChain:
     """One chain to run."""
 
     chain: Chain
@@ -116,13 +116,13 @@ class Finished:
         inference: seconds that the policy itself took, of all that was waited for it.
     """
 
-    outcome: Outcome
+    outcome: ChainOutcome
     steps: int
     inference: float
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lost:
+class ChainLost:
     """The chain could not be finished, by no fault of the policy's code."""
 
     reason: str
@@ -135,7 +135,7 @@ class Broken:
     error: CalvinEvalError
 
 
-class Worker:
+class ChainWorker:
     """The worker's side of its line to the supervisor."""
 
     def __init__(self, line: Connection[Any, Any]) -> None:
@@ -167,11 +167,11 @@ class Worker:
         try:
             return work(argument)
         except PolicyLostError as error:
-            return Lost(reason=str(error))
+            return ChainLost(reason=str(error))
         except CalvinEvalError as error:
             return Broken(error=error)
         except Exception:
-            return Lost(reason=traceback.format_exc())
+            return ChainLost(reason=traceback.format_exc())
 
     def _assign(self, assignment: Assignment) -> Assigned:
         if assignment.simulator != self._spec:
@@ -216,7 +216,7 @@ class Worker:
 def connect(link: PolicyLink) -> BasePolicy:
     """The policy at a link, as the chain loop sees it."""
     if link.address is not None:
-        return RemotePolicy(link.address, link.requirements)
+        return SocketPolicy(link.address, link.requirements)
     assert link.inline is not None
     policy: BasePolicy = link.inline.load().policy
     return policy
@@ -231,4 +231,4 @@ def main() -> None:
     """Serve the parent that started this process."""
     from calvin_eval.rollouts.processes import join_parent
 
-    Worker(join_parent()).run()
+    ChainWorker(join_parent()).run()

@@ -1,4 +1,4 @@
-"""What the policy is told for each subtask.
+"""The sentence that the policy gets for each subtask.
 
 The benchmark uses the first sentence that the pack has for a task (docs/protocol.md#rollout).
 Other sources are a file with sentences per task, or per chain and position, as the enriched

@@ -76,10 +76,10 @@ class RenderInfo:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form; `options` and `fidelity` (how near to EGL's images) of our own alone."""
-        told = {key: value for key, value in asdict(self).items() if value is not None}
+        document = {key: value for key, value in asdict(self).items() if value is not None}
         if self.backend == "fast" and self.options == DrawOptions():
-            told["fidelity"] = FIDELITY
-        return told
+            document["fidelity"] = FIDELITY
+        return document
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,7 +35,7 @@ from calvin_eval.sim.selftest_trace import (
     replay,
 )
 
-Outcome: TypeAlias = Literal["same", "near", "different", "unknown"]
+SelftestOutcome: TypeAlias = Literal["same", "near", "different", "unknown"]
 Kind: TypeAlias = Literal["physics", "image"]
 
 SAME_DB: Final = 35.0
@@ -65,7 +65,7 @@ class SelftestResult:
 
     kind: Kind
     subject: str
-    outcome: Outcome
+    outcome: SelftestOutcome
     expected: str
     found: str
     causes: tuple[str, ...] = ()
@@ -155,7 +155,9 @@ def _physics(
 
 
 def _compared(kind: Kind, subject: str, expected: str, found: str) -> SelftestResult:
-    outcome: Outcome = "unknown" if not expected else "same" if found == expected else "different"
+    outcome: SelftestOutcome = (
+        "unknown" if not expected else "same" if found == expected else "different"
+    )
     return SelftestResult(
         kind=kind,
         subject=subject,
@@ -180,7 +182,7 @@ def _tiny_image(pack: AssetPack, scene: str, name: str, image: NDArray[Any]) -> 
     if result.outcome != "different" or scene != _FRAMES_SCENE or reference is None:
         return result
     decibels = psnr(reference, image)  # an image is at hand: say how far this one is from it
-    outcome: Outcome = "near" if decibels >= NEAR_DB else "different"
+    outcome: SelftestOutcome = "near" if decibels >= NEAR_DB else "different"
     return replace(result, outcome=outcome, found=f"{result.found}, {decibels:.1f} dB from it")
 
 
@@ -199,7 +201,7 @@ def _image_like_egl(
     subject: str, reference: NDArray[Any], image: NDArray[Any], driver: str
 ) -> SelftestResult:
     decibels = psnr(reference, image)
-    outcome: Outcome = "near" if decibels >= NEAR_DB else "different"
+    outcome: SelftestOutcome = "near" if decibels >= NEAR_DB else "different"
     if decibels >= SAME_DB:
         outcome = "same"
     return SelftestResult(

@@ -45,7 +45,7 @@ FULL_STEPS: Final = sum(count for count, _ in _LEGS)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Replay:
+class TraceReplay:
     """What a replay left.
 
     Attributes:
@@ -70,7 +70,7 @@ def replay(
     *,
     steps: int = FULL_STEPS,
     render: str = "none",
-) -> Replay:
+) -> TraceReplay:
     """Run the trace in a world of its own.
 
     Args:
@@ -96,7 +96,7 @@ def replay(
             if step in (QUICK_STEPS, FULL_STEPS):
                 part = "quick" if step == QUICK_STEPS else "full"
                 hashes[part] = state_hash(env.get_state_obs())
-    return Replay(hashes=hashes, images=images)
+    return TraceReplay(hashes=hashes, images=images)
 
 
 def psnr(reference: NDArray[np.uint8], image: NDArray[np.uint8]) -> float:

@@ -42,7 +42,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CellOutcome:
     """What came of a cell: `ok`, or why not; pytest's counts; seconds."""
 
     cell: Cell
@@ -128,17 +128,17 @@ def install(cell: Cell, python: str, extras: str, env: dict[str, str]) -> Path:
     return folder
 
 
-def run(cell: Cell, extras: str, env: dict[str, str]) -> Outcome:
+def run(cell: Cell, extras: str, env: dict[str, str]) -> CellOutcome:
     """Installs a cell and runs `make quick` in it."""
     python = find_python(cell.python, env)
     if python is None:
-        return Outcome(cell, f"not run: no Python {cell.python} on this machine")
+        return CellOutcome(cell, f"not run: no Python {cell.python} on this machine")
     start = time.monotonic()
     print(f"matrix: {cell}: {python}", flush=True)
     try:
         folder = install(cell, python, extras, env)
     except subprocess.CalledProcessError:
-        return Outcome(cell, "could not be installed", seconds=time.monotonic() - start)
+        return CellOutcome(cell, "could not be installed", seconds=time.monotonic() - start)
     log = folder / "quick.log"
     tests = (
         f"make --no-print-directory quick VENV={folder} 2>&1 | tee {log}; exit ${{PIPESTATUS[0]}}"
@@ -146,7 +146,7 @@ def run(cell: Cell, extras: str, env: dict[str, str]) -> Outcome:
     child = subprocess.run(["bash", "-c", tests], env=env, cwd=ROOT, check=False)
     last = re.findall(r"^=*\s*((?:\d+ \w+,? ?)+)in [\d.]+s", log.read_text(), flags=re.MULTILINE)
     status = "ok" if child.returncode == 0 else f"FAILED: see {log.relative_to(ROOT)}"
-    return Outcome(cell, status, (last or [""])[-1].strip(), time.monotonic() - start)
+    return CellOutcome(cell, status, (last or [""])[-1].strip(), time.monotonic() - start)
 
 
 def main() -> int:

@@ -12,7 +12,12 @@ import imageio.v3 as iio
 import numpy as np
 from numpy.typing import NDArray
 
-from calvin_eval.sim.drawing.fidelity import Pictures, Plan, draw_states, draw_states_apart
+from calvin_eval.sim.drawing.fidelity import (
+    Pictures,
+    StateSelection,
+    draw_states,
+    draw_states_apart,
+)
 from tools.scene_picture import contact_sheet
 
 SCENES = "AD"
@@ -39,13 +44,13 @@ def main() -> None:
     options = parser.parse_args()
     rows = []
     for scene in SCENES:
-        plan = Plan(options.assets, 1, scene)
+        selection = StateSelection(options.assets, 1, scene)
         drawn = [
             states[STATE]
             for states in (
-                draw_states_apart(plan, "egl"),
-                draw_states(plan, options.render),
-                draw_states(plan, "tiny"),
+                draw_states_apart(selection, "egl"),
+                draw_states(selection, options.render),
+                draw_states(selection, "tiny"),
             )
         ]
         rows += [row(drawn, camera) for camera in ("static", "gripper")]

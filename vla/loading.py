@@ -87,7 +87,7 @@ def _check_transformers() -> None:
         )
 
 
-def _filled(plan: Plan) -> tuple[RoboVLM, dict[str, Any]]:
+def _filled(plan: LoadPlan) -> tuple[RoboVLM, dict[str, Any]]:
     """The model with its weights and adapters, and facts for the run's metadata."""
     from calvin_eval.vla.checkpoint import load_into
     from calvin_eval.vla.lora import apply_adapter
@@ -109,7 +109,7 @@ def _filled(plan: Plan) -> tuple[RoboVLM, dict[str, Any]]:
     return model, facts
 
 
-def _built(plan: Plan) -> RoboVLM:
+def _built(plan: LoadPlan) -> RoboVLM:
     """The model before its weights are read.
 
     Drawing random numbers for a billion parameters takes half a minute, for nothing: a weight that
@@ -128,7 +128,7 @@ def _built(plan: Plan) -> RoboVLM:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class LoadPlan:
     """Where everything is and how it is to be put together.
 
     Attributes:
@@ -150,7 +150,7 @@ class Plan:
     max_batch: int | None
 
 
-def _plan(source: Source) -> Plan:
+def _plan(source: Source) -> LoadPlan:
     from calvin_eval.vla.lora import find_adapter
 
     options = source.options
@@ -160,7 +160,7 @@ def _plan(source: Source) -> Plan:
         raise UsageError(f"policy.options.merge: expected true or false, found {merge!r}")
     if most is not None and (not isinstance(most, int) or isinstance(most, bool) or most < 1):
         raise UsageError(f"policy.options.max_batch: expected a number from 1 up, found {most!r}")
-    return Plan(
+    return LoadPlan(
         config=config,
         compat=read_compat(source, config),
         vlm=find_vlm(config, options.get("vlm")),
@@ -196,7 +196,7 @@ def _checkpoint(source: Source, config: Config) -> Path | None:
     return path
 
 
-def _read(plan: Plan) -> tuple[Weights, Adapter | None]:
+def _read(plan: LoadPlan) -> tuple[Weights, Adapter | None]:
     from calvin_eval.vla.checkpoint import Weights, read_weights
     from calvin_eval.vla.lora import read_adapter, split_adapter
 
@@ -231,7 +231,7 @@ def _versions() -> dict[str, str]:
     return {"torch": str(torch.__version__), "transformers": str(transformers.__version__)}
 
 
-def _facts(plan: Plan, weights: Weights, report: LoadReport) -> dict[str, Any]:
+def _facts(plan: LoadPlan, weights: Weights, report: LoadReport) -> dict[str, Any]:
     files = plan.config.files
     return {
         "configs": {str(path): file_facts(path).metadata() for path in files},
@@ -243,7 +243,7 @@ def _facts(plan: Plan, weights: Weights, report: LoadReport) -> dict[str, Any]:
     }
 
 
-def _description(plan: Plan, facts: Mapping[str, Any]) -> str:
+def _description(plan: LoadPlan, facts: Mapping[str, Any]) -> str:
     """One line: what runs, and which of several checkpoints it is."""
     config, head, checkpoint = plan.config, plan.config.head, facts["checkpoint"]
     identity = ""

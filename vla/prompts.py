@@ -1,4 +1,4 @@
-"""What a language model is told: the words around an instruction, per family."""
+"""The prompt of a language model: the words around an instruction, per family."""
 
 from __future__ import annotations
 

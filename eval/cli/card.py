@@ -20,7 +20,7 @@ def card(run: Path, out: Path | None) -> None:
     """Write a card of a complete run: score, protocol, and its first 50 chains in detail.
 
     Whoever gets the checkpoint with its card runs `calvin-eval --ckpt … --expect card.json`, and
-    is told within minutes whether their machine gives the same.
+    learns within minutes whether their machine gives the same.
     """
     from calvin_eval.errors import UsageError
     from calvin_eval.results.card import make_card

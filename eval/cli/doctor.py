@@ -18,7 +18,7 @@ from calvin_eval.sim.drawing.options import BACKENDS
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from calvin_eval.doctor.findings import Finding
+    from calvin_eval.doctor.findings import CheckResult
 
 EXIT_OK, EXIT_UNSOUND = 0, 1
 SCHEMA = 1
@@ -58,7 +58,7 @@ def doctor(ctx: click.Context, assets: str, render: str, as_json: bool) -> None:
     ctx.exit(EXIT_UNSOUND if counts["error"] else EXIT_OK)
 
 
-def print_json(findings: Iterable[Finding]) -> Counter[str]:
+def print_json(findings: Iterable[CheckResult]) -> Counter[str]:
     """All findings as one JSON object; returns how many there are of each status."""
     entries = [finding.as_dict() for finding in findings]
     counts = Counter(entry["status"] for entry in entries)
@@ -72,7 +72,7 @@ def print_json(findings: Iterable[Finding]) -> Counter[str]:
     return counts
 
 
-def print_report(findings: Iterable[Finding], console: Console) -> Counter[str]:
+def print_report(findings: Iterable[CheckResult], console: Console) -> Counter[str]:
     """Every finding as soon as it is made, then the verdict; returns how many of each status."""
     counts: Counter[str] = Counter()
     for finding in findings:
@@ -89,7 +89,7 @@ def print_report(findings: Iterable[Finding], console: Console) -> Counter[str]:
     return counts
 
 
-def _print_finding(finding: Finding, console: Console) -> None:
+def _print_finding(finding: CheckResult, console: Console) -> None:
     from rich.markup import escape
     from rich.table import Table
 

@@ -92,7 +92,7 @@ def record(**options: Any) -> None:
             watch=lambda plan, episode: shown.advance(bar),
         )
     for summary in summaries:
-        say(_told(summary))
+        say(_describe(summary))
 
 
 def _spec(options: dict[str, Any]) -> RecordSpec:
@@ -157,7 +157,7 @@ def _workers(asked: int | None) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _told(summary: SplitSummary) -> str:
+def _describe(summary: SplitSummary) -> str:
     return (
         f"{summary.split}: {summary.episodes} episodes, {summary.frames} frames, "
         f"{summary.labels} demonstrations with a sentence, "

@@ -149,9 +149,9 @@ def print_verification(result: Verification, console: Console, seed: int | None)
     console.print(f"[{colour}]{result.status}[/]: {', '.join(counts)} of {result.recorded} chains")
     drawn = "" if seed is None else f", drawn with --seed {seed}"
     console.print(f"{len(result.chains)} chains simulated again in {steps} steps{drawn}")
-    lines = [f"  {_told(deviation)}" for deviation in result.deviations]
+    lines = [f"  {_describe(deviation)}" for deviation in result.deviations]
     for check in result.of("deviates"):
-        lines += [f"  chain {check.chain}: {_told(d)}" for d in check.deviations]
+        lines += [f"  chain {check.chain}: {_describe(d)}" for d in check.deviations]
     _print_some(console, "deviations:", lines)
     reasons = Counter(check.reason for check in result.of("unchecked"))
     lines = [f"  {n} chain{'s' * (n > 1)}: {reason}" for reason, n in reasons.most_common()]
@@ -159,7 +159,7 @@ def print_verification(result: Verification, console: Console, seed: int | None)
     _print_some(console, "not checked:", lines)
 
 
-def _told(deviation: Deviation) -> str:
+def _describe(deviation: Deviation) -> str:
     place = ""
     if deviation.position is not None:
         place = f"subtask {deviation.position + 1}"

@@ -160,16 +160,16 @@ class Frame:
             "quiet" if self._now - state.heard >= _QUIET else "busy"
             for state in states
         )  # fmt: skip
-        told = ", ".join(f"{counts[name]} {name}" for name in ("busy", "quiet", "idle"))
-        return Text.assemble((f"{'workers':<9}", "dim"), told)
+        counted = ", ".join(f"{counts[name]} {name}" for name in ("busy", "quiet", "idle"))
+        return Text.assemble((f"{'workers':<9}", "dim"), counted)
 
     def _slowest(self) -> Text:
         busy = [item for item in self._tally.workers.items() if self._busy(item[1])]
         if not busy:
             return Text("slowest", style="dim")
         number, state = min(busy, key=lambda item: (item[1].speed.value, item[1].heard))
-        told = f"worker {number}, {state.speed.value:.0f} steps/s, chain {state.chain}"
-        return Text.assemble((f"{'slowest':<9}", "dim"), f"{told}, subtask {state.position + 1}")
+        worker = f"worker {number}, {state.speed.value:.0f} steps/s, chain {state.chain}"
+        return Text.assemble((f"{'slowest':<9}", "dim"), f"{worker}, subtask {state.position + 1}")
 
     def _busy(self, state: WorkerState) -> bool:
         # The engine's last word on a chain names the position after its last one.

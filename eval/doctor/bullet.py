@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from calvin_eval.doctor.findings import Finding, error, ok, warning
+from calvin_eval.doctor.findings import CheckResult, error, ok, warning
 from calvin_eval.sim.builds import TESTED, Build, installed_builds, reinstall_command
 
 
-def check_pybullet() -> Finding:
+def check_pybullet() -> CheckResult:
     """Whether one distribution of PyBullet is installed, in a version whose bits were compared.
 
     Whether its bits are right on this machine is what the self-test says.
@@ -40,7 +40,7 @@ def _describe(build: Build) -> str:
     return f"{build}, {build.origin} {build.tag}".rstrip() + f", built {numpy} NumPy"
 
 
-def _without_distribution() -> Finding:
+def _without_distribution() -> CheckResult:
     try:
         from calvin_eval.sim.bullet import pybullet
     except ModuleNotFoundError:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from calvin_eval.doctor import hardware
 from calvin_eval.doctor.bullet import check_pybullet
 from calvin_eval.doctor.extras import check_extras
-from calvin_eval.doctor.findings import Finding, error, from_exception, ok, warning
+from calvin_eval.doctor.findings import CheckResult, error, from_exception, ok, warning
 from calvin_eval.errors import AssetError
 from calvin_eval.sim.builds import TESTED, fitting_distribution, reinstall_command
 
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
     from calvin_eval.sim.packs import AssetPack
     from calvin_eval.sim.selftest import SelftestResult
 
-__all__ = ["Finding", "diagnose", "examine"]
+__all__ = ["CheckResult", "diagnose", "examine"]
 
 DISTRIBUTION = "calvin-eval"
 _OLDEST_PYTHON = (3, 10)
 _SHOWN = ("numpy", "scipy")
 
-Check: TypeAlias = Callable[[], "Finding | Iterable[Finding] | None"]
+Check: TypeAlias = Callable[[], "CheckResult | Iterable[CheckResult] | None"]
 
 
-def diagnose(assets: str = "builtin", render: str = "auto") -> list[Finding]:
+def diagnose(assets: str = "builtin", render: str = "auto") -> list[CheckResult]:
     """All findings.
 
     Args:
@@ -48,7 +48,7 @@ def diagnose(assets: str = "builtin", render: str = "auto") -> list[Finding]:
     return list(examine(assets, render))
 
 
-def examine(assets: str = "builtin", render: str = "auto") -> Iterator[Finding]:
+def examine(assets: str = "builtin", render: str = "auto") -> Iterator[CheckResult]:
     """`diagnose`, one finding after the other as they are made."""
     from calvin_eval.sim.drawing.fast import library_problem
 
@@ -74,17 +74,17 @@ def examine(assets: str = "builtin", render: str = "auto") -> Iterator[Finding]:
         yield from _findings(name, check)
 
 
-def _findings(name: str, check: Check) -> Iterable[Finding]:
+def _findings(name: str, check: Check) -> Iterable[CheckResult]:
     try:
         found = check()
-        if isinstance(found, Finding):
+        if isinstance(found, CheckResult):
             return [found]
         return [] if found is None else list(found)
     except Exception as exception:
         return [from_exception(name, exception)]
 
 
-def check_python() -> Finding:
+def check_python() -> CheckResult:
     """The interpreter."""
     detail = f"{platform.python_version()} ({platform.system()}, {platform.machine()})"
     if sys.version_info < _OLDEST_PYTHON:
@@ -93,7 +93,7 @@ def check_python() -> Finding:
     return ok("python", detail)
 
 
-def check_packages(requirements: Iterable[str] | None = None) -> Finding:
+def check_packages(requirements: Iterable[str] | None = None) -> CheckResult:
     """Whether the installed packages are in the ranges that this package declares.
 
     Args:
@@ -133,7 +133,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def check_assets(assets: str) -> Finding:
+def check_assets(assets: str) -> CheckResult:
     """Whether every file of the pack has the hash that it should have."""
     from calvin_eval.sim.assets.store import identify
 
@@ -149,7 +149,7 @@ def check_assets(assets: str) -> Finding:
     return ok("assets", f"{name}, fingerprint {fingerprint[:12]}{sound}")
 
 
-def check_chains() -> Finding:
+def check_chains() -> CheckResult:
     """Whether the official chains come out as they are known, states included."""
     from calvin_eval.protocol import BENCHMARK
     from calvin_eval.sim.chains import load_chains
@@ -164,7 +164,7 @@ def check_chains() -> Finding:
     return ok("chains", f"{len(chains)} official, hash {chains.sha256[:12]}")
 
 
-def check_selftest(assets: str, render: str) -> list[Finding]:
+def check_selftest(assets: str, render: str) -> list[CheckResult]:
     """Replay the stored trace and compare states and images."""
     from calvin_eval.sim.selftest import full_selftest
 
@@ -206,7 +206,7 @@ def _testable_pack(assets: str) -> AssetPack:
     return pack if has_reference(pack) else load_pack("builtin")
 
 
-def judge_physics(results: Sequence[SelftestResult], pack: str) -> Finding:
+def judge_physics(results: Sequence[SelftestResult], pack: str) -> CheckResult:
     """One finding about all replays."""
     wrong = [result for result in results if result.outcome != "same"]
     if not wrong:
@@ -217,7 +217,7 @@ def judge_physics(results: Sequence[SelftestResult], pack: str) -> Finding:
     return _wrong_bits("physics", detail, wrong[0].causes)
 
 
-def judge_images(results: Sequence[SelftestResult], backend: str, pack: str = "") -> Finding:
+def judge_images(results: Sequence[SelftestResult], backend: str, pack: str = "") -> CheckResult:
     """One finding about all images."""
     wrong = [result for result in results if result.outcome != "same"]
     if not wrong:
@@ -235,7 +235,7 @@ def judge_images(results: Sequence[SelftestResult], backend: str, pack: str = ""
     return _strange_driver(detail, broken=worst.outcome == "different")
 
 
-def _no_reference(name: str, pack: str) -> Finding:
+def _no_reference(name: str, pack: str) -> CheckResult:
     return warning(
         name,
         f"the {pack} pack is not the one of this release: nothing to compare with",
@@ -243,7 +243,7 @@ def _no_reference(name: str, pack: str) -> Finding:
     )
 
 
-def _wrong_bits(name: str, detail: str, causes: Sequence[str]) -> Finding:
+def _wrong_bits(name: str, detail: str, causes: Sequence[str]) -> CheckResult:
     """A difference that has a known cause is a reservation; one that has none, a defect."""
     if not causes:
         return error(name, f"{detail}, for no known reason", reinstall_command())
@@ -258,7 +258,7 @@ def _wrong_bits(name: str, detail: str, causes: Sequence[str]) -> Finding:
     )
 
 
-def _strange_driver(detail: str, *, broken: bool) -> Finding:
+def _strange_driver(detail: str, *, broken: bool) -> CheckResult:
     mesa = "export __EGL_VENDOR_LIBRARY_FILENAMES=/usr/share/glvnd/egl_vendor.d/50_mesa.json"
     if broken:
         remedy = f"{mesa}  # draws in software\ncalvin-eval --render tiny ..."

@@ -12,7 +12,7 @@ Status: TypeAlias = Literal["ok", "warning", "error"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class CheckResult:
     """One thing that was looked at.
 
     Attributes:
@@ -33,22 +33,22 @@ class Finding:
         return asdict(self)
 
 
-def ok(name: str, detail: str) -> Finding:
+def ok(name: str, detail: str) -> CheckResult:
     """All is well."""
-    return Finding(name=name, status="ok", detail=detail)
+    return CheckResult(name=name, status="ok", detail=detail)
 
 
-def warning(name: str, detail: str, remedy: str) -> Finding:
+def warning(name: str, detail: str, remedy: str) -> CheckResult:
     """A run works, with a reservation."""
-    return Finding(name=name, status="warning", detail=detail, remedy=remedy)
+    return CheckResult(name=name, status="warning", detail=detail, remedy=remedy)
 
 
-def error(name: str, detail: str, remedy: str) -> Finding:
+def error(name: str, detail: str, remedy: str) -> CheckResult:
     """A run fails or means nothing."""
-    return Finding(name=name, status="error", detail=detail, remedy=remedy)
+    return CheckResult(name=name, status="error", detail=detail, remedy=remedy)
 
 
-def from_exception(name: str, exception: BaseException) -> Finding:
+def from_exception(name: str, exception: BaseException) -> CheckResult:
     """A check that could not be made; our own messages end with their remedy."""
     text = str(exception)
     if isinstance(exception, CalvinEvalError):

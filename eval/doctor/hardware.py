@@ -15,7 +15,7 @@ from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from calvin_eval.doctor.findings import Finding, error, ok, warning
+from calvin_eval.doctor.findings import CheckResult, error, ok, warning
 from calvin_eval.errors import CalvinEvalError
 from calvin_eval.extras import install_command, missing_modules
 
@@ -49,7 +49,7 @@ print(json.dumps({
 """
 
 
-def check_machine() -> Finding:
+def check_machine() -> CheckResult:
     """Cores that this process may use, and memory."""
     cores = len(os.sched_getaffinity(0))
     total, free = memory()
@@ -75,7 +75,7 @@ def memory(meminfo: Path = Path("/proc/meminfo")) -> tuple[float, float]:
     return limit, min(limit, free)
 
 
-def check_disk() -> Finding:
+def check_disk() -> CheckResult:
     """Room for `runs/` in the current folder."""
     free = shutil.disk_usage(".").free
     detail = f"{free / _GB:.1f} GB free here"
@@ -88,7 +88,7 @@ def check_disk() -> Finding:
     return ok("disk", detail)
 
 
-def check_ffmpeg() -> Finding:
+def check_ffmpeg() -> CheckResult:
     """The encoder of videos."""
     try:
         import imageio_ffmpeg
@@ -104,7 +104,7 @@ def check_ffmpeg() -> Finding:
     return ok("ffmpeg", version[1] if version else "works")
 
 
-def check_fast(render: str) -> Finding:
+def check_fast(render: str) -> CheckResult:
     """Whether our own renderer was built when the package was installed."""
     from calvin_eval.sim.drawing.fast import REINSTALL, library_problem
 
@@ -113,11 +113,11 @@ def check_fast(render: str) -> Finding:
     problem = library_problem()
     if not problem:
         return ok("fast", "built: draws EGL's images without EGL, a display or a GPU")
-    told = error if render == "fast" else warning
-    return told("fast", problem, f"apt-get install g++; {REINSTALL}")
+    finding = error if render == "fast" else warning
+    return finding("fast", problem, f"apt-get install g++; {REINSTALL}")
 
 
-def check_gl(render: str) -> Finding | None:
+def check_gl(render: str) -> CheckResult | None:
     """Whether OpenGL draws here without Bullet; nothing to say where nobody asks."""
     if render != "gl":
         return None
@@ -132,7 +132,7 @@ def check_gl(render: str) -> Finding | None:
     return ok("gl", f"{info.renderer}, {info.version} ({info.vendor})")
 
 
-def check_egl(render: str) -> Finding:
+def check_egl(render: str) -> CheckResult:
     """Whether Bullet's EGL plugin draws here, and with which driver."""
     if render in ("tiny", "none", "fast", "gl"):
         return ok("egl", f"not needed for --render {render}")
@@ -149,7 +149,7 @@ def check_egl(render: str) -> Finding:
     return ok("egl", f"software: {detail}")
 
 
-def _broken_egl(render: str, problem: str) -> Finding:
+def _broken_egl(render: str, problem: str) -> CheckResult:
     from calvin_eval.sim.egl_devices import DEVICE_VARIABLE
 
     remedy = APT_EGL
@@ -174,7 +174,7 @@ def has_gpu() -> bool:
     return any(glob(pattern) for pattern in ("/dev/nvidia[0-9]*", "/dev/kfd", "/dev/dxg"))
 
 
-def check_gpu() -> Finding:
+def check_gpu() -> CheckResult:
     """Whether torch can use the GPUs that are there; torch is asked in a process of its own."""
     from calvin_eval.sim.egl_devices import nvidia_gpus
 
@@ -220,7 +220,7 @@ def _hidden_gpu_remedy() -> str:
     return "docker run --gpus all ...  # outside a container: a driver as new as torch's CUDA"
 
 
-def check_gpu_mapping(render: str) -> Finding | None:
+def check_gpu_mapping(render: str) -> CheckResult | None:
     """Which EGL device is which GPU; nothing to say without EGL or an NVIDIA GPU."""
     from calvin_eval.sim.egl_devices import DEVICE_VARIABLE, egl_devices, nvidia_gpus
 
@@ -230,7 +230,7 @@ def check_gpu_mapping(render: str) -> Finding | None:
 
 def explain_mapping(
     gpus: Sequence[Gpu], devices: Sequence[EglDevice], chosen: str | None
-) -> Finding:
+) -> CheckResult:
     """The mapping in words.
 
     Args:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from calvin_eval.foreign.archives import ArchiveError, read_member, read_table
 
 MAX_ARRAY: Final = 512 * 2**20
-"""Bytes of an array, unless told otherwise; an image of CALVIN has 0.12 MB."""
+"""Bytes of an array, unless a caller says otherwise; an image of CALVIN has 0.12 MB."""
 
 _HEADER: Final = 10_000
 

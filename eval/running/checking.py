@@ -10,11 +10,18 @@ from typing import Any
 
 from calvin_eval.config.schema import EvalConfig
 from calvin_eval.errors import CalvinEvalError, PolicyError, UsageError
-from calvin_eval.rollouts.chain import ChainRunner, Outcome
+from calvin_eval.rollouts.chain import ChainOutcome, ChainRunner
 from calvin_eval.rollouts.demonstrations import replayed
 from calvin_eval.rollouts.interrupts import marked_interrupts
 from calvin_eval.rollouts.worker import PolicyLink
-from calvin_eval.running.prepare import Plan, PolicyInUse, Stage, make_plan, policy_spec, set_stage
+from calvin_eval.running.prepare import (
+    PolicyInUse,
+    RunInputs,
+    RunPlan,
+    gather_inputs,
+    make_plan,
+    policy_spec,
+)
 from calvin_eval.sim.oracle import TaskOracle
 from calvin_eval.wrappers.builtin.replay import read_recording
 from calvin_eval.wrappers.check import Demonstration, Finding, ask, compare, examine
@@ -72,15 +79,15 @@ def check_on_demonstrations(
         demonstrations: a folder of CALVIN's data set, or a recording (`.npz`), which is simulated
             again.
         count: how many subtasks at most.
-        note: told what is being done.
+        note: called with what is being done.
 
     Raises:
         CalvinEvalError: something that the user can fix.
     """
-    stage = set_stage(config)
+    inputs = gather_inputs(config)
     loaded = policy_spec(config).load()
     note(f"policy: {loaded.description}")
-    with closing(_demonstrations(demonstrations, count, stage, loaded)) as shown:
+    with closing(_demonstrations(demonstrations, count, inputs, loaded)) as shown:
         try:
             pairs = ask(loaded.policy, shown, execute=config.protocol.execute)
         except CalvinEvalError:
@@ -96,7 +103,7 @@ def check_on_demonstrations(
 
 
 def _demonstrations(
-    path: Path, count: int, stage: Stage, loaded: Any
+    path: Path, count: int, inputs: RunInputs, loaded: Any
 ) -> Generator[Demonstration, None, None]:
     if path.is_dir():
         yield from read_folder(path, count)
@@ -104,10 +111,10 @@ def _demonstrations(
     if not path.exists():
         raise UsageError(f"no such file or folder of demonstrations: {path}")
     recording = read_recording(path)
-    assignment = make_plan(stage, _in_use(loaded)).assignment(0)
+    assignment = make_plan(inputs, _in_use(loaded)).assignment(0)
     with closing(assignment.simulator.build()) as env:
         yield from replayed(
-            env, recording, stage.chain_list, stage.instructions, assignment.rules, count
+            env, recording, inputs.chain_list, inputs.instructions, assignment.rules, count
         )
 
 
@@ -117,10 +124,10 @@ def check_on_chains(config: EvalConfig, note: Callable[[str], None]) -> Checked:
     Raises:
         CalvinEvalError: something that the user can fix.
     """
-    stage = set_stage(config)
+    inputs = gather_inputs(config)
     loaded = policy_spec(config).load()
     note(f"policy: {loaded.description}")
-    plan = make_plan(stage, _in_use(loaded))
+    plan = make_plan(inputs, _in_use(loaded))
     watch = ActionWatch(loaded.metadata, at=())
     findings = []
     for outcome in _act(plan, loaded.policy, note):
@@ -139,29 +146,29 @@ def check_on_chains(config: EvalConfig, note: Callable[[str], None]) -> Checked:
         )
     return Checked(
         policy=loaded.description,
-        source=f"its own actions on {len(stage.chains)} chains",
+        source=f"its own actions on {len(inputs.chains)} chains",
         actions=watch.actions,
         findings=tuple(findings),
     )
 
 
-def _act(plan: Plan, policy: Any, note: Callable[[str], None]) -> Iterator[Outcome]:
+def _act(plan: RunPlan, policy: Any, note: Callable[[str], None]) -> Iterator[ChainOutcome]:
     assignment = plan.assignment(0)
     with closing(assignment.simulator.build()) as env, marked_interrupts():
         runner = ChainRunner(
             env,
-            TaskOracle(plan.stage.pack),
+            TaskOracle(plan.inputs.pack),
             policy,
             instructions=assignment.instructions,
             rules=assignment.rules,
         )
-        for chain in plan.stage.chains:
+        for chain in plan.inputs.chains:
             outcome = runner.run(chain)
             note(f"chain {chain.id}: {sum(map(len, outcome.actions))} actions")
             yield outcome
 
 
-def _broken(outcome: Outcome) -> Finding:
+def _broken(outcome: ChainOutcome) -> Finding:
     last = (outcome.record.error or "").strip().splitlines()[-1]
     return Finding(
         code="chain-error",
@@ -195,7 +202,7 @@ class ActionWatch:
         self._chains: list[int] = []
         self.actions = 0
 
-    def add(self, outcome: Outcome) -> list[Finding] | None:
+    def add(self, outcome: ChainOutcome) -> list[Finding] | None:
         """Take a chain's actions; returns findings when it is time to look, else None."""
         if self._over:
             return None

@@ -5,19 +5,19 @@ from __future__ import annotations
 from calvin_eval.config.presets import describe_rules
 from calvin_eval.results.store import RunFolder
 from calvin_eval.running.paths import short_path
-from calvin_eval.running.prepare import Plan, choose_workers
+from calvin_eval.running.prepare import RunPlan, choose_workers
 from calvin_eval.running.recorder import Display
 
 
-def introduce(plan: Plan, folder: RunFolder, display: Display) -> None:
+def introduce(plan: RunPlan, folder: RunFolder, display: Display) -> None:
     """Say what will be run, with what, and where it is written down."""
-    stage = plan.stage
-    chains = stage.chain_list
+    inputs = plan.inputs
+    chains = inputs.chain_list
     display.note(f"policy: {plan.policy.description}")
     display.note(
-        f"assets: {stage.pack.name} pack {stage.pack.fingerprint[:12]}, scene {plan.config.scene}"
+        f"assets: {inputs.pack.name} pack {inputs.pack.fingerprint[:12]}, scene {plan.config.scene}"
     )
-    display.note(f"chains: {len(stage.chains)} of {chains.name} list {chains.sha256[:12]}")
+    display.note(f"chains: {len(inputs.chains)} of {chains.name} list {chains.sha256[:12]}")
     render = plan.render
     parts = (render.backend, render.renderer, render.version)
     drawn = ", ".join(filter(None, parts)) if plan.policy.requirements.cameras else ""

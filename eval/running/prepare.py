@@ -69,7 +69,7 @@ class PolicyInUse:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
+class RunInputs:
     """All but the policy."""
 
     config: EvalConfig
@@ -80,24 +80,24 @@ class Stage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class RunPlan:
     """Everything that is settled before the first chain."""
 
-    stage: Stage
+    inputs: RunInputs
     policy: PolicyInUse
     render: RenderInfo
 
     @property
     def config(self) -> EvalConfig:
         """The configuration."""
-        return self.stage.config
+        return self.inputs.config
 
     def simulator(self) -> SimulatorSpec:
         """What workers build."""
         sim = self.config.sim
         return SimulatorSpec(
             backend=sim.backend,
-            assets=self.stage.pack.location,
+            assets=self.inputs.pack.location,
             scene=self.config.scene,
             revision=self.config.protocol.revision,
             render=self.render,
@@ -107,7 +107,7 @@ class Plan:
 
     def _cameras(self) -> tuple[str | CameraSpec, ...]:
         """What is drawn: the pack's cameras, in the size that the policy asks for."""
-        requirements, pack = self.policy.requirements, self.stage.pack
+        requirements, pack = self.policy.requirements, self.inputs.pack
         specs: list[str | CameraSpec] = []
         for name in requirements.cameras:
             size = requirements.sizes.get(name)
@@ -124,14 +124,14 @@ class Plan:
         return Assignment(
             simulator=self.simulator(),
             policy=self.policy.hosts[host].link,
-            instructions=self.stage.instructions,
+            instructions=self.inputs.instructions,
             rules=self.config.protocol,
         )
 
     @cached_property
     def header(self) -> Header:
         """Everything that the result depends on, and where it came from."""
-        stage = self.stage
+        inputs = self.inputs
         document = {
             "schema_version": SCHEMA_VERSION,
             "status": "started",
@@ -142,15 +142,18 @@ class Plan:
                 **self.policy.metadata,
                 "requirements": self.policy.requirements.observed(),
             },
-            "assets": {"name": stage.pack.name, "fingerprint": stage.pack.fingerprint},
+            "assets": {"name": inputs.pack.name, "fingerprint": inputs.pack.fingerprint},
             "scene": self.config.scene,
             "revision": self.config.protocol.revision,
             "chains": {
-                "list": stage.chain_list.name,
-                "sha256": stage.chain_list.sha256,
-                "planned": [chain.id for chain in stage.chains],
+                "list": inputs.chain_list.name,
+                "sha256": inputs.chain_list.sha256,
+                "planned": [chain.id for chain in inputs.chains],
             },
-            "instructions": {"name": stage.instructions.name, "sha256": stage.instructions.sha256},
+            "instructions": {
+                "name": inputs.instructions.name,
+                "sha256": inputs.instructions.sha256,
+            },
             "renderer": self.render.as_dict(),
             "machine": machine_facts(),
             "provenance": provenance(),
@@ -159,7 +162,7 @@ class Plan:
         return Header.from_json(as_json(document), "the header of this run")
 
 
-def set_stage(config: EvalConfig) -> Stage:
+def gather_inputs(config: EvalConfig) -> RunInputs:
     """Load and check everything that costs little, so that mistakes show at once."""
     protocol = config.protocol
     pack = load_pack(config.sim.assets, verify=config.sim.verify)
@@ -168,7 +171,7 @@ def set_stage(config: EvalConfig) -> Stage:
     chains = select(chain_list, protocol.num_chains, protocol.select, config.shard)
     instructions = load_instructions(protocol.instructions, pack.instructions)
     instructions.require(chains)  # a missing sentence must not end the run at chain 900
-    return Stage(
+    return RunInputs(
         config=config, pack=pack, chain_list=chain_list, chains=chains, instructions=instructions
     )
 
@@ -227,9 +230,9 @@ def open_policy(config: EvalConfig) -> PolicyInUse:
     )
 
 
-def make_plan(stage: Stage, policy: PolicyInUse) -> Plan:
+def make_plan(inputs: RunInputs, policy: PolicyInUse) -> RunPlan:
     """Decide who draws; raises RenderError or UsageError where nobody can."""
-    requirements, sim = policy.requirements, stage.config.sim
+    requirements, sim = policy.requirements, inputs.config.sim
     render = RenderInfo(backend="none", requested="none")
     if requirements.cameras:
         render = resolve_backend(sim.render, sim.draw, own=sim.backend == "calvin_eval")
@@ -238,19 +241,19 @@ def make_plan(stage: Stage, policy: PolicyInUse) -> Plan:
             f"expected a renderer for the cameras {', '.join(requirements.cameras)} that this "
             "policy looks through; found --render none. Choose auto, fast, gl, egl or tiny."
         )
-    return Plan(stage=stage, policy=policy, render=render)
+    return RunPlan(inputs=inputs, policy=policy, render=render)
 
 
-def choose_workers(plan: Plan) -> int:
+def choose_workers(plan: RunPlan) -> int:
     """The number of workers, from cores and memory where it says `auto`."""
     asked = plan.config.engine.workers
     if isinstance(asked, int):  # more than chains would have nothing to do; 0 is in this process
-        return min(asked, max(1, len(plan.stage.chains)))
+        return min(asked, max(1, len(plan.inputs.chains)))
     if plan.policy.requirements.max_sessions is not None:
         return len(plan.policy.hosts)  # more would mean more instances of a heavy model
     if plan.config.engine.name == "ray":
-        return max(1, min(cluster_resources("CPU"), len(plan.stage.chains)))
-    return max(1, min(worker_room(), len(plan.stage.chains)))
+        return max(1, min(cluster_resources("CPU"), len(plan.inputs.chains)))
+    return max(1, min(worker_room(), len(plan.inputs.chains)))
 
 
 def _on_nodes(spec: PolicySpec, metadata: Mapping[str, Any]) -> PolicySpec:

@@ -10,7 +10,7 @@ from calvin_eval.results.profile import Profile
 from calvin_eval.results.schema import ChainRecord
 from calvin_eval.results.sequential import SequentialGate
 from calvin_eval.results.store import RunFolder
-from calvin_eval.rollouts.chain import Outcome
+from calvin_eval.rollouts.chain import ChainOutcome
 from calvin_eval.rollouts.video.pool import VideoPool
 from calvin_eval.running.checking import HEADER_KEY, ActionWatch
 from calvin_eval.wrappers.check import Finding
@@ -37,7 +37,7 @@ class Display(Protocol):
         """The run is over, whatever its outcome."""
 
 
-class Recorder:
+class RunRecorder:
     """Writes down what the engine reports, and shows it.
 
     Attributes:
@@ -64,7 +64,7 @@ class Recorder:
         self._videos = videos
         self._gate = gate
         self._watch = watch
-        self._told: set[str] = set()
+        self._noted: set[str] = set()
         self.profile = Profile()
         self.note = display.note
 
@@ -78,7 +78,7 @@ class Recorder:
         self.profile.steps += steps
         self.display.progress(worker, chain, position, steps)
 
-    def finished(self, worker: int, outcome: Outcome, inference: float) -> None:
+    def finished(self, worker: int, outcome: ChainOutcome, inference: float) -> None:
         """Keep a chain: its actions first, so that no record is ever without them."""
         self.folder.write_actions(outcome.record.chain, outcome.actions)
         self._journal.append(outcome.record)
@@ -93,20 +93,20 @@ class Recorder:
         if self._gate is not None and not self.done and self._gate.add(outcome.record):
             self.note(f"{self._gate.decision}; stopping after the chains in progress")
         if self._watch is not None:
-            self._tell(self._watch.add(outcome))
+            self._note_findings(self._watch.add(outcome))
 
     def give_up_videos(self) -> None:
         """Make no more of them."""
         if self._videos is not None:
             self._videos.close(wait=False)
 
-    def _tell(self, findings: Sequence[Finding] | None) -> None:
+    def _note_findings(self, findings: Sequence[Finding] | None) -> None:
         """Say once what is suspicious about the actions, and keep it in the header."""
         if findings is None or self._watch is None:
             return
         for finding in findings:
-            if finding.code not in self._told:
+            if finding.code not in self._noted:
                 self.note(f"actions: {finding}")
-        self._told |= {finding.code for finding in findings}
+        self._noted |= {finding.code for finding in findings}
         stored = {"actions": self._watch.actions, "findings": [str(f) for f in findings]}
         self.folder.update_header(**{HEADER_KEY: stored})

@@ -35,14 +35,14 @@ from calvin_eval.running.outcome import FailedRun, Run
 from calvin_eval.running.packages import require_all_installed, require_installed
 from calvin_eval.running.paths import run_path
 from calvin_eval.running.prepare import (
-    Plan,
+    RunPlan,
     choose_workers,
+    gather_inputs,
     make_plan,
     open_policy,
-    set_stage,
     utc_now,
 )
-from calvin_eval.running.recorder import Display, Recorder
+from calvin_eval.running.recorder import Display, RunRecorder
 from calvin_eval.sim.chains import Chain
 from calvin_eval.sim.selftest import quick_selftest
 
@@ -102,10 +102,10 @@ class Evaluations:
     def run(self, config: EvalConfig) -> Run:
         """Run one configuration; after an error the next one gets new workers."""
         require_installed(config)
-        stage = set_stage(config)
+        inputs = gather_inputs(config)
         policy = open_policy(config)
         try:
-            plan = make_plan(stage, policy)
+            plan = make_plan(inputs, policy)
             self._engine = self._engine or make_engine(plan)
             return run_plan(plan, self._engine, self._display)
         except CalvinEvalError:
@@ -120,7 +120,7 @@ class Evaluations:
             self._engine = None
 
 
-def make_engine(plan: Plan) -> Engine:
+def make_engine(plan: RunPlan) -> Engine:
     """The engine that the configuration names."""
     engine = plan.config.engine
     faults = FaultRules(
@@ -135,7 +135,7 @@ def make_engine(plan: Plan) -> Engine:
     return SupervisedEngine(LocalWorkers(workers), faults) if workers else InlineEngine(faults)
 
 
-def run_plan(plan: Plan, engine: Engine, display: Display) -> Run:
+def run_plan(plan: RunPlan, engine: Engine, display: Display) -> Run:
     """Run the chains of a plan that are not done yet, and write the run folder."""
     started = time.monotonic()
     gate, card = _make_gate(plan), _read_card(plan)
@@ -147,7 +147,7 @@ def run_plan(plan: Plan, engine: Engine, display: Display) -> Run:
             held.enter_context(contextlib.closing(videos))
             videos.catch_up(done.values())
         watch = ActionWatch(plan.policy.metadata)
-        recorder = Recorder(folder, journal, display, videos=videos, gate=gate, watch=watch)
+        recorder = RunRecorder(folder, journal, display, videos=videos, gate=gate, watch=watch)
         if gate is not None:
             for record in done.values():
                 gate.add(record)
@@ -159,19 +159,19 @@ def run_plan(plan: Plan, engine: Engine, display: Display) -> Run:
 
 
 def _run_all(
-    plan: Plan,
+    plan: RunPlan,
     engine: Engine,
-    recorder: Recorder,
+    recorder: RunRecorder,
     done: Mapping[int, ChainRecord],
     card: Card | None,
 ) -> CardCheck | None:
     """Run what is not done yet, the chains of a card first, and write down how it ended."""
     status, check = "error", None
     display, folder = recorder.display, recorder.folder
-    todo = [chain for chain in plan.stage.chains if chain.id not in done]
+    todo = [chain for chain in plan.inputs.chains if chain.id not in done]
     try:
         title = f"{policy_name(plan.config.ckpt)} · {plan.config.split}"
-        display.begin(len(plan.stage.chains), list(done.values()), choose_workers(plan), title)
+        display.begin(len(plan.inputs.chains), list(done.values()), choose_workers(plan), title)
         if card is not None:
             first = {chain.chain for chain in card.chains}
             _run_chains(plan, engine, [c for c in todo if c.id in first], recorder)
@@ -203,12 +203,14 @@ def _draw_the_rest(videos: VideoPool | None, display: Display) -> None:
         display.note("the videos that are missing were left out")
 
 
-def _run_chains(plan: Plan, engine: Engine, chains: Sequence[Chain], recorder: Recorder) -> None:
+def _run_chains(
+    plan: RunPlan, engine: Engine, chains: Sequence[Chain], recorder: RunRecorder
+) -> None:
     if chains and not engine.interrupted and not recorder.done:
         engine.run(chains, plan.assignment, plan.policy.hosts, recorder)
 
 
-def _make_videos(plan: Plan, folder: RunFolder, display: Display) -> VideoPool | None:
+def _make_videos(plan: RunPlan, folder: RunFolder, display: Display) -> VideoPool | None:
     video = plan.config.video
     if video.which == "none":
         return None
@@ -222,12 +224,12 @@ def _make_videos(plan: Plan, folder: RunFolder, display: Display) -> VideoPool |
     return VideoPool(spec, folder, plan.simulator(), display.note)
 
 
-def _make_gate(plan: Plan) -> SequentialGate | None:
+def _make_gate(plan: RunPlan) -> SequentialGate | None:
     """The gate that is looked at while the run goes on."""
     config = plan.config
     if config.gate is None:
         return None
-    planned = [chain.id for chain in plan.stage.chains]
+    planned = [chain.id for chain in plan.inputs.chains]
     lengths = None
     if config.baseline is not None:
         baseline = read_baseline(config.baseline)
@@ -236,7 +238,7 @@ def _make_gate(plan: Plan) -> SequentialGate | None:
     return SequentialGate(parse_gate(config.gate), planned, lengths)
 
 
-def _decide(plan: Plan, folder: RunFolder, gate: SequentialGate | None) -> Decision | None:
+def _decide(plan: RunPlan, folder: RunFolder, gate: SequentialGate | None) -> Decision | None:
     """The gate's final decision, also written to junit.xml in the run folder."""
     if gate is None:
         return None
@@ -245,7 +247,7 @@ def _decide(plan: Plan, folder: RunFolder, gate: SequentialGate | None) -> Decis
     return decision
 
 
-def _read_card(plan: Plan) -> Card | None:
+def _read_card(plan: RunPlan) -> Card | None:
     """The card whose chains are run first; raises UsageError if it is of another protocol."""
     if plan.config.expect is None:
         return None
@@ -260,7 +262,7 @@ def _read_card(plan: Plan) -> Card | None:
 
 
 def _open_folder(
-    plan: Plan, display: Display, held: contextlib.ExitStack
+    plan: RunPlan, display: Display, held: contextlib.ExitStack
 ) -> tuple[RunFolder, Journal, dict[int, ChainRecord]]:
     """The run folder, new or to be completed; its journal, held; the chains completed in it."""
     header = {**plan.header.document, "selftest": _selftest(plan, display)}
@@ -276,15 +278,15 @@ def _open_folder(
     return folder, journal, {r.chain: r for r in folder.records() if r.status == "completed"}
 
 
-def _selftest(plan: Plan, display: Display) -> dict[str, Any]:
+def _selftest(plan: RunPlan, display: Display) -> dict[str, Any]:
     """Whether this machine computes the reference's bits; said aloud if it does not."""
-    result = quick_selftest(plan.stage.pack, plan.config.scene, plan.config.protocol.revision)
+    result = quick_selftest(plan.inputs.pack, plan.config.scene, plan.config.protocol.revision)
     if result.outcome == "different":
         display.note(f"warning: {result.message}")
     return result.as_dict()
 
 
-def _conclude(plan: Plan, folder: RunFolder, profile: Profile, wall: float) -> Run:
+def _conclude(plan: RunPlan, folder: RunFolder, profile: Profile, wall: float) -> Run:
     result = conclude(folder)
     times = profile.to_json(wall, plan.render.backend)
     if said := plan.policy.report():

@@ -128,8 +128,8 @@ def task_table(tasks: tuple[tuple[str, Count], ...]) -> str:
     for name, count in tasks:
         rate = count.rate
         bar = "" if rate is None else "\N{FULL BLOCK}" * round(_BAR * rate)
-        told = "-" if rate is None else percent(rate)
-        lines.append(f"| {cell(name)} | {bar} | {told} | {count.total} |")
+        shown = "-" if rate is None else percent(rate)
+        lines.append(f"| {cell(name)} | {bar} | {shown} | {count.total} |")
     return "\n".join(lines) + "\n"
 
 
@@ -189,8 +189,8 @@ def _tensorboard_values(tracked: Tracked) -> Iterator[Any]:
     text = _package("tensorboard.plugins.text.summary_v2", "tensorboard")
     hparams = _package("tensorboard.plugins.hparams.summary_v2", "tensorboard")
     verdict = tracked.config.get("verdict")
-    told = {**(tracked.config.get("config") or {}), "verdict": verdict}
-    yield hparams.hparams_pb(dict(flatten(told)), trial_id=tracked.name)
+    parameters = {**(tracked.config.get("config") or {}), "verdict": verdict}
+    yield hparams.hparams_pb(dict(flatten(parameters)), trial_id=tracked.name)
     for name, number in tracked.scalars.items():
         yield proto.Summary(value=[proto.Summary.Value(tag=name, simple_value=number)])
     yield text.text_pb("report", tracked.report)

@@ -18,10 +18,10 @@ from calvin_eval.extras import require
 
 if TYPE_CHECKING:
     from calvin_eval.results.metrics import Summary
-    from calvin_eval.vla.training.progress import Facts, Outcome
+    from calvin_eval.vla.training.progress import Facts, TrainingOutcome
     from calvin_eval.vla.training.saving import Position
 
-TOLD = {
+SHOWN_VALUES = {
     "train_loss": "loss",
     "val_loss": "validation loss",
     "lr": "lr",
@@ -32,7 +32,7 @@ TOLD = {
 EVALUATIONS = "evaluations"
 
 
-def run_training(config: TrainConfig, *, quiet: bool = False) -> Outcome:
+def run_training(config: TrainConfig, *, quiet: bool = False) -> TrainingOutcome:
     """Train, or go on with a training.
 
     Args:
@@ -53,7 +53,7 @@ def run_training(config: TrainConfig, *, quiet: bool = False) -> Outcome:
 
 
 class Shown:
-    """Progress on stderr, and evaluations: see `calvin_eval.vla.training.progress.Watcher`.
+    """Progress on stderr, and evaluations: see `calvin_eval.vla.training.progress.TrainingWatcher`.
 
     Args:
         project: the configuration.
@@ -72,7 +72,7 @@ class Shown:
             *Progress.get_default_columns()[:2],
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[told]}"),
+            TextColumn("{task.fields[text]}"),
             console=self._console,
             disable=not self._live,
         )
@@ -103,12 +103,12 @@ class Shown:
 
     def stepped(self, position: Position, values: Mapping[str, float]) -> None:
         """Show progress, and the newest values."""
-        told = ", ".join(
-            f"{label} {values[name]:.4g}" for name, label in TOLD.items() if name in values
+        text = ", ".join(
+            f"{label} {values[name]:.4g}" for name, label in SHOWN_VALUES.items() if name in values
         )
-        self._show("training", self._total, position.step, told)
-        if told and not self._live:
-            self._say(f"step {position.step} of {self._total}: {told}")
+        self._show("training", self._total, position.step, text)
+        if text and not self._live:
+            self._say(f"step {position.step} of {self._total}: {text}")
 
     def saved(self, checkpoint: Path) -> None:
         """Say where."""
@@ -130,16 +130,16 @@ class Shown:
         finally:
             self._progress.start()
         scores = scores_of(run.summary)
-        told = ", ".join(f"{name} {value:.3g}" for name, value in scores.items())
-        self._say(f"evaluated step {position.step}: {told or 'no complete chain'}")
+        text = ", ".join(f"{name} {value:.3g}" for name, value in scores.items())
+        self._say(f"evaluated step {position.step}: {text or 'no complete chain'}")
         return {f"eval_{name}": value for name, value in scores.items()}
 
-    def _show(self, title: str, total: int, done: int, told: str = "") -> None:
+    def _show(self, title: str, total: int, done: int, text: str = "") -> None:
         if title not in self._bars:
-            self._bars[title] = self._progress.add_task(title, total=total, told="")
+            self._bars[title] = self._progress.add_task(title, total=total, text="")
         bar = self._bars[title]
-        if told:
-            self._progress.update(bar, told=told)
+        if text:
+            self._progress.update(bar, text=text)
         self._progress.update(bar, completed=done)
 
     def _say(self, text: str) -> None:
@@ -165,7 +165,7 @@ def _parameter_table(facts: Facts) -> Table:
     return table
 
 
-def print_training(outcome: Outcome, console: Console) -> None:
+def print_training(outcome: TrainingOutcome, console: Console) -> None:
     """The end of a training: where it stands, its last values, and what to do next."""
     position = outcome.position
     how = "stopped" if outcome.interrupted else "trained"

@@ -111,8 +111,8 @@ def tasks_csv(view: View) -> str:
             numbers += [steps.median, steps.mean, spread.low, spread.high]
         else:
             numbers += [None] * 4
-        told = ["" if number is None else f"{number:.6g}" for number in numbers]
-        writer.writerow([csv_cell(row.name), row.count.success, row.count.total, *told])
+        cells = ["" if number is None else f"{number:.6g}" for number in numbers]
+        writer.writerow([csv_cell(row.name), row.count.success, row.count.total, *cells])
     return out.getvalue()
 
 

@@ -34,7 +34,7 @@ def provenance_sections(header: Mapping[str, Any]) -> list[Section]:
         if isinstance(value, Mapping):
             sections.append(Section(title=name, rows=tuple(_rows("", value))))
         else:
-            general.append((name, _told(name, value)))
+            general.append((name, _shown(name, value)))
     return [Section(title=_GENERAL, rows=tuple(general)), *sections]
 
 
@@ -43,10 +43,10 @@ def _rows(prefix: str, tree: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if isinstance(value, Mapping) and value:
             yield from _rows(f"{prefix}{name}.", value)
         else:
-            yield f"{prefix}{name}", _told(name, value)
+            yield f"{prefix}{name}", _shown(name, value)
 
 
-def _told(name: str, value: Any) -> str:
+def _shown(name: str, value: Any) -> str:
     if isinstance(value, str):
         return value or "-"
     if isinstance(value, list) and value and all(type(item) is int for item in value):
@@ -127,13 +127,13 @@ def timing(profile: Any, per_step: Mean | None) -> Timing | None:
 
 def _real_time(profile: Any) -> list[tuple[str, str]]:
     """How long decisions took, where the world went on meanwhile."""
-    told = [lookup(profile, "realtime", key) for key in ("decisions", "waited_steps")]
+    numbers = [lookup(profile, "realtime", key) for key in ("decisions", "waited_steps")]
     counts = lookup(profile, "realtime", "latency_steps")
-    if not all(map(_number, told)) or not isinstance(counts, Mapping):
+    if not all(map(_number, numbers)) or not isinstance(counts, Mapping):
         return []
     latency = ", ".join(f"{n} ({count})" for n, count in counts.items())
     names = ("Decisions", "Steps without an action of the policy")
-    rows = [(name, f"{number:.0f}") for name, number in zip(names, told, strict=True)]
+    rows = [(name, f"{number:.0f}") for name, number in zip(names, numbers, strict=True)]
     return [*rows, ("Latency in steps (decisions)", latency or "-")]
 
 

@@ -19,7 +19,7 @@ MOST_CARDS = 60
 _NAME = re.compile(r"chain(\d{4,})(?:_sub(\d+))?\.(mp4|webm|gif|webp)")
 _STILL = ("gif", "webp")  # shown by an image, not by a player
 
-Outcome: TypeAlias = Literal["done", "failed", "error"]
+SubtaskOutcome: TypeAlias = Literal["done", "failed", "error"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ class ChainRow:
     """
 
     chain: int
-    outcome: Outcome
+    outcome: SubtaskOutcome
     boxes: tuple[tuple[str, str], ...]
     length: int
     ending: str
@@ -130,7 +130,7 @@ def _row(record: ChainRecord, videos: tuple[Video, ...]) -> ChainRow:
     if record.status == "error":
         marks.append("error")
     marks += ["open"] * len(record.tasks)
-    outcome: Outcome = "failed" if ended else "done"
+    outcome: SubtaskOutcome = "failed" if ended else "done"
     return ChainRow(
         chain=record.chain,
         outcome="error" if record.status == "error" else outcome,

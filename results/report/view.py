@@ -172,14 +172,14 @@ def _verdict(header: Header, summary: Summary, *, judge: bool) -> Verdict | None
 
 def _protocol(header: Header) -> str:
     preset = header.config.policy.preset
-    told = [
+    parts = [
         f"split {header.config.split}",
         f"scene {header.scene}",
         f"{header.assets.name} assets",
         f"{header.chains.list} chains",
         *([f"preset {preset}"] if preset else []),
     ]
-    return " \N{MIDDLE DOT} ".join(told)
+    return " \N{MIDDLE DOT} ".join(parts)
 
 
 def _files(run: Path) -> tuple[tuple[str, str], ...]:

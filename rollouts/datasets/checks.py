@@ -106,7 +106,7 @@ def check_split(
     Args:
         split: the split.
         most: frames to look into, spread evenly; besides, all whose file is suspiciously small.
-        watch: told how many frames are done, and of how many.
+        watch: called with the number of frames that are done, and of all.
     """
     faults = _Faults(split.name)
     facts = SplitFacts(split=split.name, frames=len(split.frames))
@@ -143,8 +143,8 @@ def _check_ranges(split: SplitFolder, facts: SplitFacts, faults: _Faults) -> Non
             faults.add("error", "ranges", f"an episode from frame {first} to {last}")
             continue
         if last - first >= 2 * len(present) + _SHOWN:  # too many to be listed
-            told = f"an episode from frame {first} to {last}, and {len(present)} files in all"
-            faults.add("error", "missing frames", told)
+            detail = f"an episode from frame {first} to {last}, and {len(present)} files in all"
+            faults.add("error", "missing frames", detail)
             named = np.concatenate([named, present[(first <= present) & (present <= last)]])
             continue
         wanted = np.arange(first, last + 1)

@@ -54,7 +54,7 @@ def export_lerobot(
         out: a folder that does not exist yet.
         repo_id: the data set's name.
         videos: whether images are kept as videos, which is smaller and not the same to the bit.
-        watch: told how many episodes are done, and of how many.
+        watch: called with the number of episodes that are done, and of all.
 
     Raises:
         MissingExtraError: LeRobot is not installed.

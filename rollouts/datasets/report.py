@@ -68,7 +68,7 @@ def check_dataset(
         scene: what it shows, if the folder does not say so.
         frames: to look into, per split.
         images: frames to draw again, per scene; 0 for none.
-        watch: told how many frames of a split are done, and of how many.
+        watch: called with the number of frames of a split that are done, and of all.
 
     Raises:
         UsageError: there is no data set, or no such scene.

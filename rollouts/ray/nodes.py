@@ -28,7 +28,7 @@ from calvin_eval.errors import (
 from calvin_eval.rollouts.chain import Simulator
 from calvin_eval.rollouts.ray.cluster import require_software, software
 from calvin_eval.rollouts.service import PolicySpec
-from calvin_eval.rollouts.worker import SimulatorSpec, Worker, worker_environment
+from calvin_eval.rollouts.worker import ChainWorker, SimulatorSpec, worker_environment
 from calvin_eval.sim.packs import load_pack
 from calvin_eval.sim.render import resolve_backend
 from calvin_eval.sim.selftest import quick_selftest
@@ -173,7 +173,7 @@ def enter(folder: str) -> None:
 
 
 class SimulatorActor:
-    """A simulator worker as a Ray actor: `Worker`, with two queues for a line.
+    """A simulator worker as a Ray actor: `ChainWorker`, with two queues for a line.
 
     The simulator lives in one thread of its own, as a GL context must; `tell` and `hear` have a
     thread each.
@@ -212,7 +212,7 @@ class SimulatorActor:
 
     def _work(self) -> None:
         try:
-            Worker(cast(Any, self)).run()
+            ChainWorker(cast(Any, self)).run()
         except BaseException:
             traceback.print_exc()
         finally:

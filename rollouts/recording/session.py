@@ -20,7 +20,7 @@ from calvin_eval.rollouts.recording.labels import paraphrases, write_labels
 from calvin_eval.rollouts.recording.noise import Disturbance
 from calvin_eval.rollouts.recording.plan import SPLITS, ChainRules, EpisodePlan, Split, plan_split
 from calvin_eval.rollouts.recording.store import SplitStore, open_recording
-from calvin_eval.rollouts.recording.worker import Recorder, RecordingSetup
+from calvin_eval.rollouts.recording.worker import EpisodeRecorder, RecordingSetup
 from calvin_eval.rollouts.service import PolicySpec
 from calvin_eval.rollouts.worker import PolicyLink, SimulatorSpec
 from calvin_eval.sim.instructions import PACK, load_instructions
@@ -106,7 +106,7 @@ def record(
     Args:
         spec: what.
         workers: processes; 0 records in this one. The files do not depend on it.
-        watch: told of every episode, those that were there already first.
+        watch: called with every episode, those that were there already first.
 
     Raises:
         CalvinEvalError: options that cannot be meant, a folder with something else in it, or a
@@ -190,7 +190,7 @@ def record_all(
                 f"{_ATTEMPTS} times: {how}"
             )
 
-    yield from WorkerPool(Recorder, setup, min(workers, len(plans)), died).run(plans)
+    yield from WorkerPool(EpisodeRecorder, setup, min(workers, len(plans)), died).run(plans)
 
 
 @contextmanager

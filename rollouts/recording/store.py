@@ -40,9 +40,9 @@ def open_recording(out: Path, config: Mapping[str, Any]) -> None:
         before = json.loads(path.read_text(encoding="utf-8"))
         differ = sorted(k for k in {*before, *config} if before.get(k) != config.get(k))
         if differ:
-            told = "; ".join(f"{k}: {before.get(k)!r}, now {config.get(k)!r}" for k in differ)
+            changes = "; ".join(f"{k}: {before.get(k)!r}, now {config.get(k)!r}" for k in differ)
             raise UsageError(
-                f"{out} holds a recording made otherwise ({told}). Give the same options to go "
+                f"{out} holds a recording made otherwise ({changes}). Give the same options to go "
                 "on with it, or another folder."
             )
         return

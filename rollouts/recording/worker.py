@@ -27,7 +27,7 @@ class RecordingSetup:
         out: the data set's folder.
         simulator: whose scene is replaced by the episode's.
         policies: by scene, where the demonstrator is found.
-        instructions: what the demonstrator is told.
+        instructions: the sentences that the demonstrator gets.
         steps: budget of a subtask.
         rgb: cameras whose colour images are kept.
         depth: cameras whose depth images are kept.
@@ -48,7 +48,7 @@ class RecordingSetup:
     seed: int
 
 
-class Recorder:
+class EpisodeRecorder:
     """Records episodes in this process; the simulator stays as long as the scene does."""
 
     def __init__(self, setup: RecordingSetup) -> None:

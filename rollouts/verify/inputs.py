@@ -39,7 +39,7 @@ class Sources:
 
 
 @dataclass(kw_only=True)
-class Stage:
+class ReplayInputs:
     """All that chains are held against.
 
     Attributes:
@@ -89,7 +89,7 @@ class Stage:
         return self.chain_list[record.chain]
 
     def sentences(self, record: ChainRecord) -> list[str] | None:
-        """What the policy was to be told, one sentence per recorded subtask; None if unknown.
+        """The instructions of the policy, one sentence per recorded subtask; None if unknown.
 
         Raises:
             UsageError: there is no sentence for one of them.
@@ -100,7 +100,7 @@ class Stage:
         return [self.instructions.text(t, record.chain, i) for i, t in enumerate(tasks)]
 
 
-def set_stage(header: Header, sources: Sources) -> Stage:
+def find_inputs(header: Header, sources: Sources) -> ReplayInputs:
     """Find what a run was made of.
 
     Raises:
@@ -113,79 +113,81 @@ def set_stage(header: Header, sources: Sources) -> Stage:
         if sources.assets is not None:
             raise
         obstacle = f"its asset pack is needed: {error}"
-    stage = Stage(
+    inputs = ReplayInputs(
         planned=header.planned,
         ref=chain_ref(header),
         pack=pack or load_pack(),
         obstacle=obstacle,
     )
-    _find_chains(stage, header, sources)
+    _find_chains(inputs, header, sources)
     if pack is not None:
-        _find_instructions(stage, header, sources, pack)
-        _find_simulator(stage, header, pack)
-    stage.notes.append(
+        _find_instructions(inputs, header, sources, pack)
+        _find_simulator(inputs, header, pack)
+    inputs.notes.append(
         "whether these actions are the policy's own, and which images it saw: no record can show it"
     )
-    return stage
+    return inputs
 
 
-def _find_chains(stage: Stage, header: Header, sources: Sources) -> None:
-    ref = stage.ref
+def _find_chains(inputs: ReplayInputs, header: Header, sources: Sources) -> None:
+    ref = inputs.ref
     if sources.chains is None and ref.needs_file:
-        stage.notes.append(
+        inputs.notes.append(
             f"whether the chains are those of the list {ref.name!r}, {ref.sha256[:12]}: start "
             "states are taken from the records; name the file by --chain-list"
         )
         return
     try:
-        stage.chain_list = ref.load(stage.pack, sources.chains)
+        inputs.chain_list = ref.load(inputs.pack, sources.chains)
     except UsageError as error:
         if sources.chains is not None:
             raise
         what = f"chain list {ref.name!r}"
-        stage.deviations.append(Deviation(what=what, expected="the run's own", found=str(error)))
+        inputs.deviations.append(Deviation(what=what, expected="the run's own", found=str(error)))
         return
-    if deviation := check_planned(header, stage.chain_list):
-        stage.deviations.append(deviation)
+    if deviation := check_planned(header, inputs.chain_list):
+        inputs.deviations.append(deviation)
 
 
-def _find_instructions(stage: Stage, header: Header, sources: Sources, pack: AssetPack) -> None:
+def _find_instructions(
+    inputs: ReplayInputs, header: Header, sources: Sources, pack: AssetPack
+) -> None:
     name, wanted = header.instructions.name, header.instructions.sha256
     ours = load_instructions(PACK, pack.instructions)
     if sources.instructions is None and name != PACK and ours.sha256 != wanted:
-        stage.notes.append(
+        inputs.notes.append(
             f"whether the instructions are those of {name!r}, {wanted[:12]}: name the file by "
             "--instructions"
         )
         return
     named = sources.instructions
-    stage.instructions = ours if named is None else load_instructions(named, pack.instructions)
-    if stage.instructions.sha256 == wanted:
+    inputs.instructions = ours if named is None else load_instructions(named, pack.instructions)
+    if inputs.instructions.sha256 == wanted:
         return
     if named is not None:
         raise UsageError(
             f"expected the instructions {wanted[:12]} that the run used, found "
-            f"{stage.instructions.sha256[:12]} in {named}"
+            f"{inputs.instructions.sha256[:12]} in {named}"
         )
-    stage.deviations.append(
-        Deviation(what="instructions", expected=stage.instructions.sha256, found=wanted)
+    inputs.deviations.append(
+        Deviation(what="instructions", expected=inputs.instructions.sha256, found=wanted)
     )
 
 
-def _find_simulator(stage: Stage, header: Header, pack: AssetPack) -> None:
+def _find_simulator(inputs: ReplayInputs, header: Header, pack: AssetPack) -> None:
     simulator, rules = simulator_spec(header, pack), header.protocol
     if not simulator.deterministic:
-        stage.obstacle = (
+        inputs.obstacle = (
             "the run was made with sim.deterministic=false: a chain depends on what ran before it"
         )
         return
     test = quick_selftest(pack, simulator.scene, simulator.revision)  # type: ignore[arg-type]
     if test.outcome == "different":
-        stage.obstacle = f"this machine computes other last bits ({test.message}): use another"
+        inputs.obstacle = f"this machine computes other last bits ({test.message}): use another"
         return
     if rules.budget == "decisions":
-        stage.notes.append(
+        inputs.notes.append(
             "how many decisions were made: the budget counts them, and actions do not show them"
         )
     # Whatever simulator the run used, ours has the same bits.
-    stage.setup = ReplaySetup(simulator=replace(simulator, backend="calvin_eval"), rules=rules)
+    inputs.setup = ReplaySetup(simulator=replace(simulator, backend="calvin_eval"), rules=rules)

@@ -20,7 +20,7 @@ from calvin_eval.results.verification import (
     recheck_derived,
 )
 from calvin_eval.rollouts.pool import WorkerPool
-from calvin_eval.rollouts.verify.inputs import Sources, Stage, set_stage
+from calvin_eval.rollouts.verify.inputs import ReplayInputs, Sources, find_inputs
 from calvin_eval.rollouts.verify.replaying import Evidence, Replayer
 
 Watch = Callable[[ChainCheck], None]
@@ -42,13 +42,13 @@ def verify_run(
             looked at in any case.
         sources: assets, chain list and instructions, where the header's names are not enough.
         workers: simulator processes; 0 simulates in this one.
-        watch: told of every chain, in the order in which they are done.
+        watch: called with every chain, in the order in which they are done.
 
     Raises:
         UsageError: a chain has no record, or a source is not the one that the run used.
         RunFolderError: the header lacks what the simulation needs.
     """
-    stage = set_stage(folder.header(), sources or Sources())
+    inputs = find_inputs(folder.header(), sources or Sources())
     records: list[ChainRecord] = []
     checks: list[ChainCheck] = []
     try:
@@ -56,16 +56,20 @@ def verify_run(
     except RunFolderError as error:
         deviations = [Deviation(what="journal", expected="whole records", found=str(error))]
     else:
-        deviations = list(_of_the_run(folder, stage, records))
-        checks = _check_all(folder, stage, _choose(records, chains), workers, watch)
+        deviations = list(_of_the_run(folder, inputs, records))
+        checks = _check_all(folder, inputs, _choose(records, chains), workers, watch)
     return Verification(
-        recorded=len(records), planned=len(stage.planned), chains=tuple(checks),
-        deviations=tuple(deviations), notes=tuple(stage.notes),
+        recorded=len(records), planned=len(inputs.planned), chains=tuple(checks),
+        deviations=tuple(deviations), notes=tuple(inputs.notes),
     )  # fmt: skip
 
 
 def _check_all(
-    folder: RunFolder, stage: Stage, records: Sequence[ChainRecord], workers: int, watch: Watch
+    folder: RunFolder,
+    inputs: ReplayInputs,
+    records: Sequence[ChainRecord],
+    workers: int,
+    watch: Watch,
 ) -> list[ChainCheck]:
     """What becomes of each chain, in order of their ids."""
     checks: list[ChainCheck] = []
@@ -74,8 +78,8 @@ def _check_all(
         checks.append(check)
         watch(check)
 
-    pool = WorkerPool(Replayer.build, stage.setup, workers, _not_simulated)
-    for _, check in pool.run(_gather(folder, stage, records, done)):
+    pool = WorkerPool(Replayer.build, inputs.setup, workers, _not_simulated)
+    for _, check in pool.run(_gather(folder, inputs, records, done)):
         done(check)
     return sorted(checks, key=lambda check: check.chain)
 
@@ -93,11 +97,11 @@ def _choose(records: Sequence[ChainRecord], chains: Collection[int] | None) -> l
 
 
 def _of_the_run(
-    folder: RunFolder, stage: Stage, records: Sequence[ChainRecord]
+    folder: RunFolder, inputs: ReplayInputs, records: Sequence[ChainRecord]
 ) -> Iterator[Deviation]:
     """What deviates of the run as a whole; what cannot be checked of it goes to the notes."""
-    yield from stage.deviations
-    if strange := [r.chain for r in records if r.chain not in stage.planned]:
+    yield from inputs.deviations
+    if strange := [r.chain for r in records if r.chain not in inputs.planned]:
         yield Deviation(
             what="chains with a record", expected="planned ones only",
             found=", ".join(map(str, strange[:10])),
@@ -105,21 +109,21 @@ def _of_the_run(
     if folder.status == "finished" or (folder.path / "summary.json").exists():
         yield from recheck_derived(folder)
     else:
-        stage.notes.append("any summary: the run is not over; complete it by --resume")
+        inputs.notes.append("any summary: the run is not over; complete it by --resume")
     if beside := sorted({p.name for glob in UNCOMPUTED for p in folder.path.glob(glob)}):
-        stage.notes.append(f"{', '.join(beside[:5])}: `calvin-eval report` makes reports anew")
+        inputs.notes.append(f"{', '.join(beside[:5])}: `calvin-eval report` makes reports anew")
 
 
 def _gather(
-    folder: RunFolder, stage: Stage, records: Sequence[ChainRecord], done: Watch
+    folder: RunFolder, inputs: ReplayInputs, records: Sequence[ChainRecord], done: Watch
 ) -> Iterator[Evidence]:
     """What is known of each chain, read when its turn comes; what needs no simulation is done."""
     for record in records:
-        if (excuse := stage.excuse(record)) is not None:
+        if (excuse := inputs.excuse(record)) is not None:
             done(excuse)
             continue
         try:
-            chain, sentences = stage.chain(record), stage.sentences(record)
+            chain, sentences = inputs.chain(record), inputs.sentences(record)
             actions = _read_actions(folder, record.chain)
         except (UsageError, RunFolderError) as error:
             deviation = Deviation(what="record", expected="sound", found=str(error))

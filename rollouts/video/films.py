@@ -220,13 +220,13 @@ class Filmer:
 
     def _caption(self, record: ChainRecord, position: int) -> Caption:
         rules, task = self._rules, record.tasks[position]
-        told = position < len(record.subtasks)  # a subtask that was broken off has no record
+        recorded = position < len(record.subtasks)  # a subtask that was broken off has no record
         return Caption(
             chain=record.chain,
             position=position,
             subtasks=len(record.tasks),
             task=task,
-            instruction=record.subtasks[position].instruction if told else task,
+            instruction=record.subtasks[position].instruction if recorded else task,
             budget=rules.steps if rules.budget == "env_steps" else None,
         )
 

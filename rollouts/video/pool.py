@@ -20,7 +20,7 @@ from calvin_eval.results.store import RunFolder
 from calvin_eval.rollouts.processes import Child
 from calvin_eval.rollouts.video.files import has_videos, remove_remains, remove_videos
 from calvin_eval.rollouts.video.films import FOLDER, VideoSpec, choose_renderer, wanted
-from calvin_eval.rollouts.video.worker import Drawn, Filmed, Job, Lost, VideoSetup
+from calvin_eval.rollouts.video.worker import Drawn, Filmed, FilmJob, FilmLost, VideoSetup
 from calvin_eval.rollouts.worker import SimulatorSpec, worker_environment
 from calvin_eval.sim.cameras import resolve_cameras
 from calvin_eval.sim.packs import load_pack
@@ -38,7 +38,7 @@ class VideoPool:
         spec: what is filmed, and how.
         folder: the run; its actions and its header are read.
         simulator: what the run used; who draws is decided by `choose_renderer`.
-        note: is told of losses, always in the thread that calls a method of the pool.
+        note: called with losses, always in the thread that calls a method of the pool.
         workers: processes.
         out: where the files go; the run's `videos/` if None.
 
@@ -66,7 +66,7 @@ class VideoPool:
         self._workers = workers
         self._out = out or folder.path / FOLDER
         self._planned = folder.header().planned
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[FilmJob | None] = queue.SimpleQueue()
         self._notes: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._threads: list[_WorkerThread] = []
         self._setup: VideoSetup | None = None
@@ -96,7 +96,7 @@ class VideoPool:
         positions = wanted(self._spec, record, self._planned)
         if not positions:
             return False
-        job = Job(record=record, positions=positions)
+        job = FilmJob(record=record, positions=positions)
         with self._lock:
             self._asked += job.steps
         self._jobs.put(job)
@@ -112,7 +112,7 @@ class VideoPool:
 
         Args:
             wait: until all queued videos are made. Otherwise, and after Ctrl-C, they are given up.
-            show: told now and then how many frames are drawn, and of how many.
+            show: called now and then with the number of frames drawn, and of all.
 
         Raises:
             KeyboardInterrupt: after everything was ended.
@@ -146,7 +146,7 @@ class VideoPool:
         with self._lock:
             self._drawn += steps
 
-    def finished(self, job: Job, answer: Filmed | Lost) -> None:
+    def finished(self, job: FilmJob, answer: Filmed | FilmLost) -> None:
         """Keep what became of a job; called by threads."""
         with self._lock:
             if isinstance(answer, Filmed):
@@ -198,7 +198,7 @@ class _WorkerThread(threading.Thread):
     """
 
     def __init__(
-        self, pool: VideoPool, jobs: queue.SimpleQueue[Job | None], setup: VideoSetup, out: Path
+        self, pool: VideoPool, jobs: queue.SimpleQueue[FilmJob | None], setup: VideoSetup, out: Path
     ) -> None:
         super().__init__(name="videos", daemon=True)
         self._pool = pool
@@ -227,8 +227,8 @@ class _WorkerThread(threading.Thread):
             if self._child is not None:
                 os.kill(self._child.pid, signal.SIGKILL)  # its thread does the rest
 
-    def _film(self, job: Job) -> Filmed | Lost:
-        answer: Filmed | Lost = Lost(reason="given up")
+    def _film(self, job: FilmJob) -> Filmed | FilmLost:
+        answer: Filmed | FilmLost = FilmLost(reason="given up")
         drawn = 0
         for _ in range(_ATTEMPTS):
             if self._pool.gave_up:
@@ -237,15 +237,17 @@ class _WorkerThread(threading.Thread):
                 child = self._child or self._spawn()
                 child.connection.send(job)
                 while child.connection.poll(_PATIENCE):
-                    message: Drawn | Filmed | Lost = child.connection.recv()
+                    message: Drawn | Filmed | FilmLost = child.connection.recv()
                     if not isinstance(message, Drawn):
                         self._pool.drew(job.steps - drawn)
                         return message
                     drawn += message.steps
                     self._pool.drew(message.steps)
-                answer = Lost(reason=self._bury(f"no sign of life for {_PATIENCE:g} s", hung=True))
+                answer = FilmLost(
+                    reason=self._bury(f"no sign of life for {_PATIENCE:g} s", hung=True)
+                )
             except Exception as error:  # most often the line's end
-                answer = Lost(reason=self._bury(str(error)))
+                answer = FilmLost(reason=self._bury(str(error)))
         self._pool.drew(job.steps - drawn)
         return answer
 

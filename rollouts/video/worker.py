@@ -38,7 +38,7 @@ class VideoSetup:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class FilmJob:
     """Film these subtasks of a chain."""
 
     record: ChainRecord
@@ -66,7 +66,7 @@ class Filmed:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lost:
+class FilmLost:
     """The job cannot be done."""
 
     reason: str
@@ -92,16 +92,16 @@ class VideoWorker:
         if self._filmer is not None:
             self._filmer.close()
 
-    def _guarded(self, setup: VideoSetup, job: Job) -> Filmed | Lost:
+    def _guarded(self, setup: VideoSetup, job: FilmJob) -> Filmed | FilmLost:
         """No error of a video may be more than that video's."""
         try:
             if self._filmer is None:
                 self._filmer = setup.open()
             files = self._filmer.film(job.record, job.positions, self._on_frame)
         except (CalvinEvalError, OSError) as error:
-            return Lost(reason=str(error))
+            return FilmLost(reason=str(error))
         except Exception as error:
-            return Lost(reason=f"{type(error).__name__}: {error}")
+            return FilmLost(reason=f"{type(error).__name__}: {error}")
         return Filmed(files=tuple(files))
 
     def _on_frame(self) -> None:

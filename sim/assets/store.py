@@ -152,7 +152,7 @@ def import_pack(
         source: a checkout of `mees/calvin` with its submodule.
         dest: folder to make; the user's cache by default. A pack that is there already is left
             alone if it is sound and replaced if it is damaged.
-        progress: told after every file.
+        progress: called after every file.
         manifest: of the official pack by default.
 
     Returns:
@@ -194,7 +194,7 @@ def pull_pack(
         dest: as in `import_pack`.
         base_url: http(s) address with the fields {repo}, {commit} and {path}; without {path}
             the three are appended to it.
-        progress: told with every block of bytes.
+        progress: called with every block of bytes.
         manifest: of the official pack by default.
         options: timeout and retries.
 

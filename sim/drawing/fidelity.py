@@ -31,7 +31,7 @@ Pictures: TypeAlias = dict[str, tuple[NDArray[np.uint8], NDArray[np.float32]]]  
 
 
 @dataclass(frozen=True)
-class Plan:
+class StateSelection:
     """Which states are drawn: of each scene the first chains, moved by smooth random actions.
 
     Attributes:
@@ -68,12 +68,14 @@ class Fidelity:
     depth_equal: float
 
 
-def draw_states(plan: Plan, render: str, options: DrawOptions | None = None) -> list[Pictures]:
-    """The images of all states of a plan by one renderer; depth is the distance in metres."""
+def draw_states(
+    selection: StateSelection, render: str, options: DrawOptions | None = None
+) -> list[Pictures]:
+    """The images of all states of a selection by one renderer; depth is the distance in metres."""
     pictures = []
-    for scene in plan.scenes:
-        with make_env(scene, assets=plan.assets, render=render, draw=options) as env:
-            for _ in visit(env, plan.chains, ord(scene)):
+    for scene in selection.scenes:
+        with make_env(scene, assets=selection.assets, render=render, draw=options) as env:
+            for _ in visit(env, selection.chains, ord(scene)):
                 seen = env.observe(rgb=CAMERAS, depth=CAMERAS)
                 pictures.append(
                     {
@@ -87,10 +89,10 @@ def draw_states(plan: Plan, render: str, options: DrawOptions | None = None) -> 
     return pictures
 
 
-def draw_states_apart(plan: Plan, render: str) -> list[Pictures]:
+def draw_states_apart(selection: StateSelection, render: str) -> list[Pictures]:
     """`draw_states` in a process of its own."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(draw_states, plan, render).result()
+        return pool.submit(draw_states, selection, render).result()
 
 
 def visit(env: PlayTableEnv, chains: int, seed: int) -> Iterator[None]:
@@ -152,12 +154,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--renders", nargs="+", default=["fast"])
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
-    plan = Plan(options.assets, options.chains, options.scenes)
-    reference = draw_states_apart(plan, "egl")
-    found = {render: compare(reference, draw_states(plan, render)) for render in options.renders}
+    selection = StateSelection(options.assets, options.chains, options.scenes)
+    reference = draw_states_apart(selection, "egl")
+    found = {
+        render: compare(reference, draw_states(selection, render)) for render in options.renders
+    }
     if options.json:
-        told = {name: {c: asdict(f) for c, f in one.items()} for name, one in found.items()}
-        print(json.dumps(told, indent=1))
+        document = {name: {c: asdict(f) for c, f in one.items()} for name, one in found.items()}
+        print(json.dumps(document, indent=1))
         return
     print("renderer camera  images pooled  worst  equal     off by > 2  largest  depth equal")
     for name, cameras in found.items():

@@ -15,7 +15,7 @@ from demonstrating import recorded, write_recording
 
 from calvin_eval.cli.main import main
 from calvin_eval.results.schema import ChainRecord
-from calvin_eval.rollouts.chain import Outcome
+from calvin_eval.rollouts.chain import ChainOutcome
 from calvin_eval.running.checking import HEADER_KEY, ActionWatch
 
 KNOWER = '''
@@ -163,11 +163,11 @@ def test_a_run_says_it_once_and_the_report_shows_it(
         assert "Suspicious actions" not in (Path("fine") / name).read_text()
 
 
-def outcome(chain: int, actions: Any) -> Outcome:
+def outcome(chain: int, actions: Any) -> ChainOutcome:
     record = ChainRecord(
         chain=chain, initial_state={}, tasks=("a",), subtasks=(), status="error", error="stopped"
     )
-    return Outcome(record=record, actions=(tuple(actions),), seconds={})
+    return ChainOutcome(record=record, actions=(tuple(actions),), seconds={})
 
 
 def test_a_watch_looks_twice_and_then_no_more() -> None:

@@ -21,10 +21,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_check_tells_what_is_there(data: Path, capsys: Any) -> None:
     assert main(["dataset", "check", str(data), "--images", "2"]) == 0
-    told = capsys.readouterr().out
-    assert "1 episodes, 1 annotations of 1 tasks, scene D" in told
-    assert "drawn with TinyRenderer: evaluate with --render tiny" in told
-    assert told.rstrip().endswith("sound")
+    printed = capsys.readouterr().out
+    assert "1 episodes, 1 annotations of 1 tasks, scene D" in printed
+    assert "drawn with TinyRenderer: evaluate with --render tiny" in printed
+    assert printed.rstrip().endswith("sound")
 
 
 def test_check_exits_with_1_on_an_error(data: Path, tmp_path: Path, capsys: Any) -> None:
@@ -38,9 +38,9 @@ def test_check_exits_with_1_on_an_error(data: Path, tmp_path: Path, capsys: Any)
     assert not report["sound"]
     assert report["faults"][0]["frames"] == [7]
     assert main(["dataset", "check", str(split), "--images", "0"]) == 1
-    told = capsys.readouterr().out
-    assert "error: training: broken frames: a file cannot be read" in told
-    assert "(frames 7)" in told
+    printed = capsys.readouterr().out
+    assert "error: training: broken frames: a file cannot be read" in printed
+    assert "(frames 7)" in printed
 
 
 def test_show_writes_a_sheet_and_videos(data: Path, tmp_path: Path, capsys: Any) -> None:

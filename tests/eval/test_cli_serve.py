@@ -292,11 +292,11 @@ def test_a_request_that_is_none_is_an_error_and_the_end(
         with connect(server.address) as line:
             line.recv()
             line.send(message)
-            told = line.recv()
-            assert isinstance(told, str)
+            reply = line.recv()
+            assert isinstance(reply, str)
             with pytest.raises(ConnectionClosed):
                 line.recv()
-        assert re.search(reason, told), told
+        assert re.search(reason, reply), reply
         assert resolve(server.address)  # it serves on
 
 
@@ -475,8 +475,8 @@ def test_sessions_are_bounded(policies: str, monkeypatch: pytest.MonkeyPatch) ->
         line.recv()
         for number in range(6):
             line.send(pack({**fields, dialect.SESSION: number, dialect.SERIAL: number}))
-            told = line.recv()
-        assert "at most 5 sessions" in str(told)
+            reply = line.recv()
+        assert "at most 5 sessions" in str(reply)
         assert len(server._sessions._sessions) == 5
 
 

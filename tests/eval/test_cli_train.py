@@ -51,9 +51,9 @@ def test_training_lowers_the_loss_and_the_checkpoint_runs(
     assert trained(data, out, *given, *how, "save.every=30", "train_dataset.rgb_pad=-1") == 0
     losses = [float(row["train_loss"]) for row in logged(out)]
     assert sum(losses[-3:]) < 0.7 * sum(losses[:3])
-    told = capsys.readouterr().out
-    assert "trained at step 30 after 240 samples" in told
-    assert f"Evaluate: calvin-eval --ckpt {out} --split D" in told
+    printed = capsys.readouterr().out
+    assert "trained at step 30 after 240 samples" in printed
+    assert f"Evaluate: calvin-eval --ckpt {out} --split D" in printed
     run = evaluated(out, tmp_path / "applied")
     assert run["policy"]["checkpoint"]["path"].endswith("step=30.ckpt")
     assert run["policy"]["compat"]["act_insert"] == "per_row"
@@ -86,9 +86,9 @@ def test_ctrl_c_saves_and_resume_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(Shown, "stepped", interrupt)
         assert trained(data, out, "trainer.max_steps=4") == 130
-    told = capsys.readouterr().out
-    assert "stopped at step 2" in told
-    assert f"Go on: calvin-eval train out={out} resume=true" in told
+    printed = capsys.readouterr().out
+    assert "stopped at step 2" in printed
+    assert f"Go on: calvin-eval train out={out} resume=true" in printed
     assert [path.name for path in out.glob("*.ckpt")] == ["epoch=0-step=2.ckpt"]
     assert main(["train", "--quiet", f"out={out}", "resume=true"]) == 0
     assert "trained at step 4" in capsys.readouterr().out
@@ -153,8 +153,8 @@ def test_pretrained_models_are_looked_for_and_never_downloaded(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     assert main(["train", f"data={data}", f"out={tmp_path / 'run'}", f"model={name}"]) == 2
-    told = capsys.readouterr().err
-    assert "expected the folder of a vision-language model at .vlms/" in told
+    printed = capsys.readouterr().err
+    assert "expected the folder of a vision-language model at .vlms/" in printed
     assert not (tmp_path / "run").exists()
 
 

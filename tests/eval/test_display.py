@@ -1,4 +1,4 @@
-"""The displays, driven by hand-made records and a clock that only moves when told."""
+"""The displays, driven by hand-made records and a clock that only moves when asked."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 class Clock:
-    """Seconds, as told."""
+    """Seconds, as set."""
 
     def __init__(self) -> None:
         self.now = 1000.0

@@ -19,7 +19,7 @@ from requirements import without
 from calvin_eval.cli.doctor import doctor
 from calvin_eval.doctor import diagnosis, hardware
 from calvin_eval.doctor.bullet import check_pybullet
-from calvin_eval.doctor.diagnosis import Finding, diagnose, judge_images, judge_physics
+from calvin_eval.doctor.diagnosis import CheckResult, diagnose, judge_images, judge_physics
 from calvin_eval.protocol import Benchmark
 from calvin_eval.sim import builds, egl_devices, load_pack, render, selftest
 from calvin_eval.sim.assets import store as assets_store
@@ -28,7 +28,7 @@ from calvin_eval.sim.drawing import fast, gl_context
 from calvin_eval.sim.egl_devices import EglDevice, Gpu
 from calvin_eval.sim.packs import AssetPack
 from calvin_eval.sim.selftest import SelftestResult
-from calvin_eval.sim.selftest_trace import Replay
+from calvin_eval.sim.selftest_trace import TraceReplay
 
 NAMES = [
     *("python", "packages", "extras", "pybullet", "machine", "disk", "ffmpeg", "assets", "chains"),
@@ -64,11 +64,11 @@ def _small_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(selftest, "_like_egl", lambda render: [image("same")])
 
 
-def sound_replay(pack: AssetPack, scene: str, revision: str, *, render: str) -> Replay:
+def sound_replay(pack: AssetPack, scene: str, revision: str, *, render: str) -> TraceReplay:
     """What a replay gives on the machine that recorded the references, at once."""
     images = {"rgb_static": FRAMES["tiny_rgb_static"]} if render == "tiny" else {}
     physics = REFERENCES["packs"][pack.fingerprint]["physics"]
-    return Replay(hashes=physics[scene][revision], images=images)
+    return TraceReplay(hashes=physics[scene][revision], images=images)
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def call(*arguments: str) -> Result:
     return runner().invoke(doctor, arguments)
 
 
-def find(findings: list[Finding], name: str) -> Finding:
+def find(findings: list[CheckResult], name: str) -> CheckResult:
     (found,) = [finding for finding in findings if finding.name == name]
     return found
 
@@ -144,8 +144,8 @@ def test_findings_with_remedies_are_printed_for_any_terminal(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     found = [
-        Finding(name="egl", status="error", detail="broken [x]", remedy="apt-get a\napt-get b"),
-        Finding(name="gpu", status="warning", detail="none", remedy="y " * 100),
+        CheckResult(name="egl", status="error", detail="broken [x]", remedy="apt-get a\napt-get b"),
+        CheckResult(name="gpu", status="warning", detail="none", remedy="y " * 100),
     ]
     monkeypatch.setattr(diagnosis, "examine", lambda assets, render: iter(found))
     result = call()
@@ -169,7 +169,7 @@ def test_findings_with_remedies_are_printed_for_any_terminal(
 def test_a_check_that_breaks_is_a_finding_and_stops_no_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def broken(*arguments: object) -> Finding:
+    def broken(*arguments: object) -> CheckResult:
         raise ZeroDivisionError("oops")
 
     monkeypatch.setattr(hardware, "check_disk", broken)
@@ -184,7 +184,7 @@ def test_a_check_that_breaks_is_a_finding_and_stops_no_other(
 
 
 def test_a_package_that_is_absent_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def absent(*arguments: object) -> Finding:
+    def absent(*arguments: object) -> CheckResult:
         raise ModuleNotFoundError("No module named 'pybullet'", name="pybullet")
 
     monkeypatch.setattr(diagnosis, "check_selftest", absent)
@@ -413,9 +413,9 @@ def test_gpus_that_torch_cannot_use(
     monkeypatch: pytest.MonkeyPatch, answer: Any, visible: str | None, status: str, words: str
 ) -> None:
     build, count = answer
-    told = {"version": "2.9", "build": build, "devices": [["H100", ""]] * count}
+    answer = {"version": "2.9", "build": build, "devices": [["H100", ""]] * count}
     monkeypatch.setattr(egl_devices, "nvidia_gpus", lambda: GPUS)
-    monkeypatch.setattr(hardware, "ask_torch", lambda: told)
+    monkeypatch.setattr(hardware, "ask_torch", lambda: answer)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     found = hardware.check_gpu()

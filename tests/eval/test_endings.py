@@ -24,7 +24,7 @@ COMMAND = [sys.executable, "-m", "calvin_eval"]
 CLOSERS = {"stdout": [1], "stderr": [2], "both": [1, 2], "all": [0, 1, 2]}
 
 
-def told(code: int, child: subprocess.CompletedProcess[str]) -> str:
+def stderr_of(code: int, child: subprocess.CompletedProcess[str]) -> str:
     assert child.returncode == code, child.stderr
     assert "Traceback" not in child.stderr
     assert child.stderr.count("\n") <= 1
@@ -50,7 +50,7 @@ def test_a_full_disk_behind_standard_output() -> None:
         child = subprocess.run(
             [*COMMAND, "presets"], stdout=full, stderr=subprocess.PIPE, text=True
         )
-    assert "No space left on device" in told(2, child)
+    assert "No space left on device" in stderr_of(2, child)
 
 
 def test_a_reader_that_went_away() -> None:
@@ -70,7 +70,7 @@ def test_a_folder_that_is_gone(tmp_path: Path) -> None:
     folder.mkdir()
     command = f"cd {folder} && rmdir {folder} && exec {sys.executable} -m calvin_eval presets"
     child = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
-    assert "change to another one" in told(2, child)
+    assert "change to another one" in stderr_of(2, child)
 
 
 def test_names_that_are_no_text(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_names_that_are_no_text(tmp_path: Path) -> None:
         capture_output=True, text=True,
         env={**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
     )  # fmt: skip
-    assert r"\udcff, found none: is this a run folder?" in told(2, child)
+    assert r"\udcff, found none: is this a run folder?" in stderr_of(2, child)
 
 
 def test_a_defect_is_one_line_a_file_and_a_code_of_its_own(

@@ -171,10 +171,10 @@ def test_one_line_names_the_command_before_anything_starts(
     answers: dict[str, Answer], line: str, extra: str
 ) -> None:
     code, out, errors, started = answers[line]
-    (told,) = errors.splitlines()
-    assert told.startswith("error: ")
-    assert "(not installed)" in told
-    assert install_command(extra) in told
+    (message,) = errors.splitlines()
+    assert message.startswith("error: ")
+    assert "(not installed)" in message
+    assert install_command(extra) in message
     assert (code, out, started) == (2, "", False)
 
 

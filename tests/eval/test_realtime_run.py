@@ -101,14 +101,14 @@ def test_a_run_in_real_time_is_repeatable_verified_and_not_official(
     reasons = first.document()["verdict"]["reasons"]
     found = "expected waits, found goes on, latency 3 steps."
     assert f"World while the policy thinks: {found}" in reasons
-    told = profile(first)["realtime"]
-    assert set(told["latency_steps"]) == {"3"}
-    assert told["waited_steps"] >= 3 * sum(len(record.subtasks) for record in first.records())
-    assert [len(subtasks) for subtasks in told["chains"].values()] == [
+    stored = profile(first)["realtime"]
+    assert set(stored["latency_steps"]) == {"3"}
+    assert stored["waited_steps"] >= 3 * sum(len(record.subtasks) for record in first.records())
+    assert [len(subtasks) for subtasks in stored["chains"].values()] == [
         len(record.subtasks) for record in first.records()
     ]
     page = (first.path / "report.html").read_text()
-    assert f"<dt>Decisions</dt><dd>{told['decisions']}</dd>" in page
+    assert f"<dt>Decisions</dt><dd>{stored['decisions']}</dd>" in page
 
 
 @pytest.mark.slow

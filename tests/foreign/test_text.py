@@ -102,8 +102,8 @@ def test_displays_show_notes_and_titles() -> None:
 def test_lines_logs_and_warnings(capsys: pytest.CaptureFixture[str]) -> None:
     say(HARMFUL)
     say(HARMFUL, err=True, fg="red")
-    told = capsys.readouterr()
-    assert not escapes(told.out + told.err)
+    printed = capsys.readouterr()
+    assert not escapes(printed.out + printed.err)
     script = (
         "import logging, warnings; from calvin_eval.console.saying import guard_logs; "
         "guard_logs(); logging.warning('a\\x1b[2J'); warnings.warn('b\\x1b[2J')"
@@ -126,9 +126,9 @@ def test_commands_show_what_a_stranger_wrote(tmp_path: Path, capsys) -> None:
             "verify": ["--all"],
         }.get(command, [])
         main([command, str(run), *arguments])
-        told = capsys.readouterr()
-        assert not escapes(told.out + told.err), command
-        shown = r"\x1b[2J" in told.out + told.err
+        printed = capsys.readouterr()
+        assert not escapes(printed.out + printed.err), command
+        shown = r"\x1b[2J" in printed.out + printed.err
         assert shown or command in ("verify", "gate"), command
     for name in ("report.md", "tasks.csv"):
         assert not escapes((run / name).read_text(encoding="utf-8")), name

@@ -67,7 +67,7 @@ def scene(meshes: Sequence[Mesh], textures: Sequence[Any] = (), pairs: Any = Non
 
 
 def state(*shapes: Sequence[float], colours: Any = None) -> SceneState:
-    """A state from positions (3 numbers) or poses (7 numbers); white unless told."""
+    """A state from positions (3 numbers) or poses (7 numbers); white unless asked."""
     poses = [tuple(s) if len(s) == 7 else (*s, *STILL) for s in shapes]
     colours = np.ones((len(poses), 4)) if colours is None else colours
     return SceneState(np.array(poses, np.float32), np.array(colours, np.float32))

@@ -23,7 +23,7 @@ _STATE: Final = ("robot_obs", "scene_obs")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Replay:
+class EpisodeReplay:
     """What became of an episode's labels when its actions were played back.
 
     Attributes:
@@ -51,7 +51,7 @@ def replay_episodes(
     oracle: TaskOracle,
     *,
     form: Form = "rel_actions",
-) -> Iterator[Replay]:
+) -> Iterator[EpisodeReplay]:
     """Play episodes back, each from the state of its first frame to its end.
 
     A task counts as done if the oracle sees it between the first frame of the label's span and any
@@ -101,7 +101,7 @@ class _Episode:
         return action[:3], action[3:6], action[6]
 
 
-def _replay(env: Simulator, oracle: TaskOracle, number: int, episode: _Episode) -> Replay:
+def _replay(env: Simulator, oracle: TaskOracle, number: int, episode: _Episode) -> EpisodeReplay:
     actions = [episode.action(frame) for frame in episode.frames[:-1]]
     begun: dict[int, Mapping[str, Any]] = {}
     done: set[int] = set()
@@ -116,7 +116,7 @@ def _replay(env: Simulator, oracle: TaskOracle, number: int, episode: _Episode) 
                 begun[i] = step.info()
             elif label.first < index <= label.last and i not in done and label.task in oracle.tasks:
                 done |= {i} if oracle.achieved(begun[i], step.info(), (label.task,)) else set()
-    return Replay(
+    return EpisodeReplay(
         episode=number,
         tasks=tuple(label.task for label in episode.labels),
         done=tuple(i in done for i in range(len(episode.labels))),

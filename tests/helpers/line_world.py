@@ -67,7 +67,7 @@ class ReachOracle:
 
 
 class Scripted:
-    """Answers every request with the same chunk and remembers what it was told."""
+    """Answers every request with the same chunk and remembers what it was sent."""
 
     def __init__(self, chunk: Any, **requirements: Any) -> None:
         self.requirements = Requirements(**requirements)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from calvin_eval.config.training import compose_training
 from calvin_eval.vla.training.loop import train
-from calvin_eval.vla.training.progress import Facts, Outcome
+from calvin_eval.vla.training.progress import Facts, TrainingOutcome
 from calvin_eval.vla.training.saving import Position
 
 SPANS = ((100, 112), (120, 132))
@@ -32,8 +32,8 @@ def write_data(folder: Path) -> Path:
     return folder
 
 
-class Told:
-    """Notes what a training tells, and does as it is told at each step.
+class TrainingNotes:
+    """Notes what a training reports, and can act at each step.
 
     Args:
         at_step: called with the number of steps done.
@@ -66,14 +66,16 @@ class Told:
         return {"eval_average_length": position.step / 10}
 
 
-def run(data: Path | None, out: Path, *overrides: str, told: Told | None = None) -> Outcome:
+def run(
+    data: Path | None, out: Path, *overrides: str, notes: TrainingNotes | None = None
+) -> TrainingOutcome:
     """Train a small model; without data, go on with a training."""
     given = ["resume=true"] if data is None else [f"data={data}", *SMALL]
     config = compose_training([f"out={out}", *given, *overrides])
-    return train(config.project, out, told or Told(), resume=config.resume)
+    return train(config.project, out, notes or TrainingNotes(), resume=config.resume)
 
 
-def weights(outcome: Outcome) -> dict[str, Tensor]:
+def weights(outcome: TrainingOutcome) -> dict[str, Tensor]:
     """Of the last checkpoint."""
     content: Any = torch.load(outcome.checkpoint, weights_only=True)
     state: dict[str, Tensor] = content["state_dict"]

@@ -230,7 +230,7 @@ def test_a_file_that_is_larger_than_it_says(whole: Path) -> None:
         data[start + offset : start + offset + 4] = struct.pack("<I", 1000)
     bomb.write_bytes(data)
     with zipfile.ZipFile(bomb) as zipped:
-        assert zipped.getinfo("report.html").file_size == 1000  # the lie is told
+        assert zipped.getinfo("report.html").file_size == 1000  # the lie is in place
         with pytest.raises(BundleError, match="damaged"):
             b"".join(chunks(zipped, "report.html"))
     with zipfile.ZipFile(whole) as zipped, pytest.raises(BundleError, match="more than the 10"):

@@ -178,9 +178,9 @@ def test_the_table_of_transitions_equals_a_recount(gappy: RunFolder) -> None:
             pairs[before, subtask["task"]].append(subtask["success"])
             before = subtask["task"]
     failures = Counter({pair: tried.count(False) for pair, tried in pairs.items()})
-    told = page(gappy).table("After")
-    assert [int(row[2]) for row in told] == [n for _, n in failures.most_common(10)]
-    for before, task, failed, tried, share, usual in told:
+    rows = page(gappy).table("After")
+    assert [int(row[2]) for row in rows] == [n for _, n in failures.most_common(10)]
+    for before, task, failed, tried, share, usual in rows:
         assert int(failed) == failures[before, task]
         assert int(tried) == len(pairs[before, task])
         assert share == f"{100 * int(failed) / int(tried):.0f}"
@@ -457,9 +457,9 @@ def test_plots_place_values() -> None:
 def test_words() -> None:
     assert ranges([0, 1, 2, 5, 7, 8]) == f"0{EN_DASH}2, 5, 7{EN_DASH}8"
     assert ranges([]) == ""
-    told = [counted(1, "chain"), counted(0, "error"), *map(duration, (4.24, 200, 7500))]
+    texts = [counted(1, "chain"), counted(0, "error"), *map(duration, (4.24, 200, 7500))]
     expected = ["1 chain", "0 errors", "4.2 s", "3 min 20 s", "2 h 05 min"]
-    assert [text.replace("\N{NO-BREAK SPACE}", " ") for text in told] == expected
+    assert [text.replace("\N{NO-BREAK SPACE}", " ") for text in texts] == expected
 
 
 def call(*arguments: object) -> str:

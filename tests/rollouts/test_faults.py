@@ -28,7 +28,7 @@ from calvin_eval.rollouts.processes import Child
 from calvin_eval.rollouts.slots import WorkerSlot
 from calvin_eval.rollouts.supervisor import SupervisedEngine
 from calvin_eval.running.outcome import Run
-from calvin_eval.running.prepare import make_plan, open_policy, set_stage
+from calvin_eval.running.prepare import gather_inputs, make_plan, open_policy
 from calvin_eval.running.run import run_plan
 
 pytestmark = [pytest.mark.slow, pytest.mark.processes]
@@ -103,7 +103,7 @@ def evaluate(
     engine = SupervisedEngine(LocalWorkers(workers), faults)
     watch.engine = engine
     try:
-        return run_plan(make_plan(set_stage(config), policy), engine, watch)
+        return run_plan(make_plan(gather_inputs(config), policy), engine, watch)
     finally:
         engine.close()
         policy.close()

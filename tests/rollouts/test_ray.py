@@ -25,7 +25,7 @@ from calvin_eval.results.journal import read_journal
 from calvin_eval.rollouts.ray import cluster as ray_cluster
 from calvin_eval.rollouts.worker import SimulatorSpec
 from calvin_eval.running.outcome import Run
-from calvin_eval.running.prepare import make_plan, open_policy, set_stage
+from calvin_eval.running.prepare import gather_inputs, make_plan, open_policy
 from calvin_eval.running.run import make_engine, run_plan
 from calvin_eval.sim.render import RenderInfo
 
@@ -121,9 +121,9 @@ def run(
     """
     watch = watch or EngineWatch()
     config = compose_config(["protocol.steps=30", *overrides], {"ckpt": ckpt, "out": str(out)})
-    stage, policy = set_stage(config), open_policy(config)
+    inputs, policy = gather_inputs(config), open_policy(config)
     try:
-        plan = make_plan(stage, policy)
+        plan = make_plan(inputs, policy)
         engine = make_engine(plan)
         try:
             watch.engine = engine

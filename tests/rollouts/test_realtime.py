@@ -10,7 +10,7 @@ import pytest
 from line_world import CHAIN, INSTRUCTIONS, Line, ReachOracle, chunk
 
 from calvin_eval.protocol import Protocol, RealTime
-from calvin_eval.rollouts.chain import ChainRunner, Outcome
+from calvin_eval.rollouts.chain import ChainOutcome, ChainRunner
 from calvin_eval.rollouts.realtime import RealTimeQueue, first_hold, hold
 from calvin_eval.wrappers.policy import Requirements
 
@@ -45,7 +45,7 @@ class Planner:
 
 def play(
     policy: Any, realtime: RealTime | None, world: Line | None = None, **rules: Any
-) -> Outcome:
+) -> ChainOutcome:
     runner = ChainRunner(
         world or Line(),
         ReachOracle(),  # type: ignore[arg-type]
@@ -56,7 +56,7 @@ def play(
     return runner.run(CHAIN)
 
 
-def meant_for(outcome: Outcome, position: int = 0) -> list[float]:
+def meant_for(outcome: ChainOutcome, position: int = 0) -> list[float]:
     """Per executed action the step, from 0, that it was meant for."""
     return [float(action[1]) - 1 for action in outcome.actions[position]]
 

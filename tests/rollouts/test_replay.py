@@ -11,7 +11,7 @@ import pytest
 
 from calvin_eval.errors import InvalidActionError, UsageError
 from calvin_eval.protocol import OFFICIAL, Protocol, RealTime
-from calvin_eval.rollouts.chain import ChainRunner, Outcome
+from calvin_eval.rollouts.chain import ChainOutcome, ChainRunner
 from calvin_eval.rollouts.replay import ReplayError, replay, replay_record
 from calvin_eval.sim import TaskOracle, load_chains, load_pack, make_env
 from calvin_eval.sim.chains import Chain
@@ -65,7 +65,7 @@ def chain() -> Chain:
     return replace(next(c for c in chains if not c.initial_state["led"]), tasks=TASKS)
 
 
-def live(env: Any, chain: Chain, rules: Protocol) -> tuple[Outcome, list[str]]:
+def live(env: Any, chain: Chain, rules: Protocol) -> tuple[ChainOutcome, list[str]]:
     """A chain's outcome, and the hash of every state that the loop went through."""
     seen: list[str] = []
 
@@ -86,7 +86,7 @@ def live(env: Any, chain: Chain, rules: Protocol) -> tuple[Outcome, list[str]]:
     return runner.run(chain), seen
 
 
-def actions_of(outcome: Outcome) -> dict[int, Any]:
+def actions_of(outcome: ChainOutcome) -> dict[int, Any]:
     return dict(enumerate(outcome.actions))
 
 

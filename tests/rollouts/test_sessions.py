@@ -17,10 +17,10 @@ from line_world import CHAIN, INSTRUCTIONS, Line, ReachOracle
 
 from calvin_eval.errors import AssetError
 from calvin_eval.rollouts.batching import Batcher, BatchRules
-from calvin_eval.rollouts.chain import ChainRunner, Outcome
+from calvin_eval.rollouts.chain import ChainOutcome, ChainRunner
 from calvin_eval.rollouts.interrupts import marked_interrupts
 from calvin_eval.rollouts.policy_errors import PolicyLostError, RemotePolicyError
-from calvin_eval.rollouts.service import PolicyService, RemotePolicy
+from calvin_eval.rollouts.service import PolicyService, SocketPolicy
 from calvin_eval.wrappers.policy import BasePolicy, Request, Requirements
 from calvin_eval.wrappers.testing import fake_request
 
@@ -62,7 +62,7 @@ def raising(where: str, error: BaseException, session: int = 7) -> Callable[[str
     return fail
 
 
-def run(policy: Any, world: Any = None, chain: Any = CHAIN) -> Outcome:
+def run(policy: Any, world: Any = None, chain: Any = CHAIN) -> ChainOutcome:
     oracle: Any = ReachOracle()
     return ChainRunner(world or Line(), oracle, policy, instructions=INSTRUCTIONS).run(chain)
 
@@ -271,7 +271,7 @@ class Noticed(Logged):
 def test_a_service_ends_the_sessions_of_a_worker_that_is_gone(limit: int | None) -> None:
     policy = Noticed(max_sessions=limit)
     with closing(PolicyService(policy, rules=BatchRules())) as service:
-        remote = RemotePolicy(service.address, policy.requirements)
+        remote = SocketPolicy(service.address, policy.requirements)
         remote.reset(4, "x")
         remote.act([fake_request(policy.requirements, 4)])
         remote.close()  # as the system does it for a process that is killed
@@ -279,7 +279,7 @@ def test_a_service_ends_the_sessions_of_a_worker_that_is_gone(limit: int | None)
         assert policy.log == [("reset", 4), ("act", 4), ("end", 4)]
         if limit is not None:
             assert eventually(lambda: bool(service._free))  # it can serve another worker
-        assert run(RemotePolicy(service.address, policy.requirements)).record.length == 3
+        assert run(SocketPolicy(service.address, policy.requirements)).record.length == 3
     assert policy.log[3:] == [("reset", 7), ("act", 7)] * 3 + [("end", 7)]
 
 
@@ -287,7 +287,7 @@ def test_a_service_ends_the_sessions_of_a_worker_that_is_gone(limit: int | None)
 def test_a_served_policy_that_exits_makes_an_error_record_at_once(error: BaseException) -> None:
     policy = Logged(raising("act", error))
     with closing(PolicyService(policy, rules=BatchRules())) as service:
-        remote = RemotePolicy(service.address, policy.requirements)
+        remote = SocketPolicy(service.address, policy.requirements)
         record = run(remote).record
         assert record.status == "error"
         assert type(error).__name__ in str(record.error)
@@ -302,7 +302,7 @@ def test_an_instance_that_exits_while_it_is_made_is_an_error_of_the_chain() -> N
     policy = Logged()
     policy.requirements = Requirements(max_sessions=1)
     with closing(PolicyService(policy, make=make, rules=BatchRules())) as service:
-        first = RemotePolicy(service.address, policy.requirements)
+        first = SocketPolicy(service.address, policy.requirements)
         assert run(first).record.status == "completed"  # it holds the one instance that there is
-        second = RemotePolicy(service.address, policy.requirements)
+        second = SocketPolicy(service.address, policy.requirements)
         assert "no licence" in str(run(second).record.error)

@@ -17,7 +17,7 @@ from line_world import CHAIN, INSTRUCTIONS, Line, ReachOracle
 from calvin_eval.config.compose import compose_config
 from calvin_eval.rollouts.batching import BatchRules
 from calvin_eval.rollouts.chain import ChainRunner
-from calvin_eval.rollouts.service import PolicyService, RemotePolicy
+from calvin_eval.rollouts.service import PolicyService, SocketPolicy
 from calvin_eval.wrappers.loaders import LoadedPolicy, wrap
 from calvin_eval.wrappers.pipeline import Pipeline
 from calvin_eval.wrappers.policy import BasePolicy, Request, Requirements
@@ -92,7 +92,7 @@ def test_hundreds_of_chains_over_the_socket_of_a_service(traced: None) -> None:
 
     def work(chains: range) -> None:
         try:
-            with closing(RemotePolicy(service.address, pipeline.requirements)) as policy:
+            with closing(SocketPolicy(service.address, pipeline.requirements)) as policy:
                 run(policy, chains)
         except BaseException as error:
             failures.append(error)

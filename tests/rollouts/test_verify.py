@@ -21,7 +21,7 @@ from calvin_eval.results.store import RunFolder
 from calvin_eval.results.verification import ChainCheck, Deviation, Verification
 from calvin_eval.rollouts import pool
 from calvin_eval.rollouts.processes import Child
-from calvin_eval.rollouts.verify import inputs as verify_stage
+from calvin_eval.rollouts.verify import inputs as verify_inputs
 from calvin_eval.rollouts.verify.inputs import Sources
 from calvin_eval.rollouts.verify.verify import verify_run
 from calvin_eval.rollouts.worker import SimulatorSpec
@@ -499,7 +499,7 @@ def test_a_machine_that_rounds_otherwise_judges_nobody(
         kind="physics", subject="scene D", outcome="different", expected="a", found="b",
         causes=("the processor is another",),
     )  # fmt: skip
-    monkeypatch.setattr(verify_stage, "quick_selftest", lambda *arguments: other)
+    monkeypatch.setattr(verify_inputs, "quick_selftest", lambda *arguments: other)
     result = check(chance)
     assert result.status == "unchecked"
     assert "the processor is another" in str(result.chains[0].reason)

@@ -40,7 +40,7 @@ from calvin_eval.rollouts.video.films import (
 from calvin_eval.rollouts.video.frames import Caption, Frames
 from calvin_eval.rollouts.video.pool import VideoPool
 from calvin_eval.rollouts.worker import SimulatorSpec, connect
-from calvin_eval.running.prepare import make_plan, open_policy, set_stage
+from calvin_eval.running.prepare import gather_inputs, make_plan, open_policy
 from calvin_eval.sim.oracle import TaskOracle
 from calvin_eval.sim.render import resolve_backend
 
@@ -203,7 +203,7 @@ def run_folder(path: Path, *overrides: str, chains: str = "0,1,2") -> RunFolder:
         {"ckpt": "builtin:random", "protocol.select": chains},
     )
     policy = open_policy(config)
-    plan = make_plan(set_stage(config), policy)
+    plan = make_plan(gather_inputs(config), policy)
     folder = RunFolder.create(path, plan.header.document)
     assignment = plan.assignment(0)
     env = assignment.simulator.build()
@@ -215,7 +215,7 @@ def run_folder(path: Path, *overrides: str, chains: str = "0,1,2") -> RunFolder:
         rules=assignment.rules,
     )
     with folder.journal() as journal:
-        for chain in plan.stage.chains:
+        for chain in plan.inputs.chains:
             outcome = runner.run(chain)
             folder.write_actions(chain.id, outcome.actions)
             journal.append(outcome.record)

@@ -15,7 +15,13 @@ from calvin_eval.errors import RenderError, UsageError
 from calvin_eval.results.comparability import DRAWING
 from calvin_eval.sim import load_chains, make_env, render
 from calvin_eval.sim.drawing.fast import library_problem
-from calvin_eval.sim.drawing.fidelity import Pictures, Plan, compare, draw_states, draw_states_apart
+from calvin_eval.sim.drawing.fidelity import (
+    Pictures,
+    StateSelection,
+    compare,
+    draw_states,
+    draw_states_apart,
+)
 from calvin_eval.sim.drawing.gl_context import context_problem
 from calvin_eval.sim.drawing.options import DrawOptions
 from calvin_eval.sim.packs import CameraSpec
@@ -165,11 +171,11 @@ def test_auto_prefers_our_own_and_says_so_where_it_is_missing(
 
 def test_the_record_names_the_renderer_and_its_options(own: str) -> None:
     info = resolve_backend(own, DrawOptions(depth_bits=24))
-    told = info.as_dict()
-    assert told["backend"] == own
-    assert told["renderer"]
-    assert told["options"] == {**DRAWING, "depth_bits": 24}
-    assert "fidelity" not in told
+    document = info.as_dict()
+    assert document["backend"] == own
+    assert document["renderer"]
+    assert document["options"] == {**DRAWING, "depth_bits": 24}
+    assert "fidelity" not in document
     assert ("dB" in resolve_backend(own).as_dict().get("fidelity", "")) == (own == "fast")
     assert pickle.loads(pickle.dumps(info)) == info
     assert "options" not in resolve_backend("tiny").as_dict()
@@ -199,18 +205,18 @@ def test_upstreams_simulator_is_drawn_by_bullet_alone(monkeypatch: pytest.Monkey
 def test_images_are_those_of_bullets_egl_plugin(egl: None) -> None:
     """All scenes of the built-in pack; docs/rendering.md has the numbers of the official one."""
     need_egl("llvmpipe")
-    plan = Plan("builtin", chains=1)
-    reference = draw_states_apart(plan, "egl")
+    selection = StateSelection("builtin", chains=1)
+    reference = draw_states_apart(selection, "egl")
     drawn = {"fast": library_problem(), "gl": context_problem()}
     features = seen_by_a_network(reference)
     for name in [name for name, problem in drawn.items() if not problem]:
-        for camera, one in compare(reference, draw_states(plan, name)).items():
+        for camera, one in compare(reference, draw_states(selection, name)).items():
             assert one.images == 20
             assert one.pooled > 50, (name, camera, one)
             assert one.worst > 42, (name, camera, one)
             assert one.wide < 0.001, (name, camera, one)
             assert one.depth_equal > 0.995, (name, camera, one)
-        unlike = np.linalg.norm(seen_by_a_network(draw_states(plan, name)) - features, axis=1)
+        unlike = np.linalg.norm(seen_by_a_network(draw_states(selection, name)) - features, axis=1)
         moved = np.linalg.norm(np.diff(features, axis=0), axis=1)  # by 25 steps of the robot
         assert unlike.max() < 0.02 * np.median(moved)
 

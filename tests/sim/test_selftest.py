@@ -18,7 +18,7 @@ from calvin_eval.errors import RenderError
 from calvin_eval.sim import egl_devices, load_chains, load_pack, machine, make_env, render, selftest
 from calvin_eval.sim.hashes import state_hash
 from calvin_eval.sim.selftest import full_selftest, has_reference, quick_selftest, references
-from calvin_eval.sim.selftest_trace import FULL_STEPS, QUICK_STEPS, Replay, actions, psnr
+from calvin_eval.sim.selftest_trace import FULL_STEPS, QUICK_STEPS, TraceReplay, actions, psnr
 
 PACK = load_pack("builtin")
 REMEDY = "python -m calvin_eval.sim.selftest --write --assets ../shared/calvin"
@@ -38,7 +38,7 @@ def drawing(monkeypatch: pytest.MonkeyPatch, images: Mapping[str, Any]) -> None:
     monkeypatch.setattr(selftest, "SCENES", ("D",))
     monkeypatch.setattr(selftest, "REVISIONS", ("pinned",))
     monkeypatch.setattr(
-        selftest, "replay", lambda *args, **options: Replay(hashes=hashes, images=images)
+        selftest, "replay", lambda *args, **options: TraceReplay(hashes=hashes, images=images)
     )
 
 

@@ -114,7 +114,7 @@ def test_a_matrix_of_which_nothing_ran_has_not_passed(
 
     def run(cell: Any, extras: str, env: dict[str, str]) -> Any:
         if cell.python == "3.10" and found:
-            return matrix.Outcome(cell, "ok")
+            return matrix.CellOutcome(cell, "ok")
         return real_run(cell, extras, env)
 
     monkeypatch.setattr(matrix, "run", run)

@@ -61,10 +61,10 @@ class Seeing(Knower):
         super().__init__()
         self._actions = {index: motion.actions for index, motion in enumerate(recorded())}
         self.seen: list[int] = []
-        self.told: list[str] = []
+        self.instructions: list[str] = []
 
     def reset(self, session: int, instruction: str) -> None:
-        self.told.append(instruction)
+        self.instructions.append(instruction)
 
     def act(self, requests: Any) -> Any:
         self.seen += [int(r.obs["rgb_obs"]["rgb_static"][0, 0, 0]) for r in requests]
@@ -75,7 +75,7 @@ class Seeing(Knower):
 def test_a_split_is_shown_frame_by_frame(split: Path, where: str) -> None:
     policy = Seeing()
     pairs = ask(policy, read_folder(split / where, 6))
-    assert policy.told == [f"reach {i}" for i in range(6)]
+    assert policy.instructions == [f"reach {i}" for i in range(6)]
     assert policy.seen == [(100 + i) % 256 for i in range(6 * STEPS)]
     assert np.array_equal(pairs.robot_obs, np.concatenate([m.states for m in recorded()]))
     assert compare(pairs) == []
@@ -84,7 +84,7 @@ def test_a_split_is_shown_frame_by_frame(split: Path, where: str) -> None:
 def test_a_few_demonstrations_are_spread_over_all(split: Path) -> None:
     policy = Seeing()
     ask(policy, read_folder(split, 2))
-    assert policy.told == ["reach 0", "reach 5"]
+    assert policy.instructions == ["reach 0", "reach 5"]
 
 
 def test_a_camera_that_was_not_recorded_is_named(split: Path) -> None:

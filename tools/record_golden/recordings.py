@@ -37,7 +37,7 @@ FRAME_STEPS: Final = (0, 40, 120)
 
 
 @dataclass(frozen=True)
-class Job:
+class RecordingJob:
     """One recording.
 
     Attributes:
@@ -62,7 +62,7 @@ def _sequences(chains: Any) -> list[tuple[dict[str, Any], tuple[str, ...]]]:
     return found
 
 
-def record_sequences(job: Job, file: str) -> None:
+def record_sequences(job: RecordingJob, file: str) -> None:
     """The 1000 chains: symbolic start state and five task names each."""
     chains, _ = evaluation_modules()
     job.out.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,7 @@ def record_sequences(job: Job, file: str) -> None:
     (job.out / file).write_text(f"[{lines}]\n", encoding="utf-8")
 
 
-def record_initial_states(job: Job, file: str) -> None:
+def record_initial_states(job: RecordingJob, file: str) -> None:
     """`robot_obs` (1000, 15) and `scene_obs` (1000, 24) in which the chains start."""
     chains, utils = evaluation_modules()
     states = [utils.get_env_state_for_initial_condition(state) for state, _ in _sequences(chains)]
@@ -97,7 +97,7 @@ def _record_trace(
     }
 
 
-def _record_traces(job: Job, file: str, scene: str, *, forms: bool = False) -> None:
+def _record_traces(job: RecordingJob, file: str, scene: str, *, forms: bool = False) -> None:
     stored = read_arrays(job.stored / file)
     oracle, sim = task_oracle(job.checkout), Simulator(job.checkout, scene)
     arrays: Arrays = {}
@@ -115,17 +115,17 @@ def _relative(action: Any) -> Any:
     return action
 
 
-def record_scene(job: Job, file: str) -> None:
+def record_scene(job: RecordingJob, file: str) -> None:
     """Traces of relative actions, `pinned/sceneD.npz` and the like."""
     _record_traces(job, file, Path(file).stem[-1])
 
 
-def record_action_modes(job: Job, file: str) -> None:
+def record_action_modes(job: RecordingJob, file: str) -> None:
     """Traces of absolute and joint actions, which scene D's head revision takes."""
     _record_traces(job, file, "D", forms=True)
 
 
-def record_expert(job: Job, file: str) -> None:
+def record_expert(job: RecordingJob, file: str) -> None:
     """Chains solved by a scripted expert: per subtask its outcome, its length and its last state.
 
     A subtask's actions end where upstream's oracle says that it is done, or after 360.
@@ -153,7 +153,7 @@ def record_expert(job: Job, file: str) -> None:
     write_arrays(job.out / file, arrays)
 
 
-def record_frames(job: Job, file: str) -> None:
+def record_frames(job: RecordingJob, file: str) -> None:
     """Images and depths of both cameras, of one scene: `frames_tiny/depth_sceneD.npz` and PNGs.
 
     The actions are those of `head/sceneD.npz`, in every scene.
@@ -176,7 +176,7 @@ def record_frames(job: Job, file: str) -> None:
     write_arrays(job.out / file, depths)
 
 
-Record = Callable[[Job, str], None]
+Record = Callable[[RecordingJob, str], None]
 BOTH: Final = ("pinned", "head")
 # File -> the revisions of calvin_env that can record it, and the function that does.
 RECORDINGS: Final[Mapping[str, tuple[Sequence[str], Record]]] = {
@@ -194,4 +194,4 @@ RECORDINGS: Final[Mapping[str, tuple[Sequence[str], Record]]] = {
 if __name__ == "__main__":  # a process per file: a simulator has to be the first of its process
     _checkout, _stored, _out, _file = sys.argv[1:]
     add_to_path(Path(_checkout))
-    RECORDINGS[_file][1](Job(Path(_checkout), Path(_stored), Path(_out)), _file)
+    RECORDINGS[_file][1](RecordingJob(Path(_checkout), Path(_stored), Path(_out)), _file)

@@ -25,7 +25,7 @@ class PaliGemma(Backbone):
 
     @classmethod
     def adjust(cls, config: PreTrainedConfig) -> None:
-        """Keep the text model causal: transformers 5 makes it look both ways unless told."""
+        """Keep the text model causal: transformers 5 makes it look both ways unless asked."""
         text: Any = config.get_text_config()
         text.use_bidirectional_attention = False
 

@@ -29,7 +29,7 @@ class FrameMemory:
         arrays: other arrays to keep.
         resize: makes images (T, 3, S, S) of recorded ones, such as `Preprocess.resize`; what it
             makes is what is kept.
-        watch: told how far the reading is.
+        watch: called with how far the reading is.
 
     Raises:
         UsageError: a frame is missing or damaged.
@@ -94,7 +94,7 @@ def keep_in_memory(
     Args:
         dataset: changed in place.
         resize: see `FrameMemory`.
-        watch: told how far the reading is.
+        watch: called with how far the reading is.
     """
     options = dataset.options
     memory = FrameMemory(

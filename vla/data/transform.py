@@ -202,7 +202,7 @@ class ActionPredictionTransform:
         writer, layout = self.writer, self.layout
         past = (layout.window if self._training else len(actions) + 1) - 1
         done = actions[:past][mask[:past]] if layout.action_history else actions[:0]
-        prompt = self._told(instruction, done)
+        prompt = self._prompt_ids(instruction, done)
         if layout.discrete:
             ids, labels, _ = writer.answered(prompt, actions[past:], mask[past : len(actions)])
         else:
@@ -211,15 +211,15 @@ class ActionPredictionTransform:
             ids, labels = ids[:-1], labels[:-1]
         return Rows(ids, labels, torch.ones_like(ids, dtype=torch.bool))
 
-    def _told(self, instruction: str, done: NDArray[Any]) -> list[int]:
+    def _prompt_ids(self, instruction: str, done: NDArray[Any]) -> list[int]:
         """Ids of the history and the question."""
         writer, asked = self.writer, prompts.question(instruction, self.layout.chunk)
         if not len(done):
             return writer.ended(writer.read(writer.text(asked)))
         steps = "is 1 step action" if len(done) == 1 else f"are {len(done)} step actions"
-        said = f"Here {steps} that the robot has taken: "
-        text = writer.text(said + asked)
-        cut = text.find(said) + len(said)
+        past = f"Here {steps} that the robot has taken: "
+        text = writer.text(past + asked)
+        cut = text.find(past) + len(past)
         history = [self.layout.history_id] * len(done)
         if self.layout.discrete:
             history = writer.encode(done)

@@ -140,7 +140,7 @@ def make_loader(
         preprocess: of the model.
         split: "train", with shifts and in another order each epoch; or "val".
         share: of this process; all if None.
-        watch: told how far the reading of frames is, with a cache.
+        watch: called with how far the reading of frames is, with a cache.
 
     Raises:
         UsageError: data that is not there, or options that cannot be.

@@ -29,7 +29,7 @@ from calvin_eval.vla.training.machine import (
     random_numbers_kept,
     stopping,
 )
-from calvin_eval.vla.training.progress import Clock, Facts, Outcome, Watcher
+from calvin_eval.vla.training.progress import Clock, Facts, TrainingOutcome, TrainingWatcher
 from calvin_eval.vla.training.project import build_model, start_run
 from calvin_eval.vla.training.saving import (
     RESUME,
@@ -49,11 +49,11 @@ from calvin_eval.vla.training.validation import validate
 def train(
     config: Mapping[str, Any],
     folder: Path,
-    watcher: Watcher,
+    watcher: TrainingWatcher,
     *,
     resume: bool = False,
     overwrite: bool = False,
-) -> Outcome:
+) -> TrainingOutcome:
     """Train a model, or go on where an earlier training of the folder stopped.
 
     Stopped by Ctrl-C or SIGTERM it saves first. A training that fails before its first step
@@ -62,7 +62,7 @@ def train(
     Args:
         config: the project configuration.
         folder: of the run.
-        watcher: told how it goes.
+        watcher: receives what happens.
         resume: whether to go on with the folder's training.
         overwrite: whether an older run in the folder is moved aside.
 
@@ -94,7 +94,7 @@ class _Training:
     config: Mapping[str, Any]
     folder: Path
     accelerator: Accelerator
-    watcher: Watcher
+    watcher: TrainingWatcher
     stop: threading.Event = field(default_factory=threading.Event)
     position: Position = field(default_factory=Position)
     logs: Logs = field(default_factory=Logs)
@@ -151,7 +151,7 @@ class _Training:
     def _over(self) -> bool:
         return self.position.step >= self.schedule.total
 
-    def run(self) -> Outcome:
+    def run(self) -> TrainingOutcome:
         """Train to the end, or until somebody stops it."""
         began = perf_counter()
         if self._main:
@@ -164,7 +164,7 @@ class _Training:
                 self._evaluate()
         finally:
             self.logs.close()
-        return Outcome(
+        return TrainingOutcome(
             folder=self.folder,
             position=self.position,
             checkpoint=self.checkpoint,

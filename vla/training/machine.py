@@ -95,8 +95,8 @@ def agreed(accelerator: Accelerator, stop: bool) -> bool:
     """Whether any process wants to stop, so that all of them do."""
     if accelerator.num_processes == 1:
         return stop
-    told = torch.tensor(float(stop), device=accelerator.device)
-    return bool(accelerator.reduce(told, reduction="sum") > 0)
+    wishes = torch.tensor(float(stop), device=accelerator.device)
+    return bool(accelerator.reduce(wishes, reduction="sum") > 0)
 
 
 @contextmanager

@@ -34,8 +34,8 @@ class Facts:
     processes: int
 
 
-class Watcher(Protocol):
-    """Who is told how a training goes; only the main process tells."""
+class TrainingWatcher(Protocol):
+    """Receives what happens in a training; only the main process calls it."""
 
     def reading(self, split: str, done: int, total: int) -> None:
         """Frames are read into memory."""
@@ -59,7 +59,7 @@ class Watcher(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class TrainingOutcome:
     """What came of a training.
 
     Attributes:

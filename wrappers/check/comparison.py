@@ -115,7 +115,7 @@ def _without_jumps(pairs: Pairs) -> tuple[Pairs, list[Finding]]:
 
 
 def _shifted(predicted: Numbers, pairs: Pairs) -> Iterator[Finding]:
-    """Whether the actions, told by their positions, belong to another step than their own."""
+    """Whether the actions, by their positions, belong to another step than their own."""
     parts = [np.ones(len(pairs), bool), *halves(pairs.episode)]
     x, y = predicted[:, :3], pairs.demonstrated[:, :3]
     now = [_fit_at(0, x, y, pairs, part) for part in parts]

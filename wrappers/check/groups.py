@@ -87,11 +87,11 @@ def compare_group(group: Group, pairs: Pairs, suspected: str = "") -> tuple[list
 
 def _constant(group: Group, x: Numbers) -> Iterator[Finding]:
     if np.ptp(x, axis=0).max() < 1e-9:
-        told = ", ".join(f"{number:.3g}" for number in x[0])
+        values = ", ".join(f"{number:.3g}" for number in x[0])
         yield Finding(
             code=f"{group.name}-constant",
             severity="error",
-            sentence=f"{group.name}s are always ({told}) while demonstrations vary: the output "
+            sentence=f"{group.name}s are always ({values}) while demonstrations vary: the output "
             "does not depend on what the policy sees.",
         )
 
@@ -155,7 +155,7 @@ def _saturated(group: Group, x: Numbers, y: Numbers) -> Iterator[Finding]:
 
 
 def _scale(group: Group, x: Numbers, y: Numbers, kind: str) -> Iterator[Finding]:
-    """Whether sizes agree, as far as they can be told from noise and caution.
+    """Whether sizes agree, as far as they can be distinguished from noise and caution.
 
     A policy that adds noise is larger than the demonstrations by 1 / correlation, one that
     hedges is smaller by as much: what lies between is nobody's mistake.

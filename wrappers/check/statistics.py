@@ -60,11 +60,11 @@ def _unusable(table: Numbers) -> Iterator[Finding]:
 
 
 def _constant(action: Numbers, count: int) -> Finding:
-    told = ", ".join(f"{number:.3g}" for number in action)
+    values = ", ".join(f"{number:.3g}" for number in action)
     return Finding(
         code="constant",
         severity="error",
-        sentence=f"all {count} actions are the same ({told}): the output does not depend on what "
+        sentence=f"all {count} actions are the same ({values}): the output does not depend on what "
         "the policy sees.",
     )
 

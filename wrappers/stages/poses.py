@@ -130,7 +130,7 @@ class Relative(ActionStage):
 class Absolute(ActionStage):
     """Hand poses to CALVIN as absolute actions; the last stage of a pipeline.
 
-    In come position, "euler_xyz" or "quaternion_xyzw" (told apart by the width) and the gripper
+    In come position, "euler_xyz" or "quaternion_xyzw" (distinguished by the width) and the gripper
     command -1 or 1.
     """
 

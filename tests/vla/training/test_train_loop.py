@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_training import SMALL, Told, differing, run, weights, write_data
+from tiny_training import SMALL, TrainingNotes, differing, run, weights, write_data
 from tiny_vlm import save_vlm
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from waiting import LIMIT
@@ -36,8 +36,8 @@ def logged(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def interrupt(at: int) -> Told:
-    return Told(lambda step: signal.raise_signal(signal.SIGINT) if step == at else None)
+def interrupt(at: int) -> TrainingNotes:
+    return TrainingNotes(lambda step: signal.raise_signal(signal.SIGINT) if step == at else None)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_stopped_and_resumed_is_the_same_as_training_through(
     """Weights bit for bit, and every number in the log but the speed: images are shifted."""
     given = ("trainer.max_epochs=2", "batch_size=8", "save.every=100", NO_VALIDATION, *overrides)
     through = run(data, tmp_path / "through", *given)
-    stopped = run(data, tmp_path / "stopped", *given, told=interrupt(4))
+    stopped = run(data, tmp_path / "stopped", *given, notes=interrupt(4))
     assert (stopped.interrupted, stopped.position.step) == (True, 4)
     assert differing(weights(stopped), weights(through))
     resumed = run(None, tmp_path / "stopped")
@@ -76,10 +76,10 @@ def test_stopped_and_resumed_is_the_same_as_training_through(
 
 def test_a_resumed_training_goes_on_with_step_and_learning_rate(data: Path, tmp_path: Path) -> None:
     run(data, tmp_path / "run", "trainer.max_steps=3", "scheduler=constant")
-    told = Told()
-    resumed = run(None, tmp_path / "run", "trainer.max_steps=5", "warmup_steps=10", told=told)
-    assert told.facts is not None
-    assert (told.facts.start, told.facts.total) == (3, 5)
+    notes = TrainingNotes()
+    resumed = run(None, tmp_path / "run", "trainer.max_steps=5", "warmup_steps=10", notes=notes)
+    assert notes.facts is not None
+    assert (notes.facts.start, notes.facts.total) == (3, 5)
     assert (resumed.position.step, resumed.position.samples) == (5, 20)
     assert [float(row["lr"]) for row in logged(tmp_path / "run")[3:]] == pytest.approx(
         [4e-4, 5e-4]  # a warm-up of ten steps, of which the next step is the fifth and sixth
@@ -115,13 +115,13 @@ def test_validation_and_evaluation_change_nothing_that_is_trained(
     lstm = ("act_head.type=LSTMDecoder", "act_head.num_layers=2",
             "act_head.policy_rnn_dropout_p=0.3", "trainer.max_steps=5")  # fmt: skip
     alone = run(data, tmp_path / "alone", *lstm, NO_VALIDATION)
-    told = Told()
+    notes = TrainingNotes()
     watched = run(
         data, tmp_path / "watched", *lstm, "trainer.val_check_interval=2", "evaluate.every=2",
-        "evaluate.at_end=true", told=told,
+        "evaluate.at_end=true", notes=notes,
     )  # fmt: skip
     assert not differing(weights(alone), weights(watched))
-    assert told.evaluated == [2, 4, 5]
+    assert notes.evaluated == [2, 4, 5]
     rows = logged(tmp_path / "watched")
     assert [row["step"] for row in rows if row["val_loss"]] == ["2", "4"]
     assert [row["eval_average_length"] for row in rows if row["eval_average_length"]] == [
@@ -146,7 +146,7 @@ def test_a_pretrained_model_starts_with_its_weights(data: Path, tmp_path: Path) 
     small = [text for text in SMALL if not text.startswith("vlm.sizes")]
     out = tmp_path / "run"
     config = compose_training([f"data={data}", f"out={out}", *small, *given])
-    state = weights(train(config.project, out, Told()))
+    state = weights(train(config.project, out, TrainingNotes()))
     own = load_file(vlm / "model.safetensors")
     assert len(own) > 10
     assert all(torch.equal(state[f"model.backbone.{name}"], own[name]) for name in own)
@@ -161,9 +161,9 @@ def test_a_folder_without_weights_is_an_error_unless_asked_for(data: Path, tmp_p
              "trainer.precision='32'", "trainer.max_steps=1"]  # fmt: skip
     config = compose_training(given)
     with pytest.raises(CheckpointError, match=r"vlm\.from_scratch=true"):
-        train(config.project, config.out, Told())
+        train(config.project, config.out, TrainingNotes())
     config = compose_training([*given, "vlm.from_scratch=true"])
-    assert train(config.project, config.out, Told()).position.step == 1
+    assert train(config.project, config.out, TrainingNotes()).position.step == 1
 
 
 def test_a_loss_that_is_no_number_ends_the_training(data: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from calvin_eval.config.training import compose_training
 from calvin_eval.errors import RunFolderError
 from calvin_eval.vla.checkpoint import find_checkpoint, read_weights
 from calvin_eval.vla.training.loop import train
-from calvin_eval.vla.training.progress import Outcome
+from calvin_eval.vla.training.progress import TrainingOutcome
 from calvin_eval.vla.training.saving import (
     Position,
     checkpoint_name,
@@ -37,13 +37,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def full(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+def full(data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingOutcome:
     out = tmp_path_factory.mktemp("full") / "run"
     return run(data, out, "trainer.max_steps=5", "save.every=1", "compat.pre_select=oldest")
 
 
 @pytest.fixture(scope="module")
-def lora(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+def lora(data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingOutcome:
     """Adapters on a pretrained model, strong enough to be seen."""
     folder = tmp_path_factory.mktemp("lora")
     vlm = save_vlm(folder / "vlm", "smolvlm", save_weights=True)
@@ -66,7 +66,7 @@ def chunk(ckpt: Path, **options: Any) -> np.ndarray:
 
 
 @pytest.mark.slow
-def test_a_checkpoint_has_robovlms_layout(full: Outcome) -> None:
+def test_a_checkpoint_has_robovlms_layout(full: TrainingOutcome) -> None:
     content: Any = torch.load(full.checkpoint, weights_only=True)
     assert {key: content[key] for key in ("epoch", "global_step")} == {
         "epoch": 0, "global_step": 5,
@@ -79,7 +79,7 @@ def test_a_checkpoint_has_robovlms_layout(full: Outcome) -> None:
     assert find_checkpoint(full.folder) == full.checkpoint
 
 
-def test_the_safetensors_file_has_the_same_weights(full: Outcome) -> None:
+def test_the_safetensors_file_has_the_same_weights(full: TrainingOutcome) -> None:
     other = load_file(full.checkpoint.with_suffix(".safetensors"))
     state = weights(full)
     missing = set(state) - set(other)
@@ -90,18 +90,18 @@ def test_the_safetensors_file_has_the_same_weights(full: Outcome) -> None:
     assert np.array_equal(chunk(path), chunk(full.folder))
 
 
-def test_the_newest_checkpoints_are_kept(full: Outcome) -> None:
+def test_the_newest_checkpoints_are_kept(full: TrainingOutcome) -> None:
     names = sorted(path.name for path in full.folder.glob("epoch=*"))
     assert names == [f"epoch=0-step={s}.{end}" for s in (4, 5) for end in ("ckpt", "safetensors")]
     assert not [path for path in full.folder.rglob("*") if path.name.endswith((".tmp", ".old"))]
 
 
-def test_the_project_file_says_what_an_evaluation_needs(full: Outcome, data: Path) -> None:
+def test_the_project_file_says_what_an_evaluation_needs(full: TrainingOutcome, data: Path) -> None:
     (path,) = full.folder.glob("*-project.json")
-    told = json.loads(path.read_text(encoding="utf-8"))
-    assert told["vlm"]["pretrained_model_name_or_path"] == "vlm"
-    assert told["train_dataset"]["data_dir"] == str(data / "training")
-    assert {"data", "out", "resume", "overwrite"}.isdisjoint(told)
+    document = json.loads(path.read_text(encoding="utf-8"))
+    assert document["vlm"]["pretrained_model_name_or_path"] == "vlm"
+    assert document["train_dataset"]["data_dir"] == str(data / "training")
+    assert {"data", "out", "resume", "overwrite"}.isdisjoint(document)
     assert not [p for p in (full.folder / "vlm").iterdir() if p.suffix == ".safetensors"]
     metadata = resolve(str(full.folder), options={}).metadata
     assert metadata["compat"]["pre_select"] == "oldest"
@@ -114,7 +114,7 @@ def test_the_project_file_says_what_an_evaluation_needs(full: Outcome, data: Pat
 
 
 @pytest.mark.slow
-def test_adapters_are_in_the_checkpoint_and_beside_it(lora: Outcome) -> None:
+def test_adapters_are_in_the_checkpoint_and_beside_it(lora: TrainingOutcome) -> None:
     """What training computed with, applied or merged, and the adapter on the pretrained model."""
     state = weights(lora)
     assert any(".lora_A.default." in name for name in state)
@@ -173,7 +173,7 @@ def test_an_older_run_is_never_lost(tmp_path: Path) -> None:
     assert found == {"run": ["2"], "run.bak-1": ["0"], "run.bak-2": ["1"]}
 
 
-def test_a_state_between_two_renames_is_found(full: Outcome) -> None:
+def test_a_state_between_two_renames_is_found(full: TrainingOutcome) -> None:
     at = read_position(full.folder)
     assert at == Position(step=5, epoch=0, batch=5, samples=20)
     (full.folder / "resume").rename(full.folder / "resume.old")
@@ -191,7 +191,9 @@ def test_without_a_state_nothing_goes_on(tmp_path: Path, content: str | None) ->
 
 
 @pytest.mark.slow
-def test_weights_are_taken_over_from_a_policy(full: Outcome, data: Path, tmp_path: Path) -> None:
+def test_weights_are_taken_over_from_a_policy(
+    full: TrainingOutcome, data: Path, tmp_path: Path
+) -> None:
     start: dict[str, Tensor] = weights(full)
     given = (f"model_load_path={full.checkpoint}", "learning_rate=0", "trainer.max_steps=1")
     now = weights(run(data, tmp_path / "run", *given))
