@@ -106,6 +106,9 @@ class Verification:
 def recheck_derived(folder: RunFolder) -> Iterator[Deviation]:
     """Conclude the run once more, in a copy, and compare what is written with what is stored.
 
+    A run that is over has a verdict and a summary; of one that is not, whatever there is of them
+    is compared.
+
     Args:
         folder: the run; nothing in it is changed.
     """
@@ -120,11 +123,20 @@ def recheck_derived(folder: RunFolder) -> Iterator[Deviation]:
             yield Deviation(what="the run", expected="one that adds up", found=str(error))
             return
         names = sorted(path.name for path in copy.path.glob("*.json"))
+        over = folder.status == "finished" or _is_stored(folder, "summary.json")
         for name in names:
-            yield from _compare_file(folder, copy, name)
+            if over or _is_stored(folder, name):
+                yield from _compare_file(folder, copy, name)
     for name in ("results.json",):  # there for complete runs only
         if name not in names and (folder.path / name).exists():
             yield Deviation(what=name, expected="no such file: the run is incomplete", found="one")
+
+
+def _is_stored(folder: RunFolder, name: str) -> bool:
+    """Whether a run has this file; of the header, whether it has the verdict."""
+    if name == HEADER:
+        return folder.document().get("verdict") is not None
+    return (folder.path / name).exists()
 
 
 def _compare_file(folder: RunFolder, copy: RunFolder, name: str) -> Iterator[Deviation]:

@@ -106,9 +106,8 @@ def _of_the_run(
             what="chains with a record", expected="planned ones only",
             found=", ".join(map(str, strange[:10])),
         )  # fmt: skip
-    if folder.status == "finished" or (folder.path / "summary.json").exists():
-        yield from recheck_derived(folder)
-    else:
+    yield from recheck_derived(folder)
+    if folder.status != "finished" and not (folder.path / "summary.json").exists():
         inputs.notes.append("any summary: the run is not over; complete it by --resume")
     if beside := sorted({p.name for glob in UNCOMPUTED for p in folder.path.glob(glob)}):
         inputs.notes.append(f"{', '.join(beside[:5])}: `calvin-eval report` makes reports anew")

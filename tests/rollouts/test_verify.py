@@ -334,6 +334,26 @@ def test_a_missing_summary(chance: RunFolder) -> None:
     assert any("any summary" in note for note in result.notes)
 
 
+@pytest.mark.parametrize("status", ["started", "interrupted", "error"])
+def test_false_claims_in_a_run_that_is_not_over(chance: RunFolder, status: str) -> None:
+    """Without a summary, and whatever the status says, a verdict and results are compared."""
+    (chance.path / "summary.json").unlink()
+    chance.update_header(status=status, verdict={"official": True, "reasons": []})
+    chance.write_json("results.json", {"null": {"avg_seq_len": 9}})
+    result = check(chance, [3])
+    assert result.status == "deviates"
+    whats = {d.what for d in result.deviations}
+    assert "header.json: verdict: official" in whats
+    assert any(what.startswith("results.json") for what in whats)
+
+
+def test_a_run_that_is_not_over_and_claims_nothing(chance: RunFolder) -> None:
+    for name in ("summary.json", "results.json"):
+        (chance.path / name).unlink()
+    chance.update_header(status="started", verdict=None)
+    assert check(chance, [3]).deviations == ()
+
+
 def test_results_of_an_incomplete_run(chance: RunFolder) -> None:
     results = chance.read_json("results.json")
     forge(chance, lambda data: data.pop())
