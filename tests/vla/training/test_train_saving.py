@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_training import SMALL, Told, run, weights, write_data
+from tiny_training import SMALL, TrainingNotes, run, weights, write_data
 from tiny_vlm import save_vlm
 from torch import Tensor
 
@@ -55,7 +55,7 @@ def lora(data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingOutcom
         "train_setup.lora_enable=true", "train_setup.lora_r=2", "train_setup.train_vision=false",
         "train_setup.train_text_embedding=false",
     ])  # fmt: skip
-    return train(config.project, config.out, Told())
+    return train(config.project, config.out, TrainingNotes())
 
 
 def chunk(ckpt: Path, **options: Any) -> np.ndarray:
