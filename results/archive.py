@@ -1,4 +1,4 @@
-"""Zip files from strangers: nothing of one is believed before it is measured.
+"""Zip files from others: nothing of one is trusted before it is measured.
 
 What a zip file's own tables say about sizes, names and kinds is checked against limits that stand
 here, and what is unpacked is counted while it is unpacked.
@@ -145,7 +145,7 @@ def _check_entry(entry: zipfile.ZipInfo, path: Path, allowed: re.Pattern[str]) -
 
 
 def chunks(archive: zipfile.ZipFile, name: str, most: int = MAX_FILE_BYTES) -> Iterator[bytes]:
-    """The content of one file in pieces; whatever its size is said to be, never more than `most`.
+    """The content of one file in pieces; whatever size the file claims, never more than `most`.
 
     Raises:
         BundleError: the file is damaged, or larger.

@@ -139,7 +139,7 @@ class Card:
 
 @dataclass(frozen=True, kw_only=True)
 class CardCheck:
-    """A card held against records of this machine.
+    """A card compared with records of this machine.
 
     Attributes:
         compared: chains that are on the card and completed here.
@@ -241,7 +241,7 @@ def make_card(run: str | os.PathLike[str], chains: int = CHAINS) -> Card:
 
 
 def check_card(card: Card, records: Sequence[ChainRecord]) -> CardCheck:
-    """Hold a card against records; chains that are not on the card are left out.
+    """Compare a card with records; chains that are not on the card are left out.
 
     Whether they are of the same protocol is `Card.differences`' to say.
     """

@@ -1,4 +1,4 @@
-"""Two or more runs of the same chains, held against the first of them.
+"""Two or more runs of the same chains, compared with the first of them.
 
 Everything is paired on the chain: the same start state and the same five tasks, so that what
 makes a chain hard cancels out. Only chains that both runs completed are used.

@@ -83,7 +83,7 @@ def decide_run(
     *,
     force: bool = False,
 ) -> Decision:
-    """Hold a run folder against a gate.
+    """Check a run folder against a gate.
 
     Args:
         run: the folder.

@@ -18,7 +18,7 @@ from calvin_eval.errors import UnknownNameError, UsageError
 
 GateOutcome: TypeAlias = Literal["pass", "fail", "undecided"]
 Undecided: TypeAlias = Literal["pass", "fail", "code"]
-"""What an undecided gate counts as; `code` gives it an exit code of its own."""
+"""What an undecided gate counts as; `code` gives it a separate exit code."""
 
 EXIT_CODES: Mapping[GateOutcome, int] = {"pass": 0, "fail": 1, "undecided": 4}
 """Of the commands that decide a gate."""

@@ -147,7 +147,7 @@ class RendererFacts:
 
     Attributes:
         backend: fast, gl, egl, tiny, or none.
-        requested: what --render said.
+        requested: the value of --render.
         vendor: of the GL driver; empty without one.
         renderer: of the GL driver.
         version: of the GL driver.

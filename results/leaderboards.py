@@ -2,7 +2,7 @@
 
 Upstream's `results.json` is written by `upstream.py`. The other two forms: a row of
 `leaderboard.json` of allenai/vla-evaluation-harness (July 2026) and one of `calvin.json` of
-Evo-SOTA.io. Whatever departs from the official protocol is said in the row, since neither form
+Evo-SOTA.io. Whatever departs from the official protocol is stated in the row, since neither form
 has a place for evidence.
 """
 

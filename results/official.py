@@ -79,11 +79,11 @@ class Departure:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """Whether a result is official, and one sentence for each thing that speaks against it.
+    """Whether a result is official, and one sentence for each thing that makes it unofficial.
 
     Attributes:
-        official: whether nothing speaks against it.
-        reasons: what speaks against it.
+        official: whether it follows the official protocol.
+        reasons: why it is not official.
         remarks: sentences on what does not, and should be known.
     """
 
@@ -109,7 +109,7 @@ def rule_departures(found: Protocol) -> Iterator[Departure]:
 
 
 def official_verdict(facts: RunFacts) -> Verdict:
-    """Hold the facts of a run against the official protocol."""
+    """Compare the facts of a run with the official protocol."""
     reasons = tuple(departure.sentence for departure in _departures(facts))
     remark = f"The policy's images were drawn by {facts.renderer}: {facts.fidelity}."
     return Verdict(

@@ -184,20 +184,21 @@ def json_schema(kind: Any) -> dict[str, Any]:
 
 def _object_schema(kind: Any) -> dict[str, Any]:
     docstring = inspect.cleandoc(str(kind.__doc__))  # up to Python 3.12 it keeps its indentation
-    said, entries = _descriptions(docstring), list(_entries(kind))
+    descriptions, entries = _descriptions(docstring), list(_entries(kind))
     return {
         "description": docstring.split("\n", 1)[0],
         "type": "object",
         "properties": {
-            name: {"description": said[name], **json_schema(hint)} for name, hint, _ in entries
+            name: {"description": descriptions[name], **json_schema(hint)}
+            for name, hint, _ in entries
         },
         "required": [name for name, _, required in entries if required],
     }
 
 
 def _descriptions(docstring: str) -> dict[str, str]:
-    """What the section `Attributes:` of a docstring says of each."""
-    said: dict[str, str] = {}
+    """The description of each attribute in the section `Attributes:` of a docstring."""
+    descriptions: dict[str, str] = {}
     name = ""
     for line in docstring.partition("Attributes:\n")[2].splitlines():
         indent = len(line) - len(line.lstrip())
@@ -205,7 +206,7 @@ def _descriptions(docstring: str) -> dict[str, str]:
             break
         if indent == 4:
             name, _, text = line.strip().partition(": ")
-            said[name] = text
+            descriptions[name] = text
         else:
-            said[name] += f" {line.strip()}"
-    return said
+            descriptions[name] += f" {line.strip()}"
+    return descriptions

@@ -1,6 +1,6 @@
 """One chain: five subtasks in one world, as the benchmark's protocol has it.
 
-Hold `ChainRunner._run_subtask` against docs/protocol.md#rollout: observe, reset the policy, note
+Compare `ChainRunner._run_subtask` with docs/protocol.md#rollout: observe, reset the policy, note
 the start, act up to the budget, ask the oracle for this subtask only after every action; a success
 moves on in the same world, a failure ends the chain.
 """

@@ -32,7 +32,7 @@ class PolicyHost(Protocol):
         """Whether the policy has been at one batch for that long, or does not answer at all."""
 
     def report(self) -> list[Mapping[str, Any]]:
-        """What the policy says of the run so far; nothing if it does not answer."""
+        """What the policy reports of the run so far; nothing if it does not answer."""
 
     def replace(self) -> str:
         """End the process, dead or stuck, and start another; returns how the old one ended."""
@@ -45,7 +45,7 @@ class ServingHost(PolicyHost, Protocol):
     """A host that loaded its policy.
 
     Attributes:
-        ready: what the loaded policy says of itself.
+        ready: the description, metadata and requirements of the loaded policy, and its address.
     """
 
     ready: ServiceReady
@@ -82,7 +82,7 @@ class LocalPolicyHost:
         rules: when a batch goes.
 
     Attributes:
-        ready: what the loaded policy says of itself.
+        ready: the description, metadata and requirements of the loaded policy, and its address.
 
     Raises:
         CalvinEvalError: the policy cannot be loaded.
@@ -134,7 +134,7 @@ class LocalPolicyHost:
         return busy is None or busy >= seconds
 
     def report(self) -> list[Mapping[str, Any]]:
-        """What the policy says of the run so far; nothing if it does not answer."""
+        """What the policy reports of the run so far; nothing if it does not answer."""
         return self._ask(REPORT) or []
 
     def _ask(self, question: str) -> Any:

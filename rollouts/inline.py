@@ -19,7 +19,7 @@ class InlineEngine:
     """Runs chains one after another in the caller's process; an `Engine`.
 
     Args:
-        faults: `max_errors` is heeded; nothing can be retried or timed out in one process.
+        faults: only `max_errors` applies; nothing can be retried or timed out in one process.
     """
 
     interrupted = False

@@ -21,7 +21,7 @@ from multiprocessing.connection import Connection
 from typing import IO, Any
 
 _PR_SET_PDEATHSIG = 1
-_TAIL = 2000  # characters of a dead child's last words that a message quotes
+_TAIL = 2000  # characters of a dead child's last output that a message quotes
 
 
 class Child:
@@ -29,8 +29,8 @@ class Child:
 
     Args:
         module: whose `main` is run; it calls `join_parent` first.
-        environment: variables that the child gets beside ours.
-        python: interpreter that runs it, with calvin-eval installed; ours if None.
+        environment: variables that the child gets beside its parent's.
+        python: interpreter that runs it, with calvin-eval installed; the parent's if None.
 
     Attributes:
         connection: sends and receives pickled objects; end of file means that the child is gone.
@@ -42,20 +42,20 @@ class Child:
         environment: Mapping[str, str] | None = None,
         python: str | None = None,
     ) -> None:
-        ours, theirs = socket.socketpair()
+        parent_end, child_end = socket.socketpair()
         # Not `-m module`: messages are made of the importable module's classes, not of __main__'s.
         code = f"from {module} import main; main()"
         self._output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `kill`
-        with theirs:
+        with child_end:
             self._process = subprocess.Popen(
-                [python or sys.executable, "-c", code, str(theirs.fileno()), str(os.getpid())],
-                pass_fds=(theirs.fileno(),),
+                [python or sys.executable, "-c", code, str(child_end.fileno()), str(os.getpid())],
+                pass_fds=(child_end.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **(environment or {})},
             )
-        self.connection: Connection[Any, Any] = Connection(ours.detach())
+        self.connection: Connection[Any, Any] = Connection(parent_end.detach())
 
     @property
     def pid(self) -> int:
@@ -82,8 +82,8 @@ class Child:
         with contextlib.suppress(ValueError):
             how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
             self._output.seek(0)
-            words = self._output.read().decode(errors="replace").strip()[-_TAIL:]
-            return f"{how}; last output:\n{words}" if words else f"{how}, no output"
+            output = self._output.read().decode(errors="replace").strip()[-_TAIL:]
+            return f"{how}; last output:\n{output}" if output else f"{how}, no output"
         return f"exit code {code}"
 
     def kill(self) -> None:
@@ -119,7 +119,7 @@ def join_parent() -> Connection[Any, Any]:
 
 
 def _watch(parent: int, seconds: float = 1.0) -> None:
-    """Where the system does not tell of the parent's death, look."""
+    """Poll for the parent's death, where the system sends no signal for it."""
     pause = threading.Event()
     while not pause.wait(seconds):
         if os.getppid() != parent:

@@ -69,7 +69,7 @@ class ActionQueue:
             self._actions.clear()
 
     def answer(self, chunk: Chunk, seconds: float) -> None:
-        """What the policy said when it was asked just now, and the wall time that it took."""
+        """Take the chunk that the policy has just returned, and the wall time that it took."""
         self._put(chunk, 0)
 
     def next(self) -> Action:
@@ -125,7 +125,7 @@ class RealTimeQueue(ActionQueue):
         self.waits.append(Waits())
 
     def answer(self, chunk: Chunk, seconds: float) -> None:
-        """What the policy said when it was asked just now, and the wall time that it took."""
+        """Take the chunk that the policy has just returned, and the wall time that it took."""
         steps = self._latency
         if steps is None:
             steps = math.ceil(seconds * self._rules.hz - _ROUNDING)
@@ -157,7 +157,7 @@ class RealTimeQueue(ActionQueue):
 
     def _wait(self) -> Action:
         if self._last is None:
-            assert self._decision is not None  # or else `due` was not heeded
+            assert self._decision is not None  # or else `due` was ignored
             return first_hold(self._decision.chunk[0])
         return self._last if self._rules.while_waiting == "repeat" else hold(self._last)
 

@@ -35,7 +35,8 @@ _BACKLOG = 128
 class PolicySpec:
     """A policy as `--ckpt` names it, to be loaded wherever it is needed.
 
-    `python` is the interpreter of the process that `LocalPolicyHost` starts for it; ours if None.
+    `python` is the interpreter of the process that `LocalPolicyHost` starts for it; this process's
+    if None.
     """
 
     ckpt: str
@@ -72,7 +73,7 @@ class ServiceSetup:
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceReady:
-    """The child's answer: who is there, and where."""
+    """The child's answer: what it loaded, and where workers connect."""
 
     address: str
     requirements: Requirements

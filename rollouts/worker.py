@@ -23,7 +23,7 @@ from calvin_eval.sim.render import RenderInfo
 from calvin_eval.wrappers.policy import BasePolicy, Requirements
 
 REPORT_SECONDS = 0.25
-"""How often a worker says that it is still going."""
+"""How often a worker reports progress."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class SimulatorSpec:
 
     Attributes:
         backend: `calvin_eval` or `calvin_env`.
-        assets: the pack, verified by whoever names it.
+        assets: the pack, which the caller has verified.
         cameras: what the policy looks through.
     """
 
@@ -149,7 +149,7 @@ class ChainWorker:
         self._reported = time.monotonic()
 
     def run(self) -> None:
-        """Answer messages until the line is closed; every answer bears its message's number."""
+        """Answer messages until the line is closed; every answer carries its message's number."""
         while True:
             try:
                 self._serial, message = self._line.recv()

@@ -37,7 +37,7 @@ def captured_output() -> Iterator[IO[bytes]]:
                 os.dup2(sink.fileno(), fd)
             yield sink
         finally:
-            ctypes.CDLL(None).fflush(None)  # C buffers of its own, not seen by Python
+            ctypes.CDLL(None).fflush(None)  # C buffers, which Python does not see
             for fd, copy in saved:
                 os.dup2(copy, fd)
                 os.close(copy)

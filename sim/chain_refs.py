@@ -100,7 +100,7 @@ class ChainRef:
 
     @property
     def _source(self) -> str:
-        """What `load_chains` takes: a file may have any name and hold a list of ours."""
+        """What `load_chains` takes: a file may have any name and hold a packaged list."""
         return {OFFICIAL_SHA256: "official", DEV_SHA256: "dev"}.get(self.sha256, self.name)
 
     def _fitted_to(self, pack: AssetPack) -> SceneSpec | None:

@@ -32,7 +32,7 @@ class PlayTableEnv(CalvinInterface):
 
     Args:
         world: the simulator.
-        render: who draws; see `resolve_backend`.
+        render: the renderer; see `resolve_backend`.
         cameras: which cameras `get_obs` and `step` draw.
         seed: for the sampled start of a `reset()` without a state.
     """

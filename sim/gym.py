@@ -54,7 +54,7 @@ class PlayTable(gymnasium.Env[Observation, Action]):
         assets: `builtin`, `official`, or the path of a checkout.
         revision: `pinned` or `head`.
         cameras: cameras whose images are observed; none are drawn by default.
-        backend: who draws: `auto`, `fast`, `gl`, `egl` or `tiny`.
+        backend: the renderer: `auto`, `fast`, `gl`, `egl` or `tiny`.
         render_mode: None, or `rgb_array` for `render()`.
 
     Raises:

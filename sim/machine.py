@@ -31,7 +31,7 @@ def machine_facts() -> dict[str, str]:
 def _pybullet_facts() -> dict[str, str]:
     """Version, distribution, origin, wheel tag, and whether images come as NumPy arrays.
 
-    Two distributions at once overwrite each other's files, so nothing is said about either.
+    Two distributions at once overwrite each other's files, so nothing is reported about either.
     """
     from calvin_eval.sim.bullet import pybullet
 

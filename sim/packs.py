@@ -148,7 +148,7 @@ def load_pack(assets: str | os.PathLike[str] = "builtin", *, verify: bool = True
     Args:
         assets: `builtin`, `official`, or the path of a checkout.
         verify: compare every file with the pack's manifest. Without it a changed pack is
-            accepted, under the name `custom` and with a fingerprint of its own.
+            accepted, under the name `custom` and with another fingerprint.
 
     Raises:
         AssetError: the pack is not there, or a file of it is missing or altered.

@@ -2,8 +2,8 @@
 
 A fixed trace is replayed. Hashes of states are compared with stored ones, TinyRenderer's images
 with stored hashes, and those of EGL, whose drivers differ, with stored images. References are
-kept by the pack's fingerprint; the images are of the built-in pack, since upstream's are not ours
-to ship.
+kept by the pack's fingerprint; the images are of the built-in pack, since upstream's are
+not part of this package.
 
 `python -m calvin_eval.sim.selftest --write --assets PATH` records all of them anew.
 """
@@ -181,13 +181,13 @@ def _tiny_image(pack: AssetPack, scene: str, name: str, image: NDArray[Any]) -> 
     reference = frames().get(f"tiny_{name}") if pack.name == "builtin" else None
     if result.outcome != "different" or scene != _FRAMES_SCENE or reference is None:
         return result
-    decibels = psnr(reference, image)  # an image is at hand: say how far this one is from it
+    decibels = psnr(reference, image)  # an image is stored: say how far this one is from it
     outcome: SelftestOutcome = "near" if decibels >= NEAR_DB else "different"
     return replace(result, outcome=outcome, found=f"{result.found}, {decibels:.1f} dB from it")
 
 
 def _like_egl(render: str) -> list[SelftestResult]:
-    """Both cameras over the built-in scene: a test of who draws, not of the pack in use."""
+    """Both cameras over the built-in scene: a test of the renderer, not of the pack in use."""
     done = replay(load_pack("builtin"), _FRAMES_SCENE, steps=DRAWN_STEP, render=render)
     driver = references()["recorded"]["egl"]
     return [

@@ -1,4 +1,4 @@
-"""The self-test's fixed trace: a block pushed, the button pressed, the drawer shoved.
+"""The self-test's fixed trace: a block pushed, the button pressed, the drawer pushed.
 
 It starts as official chain 0 does, with the LED on: there the revisions part once the button is
 pressed (in scenes B, C and D). The actions are written down, not drawn: no library's random
@@ -71,14 +71,14 @@ def replay(
     steps: int = FULL_STEPS,
     render: str = "none",
 ) -> TraceReplay:
-    """Run the trace in a world of its own.
+    """Run the trace in a new world.
 
     Args:
         pack: the assets.
         scene: A, B, C or D.
         revision: of calvin_env.
         steps: where to stop.
-        render: who draws; see `make_env`.
+        render: the renderer; see `make_env`.
 
     Raises:
         AssetError, RenderError: the pack cannot be loaded or nothing can be drawn here.

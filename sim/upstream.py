@@ -66,7 +66,7 @@ class UpstreamEnv(CalvinInterface):
         AssetError, RenderError, UnknownNameError: see their messages.
     """
 
-    def __init__(  # noqa: PLR0913 - the arguments of `make_env` and one of its own
+    def __init__(  # noqa: PLR0913 - the arguments of `make_env` and one more
         self,
         scene: str = "D",
         *,

@@ -120,7 +120,7 @@ def tasks_csv(view: View) -> str:
 def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
-        # Markdown has no escaping of its own: there, foreign text goes through `code`.
+        # Markdown has no escaping: there, foreign text goes through `code`.
         autoescape=lambda name: name is None or not name.endswith(".md.j2"),
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -12,7 +12,7 @@ from typing import Any
 from calvin_eval.results.metrics import Mean
 from calvin_eval.results.report.text import NO_BREAK, duration, percent, ranges, span
 
-_NOT_SHOWN = ("verdict",)  # it has a place of its own in the report
+_NOT_SHOWN = ("verdict",)  # it has a separate place in the report
 _GENERAL = "run"
 
 

@@ -81,7 +81,7 @@ class ChainRow:
 
 
 def find_videos(run: Path) -> dict[int, tuple[Video, ...]]:
-    """The videos in a run folder per chain; files with other names are none of ours."""
+    """The videos in a run folder per chain; files with other names are left out."""
     found: dict[int, list[Video]] = {}
     folder = run / VIDEOS
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():

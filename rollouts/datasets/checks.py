@@ -262,7 +262,7 @@ def _check_statistics(
     faults: _Faults,
     columns: Mapping[str, list[NDArray[Any]]],
 ) -> None:
-    """Sum the numbers up, and hold `statistics.yaml` against them."""
+    """Sum the numbers up, and compare `statistics.yaml` with them."""
     for name, column in columns.items():
         values = np.array(column)
         facts.statistics[name] = {

@@ -63,7 +63,7 @@ class Comparison:
 
     @property
     def renderer(self) -> str | None:
-        """Who draws such images here: `egl`, `fast` or `tiny`; None if none does."""
+        """The renderer that draws such images here: `egl`, `fast` or `tiny`; None if none does."""
         for name, cameras in self.decibels.items():
             if cameras and all(cameras[camera] >= SAME_DB[camera] for camera in cameras):
                 return name

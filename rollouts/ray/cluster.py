@@ -16,7 +16,7 @@ from calvin_eval.extras import require
 from calvin_eval.sim.builds import installed_builds
 
 _PACKAGES = ("calvin-eval", "numpy")
-_KNOCK_SECONDS = 10.0
+_CONNECT_SECONDS = 10.0
 _FOLDERS = ("rollouts", "sim", "wrappers")  # whose code can change a record
 
 
@@ -39,7 +39,7 @@ def connect(address: str | None) -> None:
         return
     named = os.environ.get("RAY_ADDRESS", "auto") if address in (None, "auto") else address
     try:
-        _knock(named)
+        _require_listener(named)
         ray.init(address=named, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
@@ -55,14 +55,14 @@ def require_ray() -> None:
     require("ray", "engine=ray", "Every node needs it.")
 
 
-def _knock(address: str) -> None:
+def _require_listener(address: str) -> None:
     """Raise OSError or ValueError if nobody listens there: Ray itself would try for ever."""
     if address == "auto" or "://" in address:
         return
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
         raise ValueError("the address is not HOST:PORT")
-    socket.create_connection((host, int(port)), timeout=_KNOCK_SECONDS).close()
+    socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
 
 
 def cluster_resources(name: str) -> int:

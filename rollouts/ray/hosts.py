@@ -67,7 +67,7 @@ class RayPolicyHost:
         rules: when a batch goes.
 
     Attributes:
-        ready: what the loaded policy says of itself.
+        ready: the description, metadata and requirements of the loaded policy, and its address.
 
     Raises:
         CalvinEvalError: the policy cannot be loaded.
@@ -151,7 +151,7 @@ class RayPolicyHost:
             return True
 
     def report(self) -> list[Mapping[str, Any]]:
-        """What the policy says of the run so far; nothing if it does not answer."""
+        """What the policy reports of the run so far; nothing if it does not answer."""
         try:
             actor = self._process.actor
             found: list[Mapping[str, Any]] = ray.get(actor.report.remote(), timeout=_ANSWER_SECONDS)

@@ -118,7 +118,7 @@ class NodePolicy(PolicySpec):
     """A light policy that every worker loads for itself, if it would be the same there.
 
     Attributes:
-        metadata: what it said of itself where the run was started, hashes of files included.
+        metadata: its metadata where the run was started, hashes of files included.
     """
 
     metadata: Mapping[str, Any]
@@ -175,7 +175,7 @@ def enter(folder: str) -> None:
 class SimulatorActor:
     """A simulator worker as a Ray actor: `ChainWorker`, with two queues for a line.
 
-    The simulator lives in one thread of its own, as a GL context must; `tell` and `hear` have a
+    The simulator runs in one dedicated thread, as a GL context must; `tell` and `hear` have a
     thread each.
 
     Args:
@@ -195,12 +195,12 @@ class SimulatorActor:
         self._inbox.put(message)
 
     def hear(self) -> list[bytes]:
-        """What the worker says next, pickled; waits until there is something."""
-        said = [self._outbox.get()]
+        """The worker's next messages, pickled; waits until there is one."""
+        messages = [self._outbox.get()]
         with contextlib.suppress(queue.Empty):
             while True:
-                said.append(self._outbox.get_nowait())
-        return said
+                messages.append(self._outbox.get_nowait())
+        return messages
 
     def recv(self) -> Any:
         """The worker's own side of the line: the next message."""

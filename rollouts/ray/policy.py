@@ -94,7 +94,7 @@ class PolicyActor:
         )
 
     async def ready(self) -> bytes:
-        """Pickled: what the policy says of itself, or why it cannot be loaded."""
+        """Pickled: the `ServiceReady` of the policy, or why it cannot be loaded."""
         return pickle.dumps(self._ready)
 
     async def busy(self) -> float:

@@ -47,7 +47,7 @@ class RecordSpec:
         trust: whether its checkpoint may run code.
         assets: an asset pack.
         revision: of the simulator, `pinned` or `head`.
-        render: who draws; `none` for a data set without images.
+        render: the renderer; `none` for a data set without images.
         depth: whether depth images are kept.
         scenes: by split.
         episodes: by split.
@@ -223,7 +223,7 @@ def _setup(
 
 @contextmanager
 def _policies(spec: RecordSpec, scenes: Iterable[str]) -> Iterator[dict[str, PolicyLink]]:
-    """Where the demonstrator is, by scene; one with a network runs in a process of its own."""
+    """Where the demonstrator is, by scene; one with a network runs in a child process."""
     from calvin_eval.wrappers.loaders import is_light
 
     hosts: list[LocalPolicyHost] = []

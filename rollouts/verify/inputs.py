@@ -40,16 +40,16 @@ class Sources:
 
 @dataclass(kw_only=True)
 class ReplayInputs:
-    """All that chains are held against.
+    """All that chains are checked against.
 
     Attributes:
         planned: ids that the run was meant to have.
         ref: the run's chain list by its name.
-        pack: the run's assets; the built-in ones if those are not at hand.
+        pack: the run's assets; the built-in ones if those are not available.
         setup: for the simulation; None if no chain of this run can be simulated here.
         obstacle: why not, and what would help.
-        chain_list: the run's own list, if it is at hand.
-        instructions: the run's own, if they are at hand.
+        chain_list: the run's own list, if it is available.
+        instructions: the run's own, if they are available.
         deviations: of the header from what it says that it was made of.
         notes: what cannot be checked.
     """
@@ -64,8 +64,8 @@ class ReplayInputs:
     deviations: list[Deviation] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def excuse(self, record: ChainRecord) -> ChainCheck | None:
-        """Why this chain cannot be checked at all; None if it can."""
+    def unchecked(self, record: ChainRecord) -> ChainCheck | None:
+        """The result of a chain that cannot be checked, with the reason; None if it can be."""
         if record.status == "error":
             reason = "it ended by an error, so there is no verdict to check"
         elif self.setup is None:
@@ -75,7 +75,7 @@ class ReplayInputs:
         return ChainCheck(chain=record.chain, status="unchecked", reason=reason)
 
     def chain(self, record: ChainRecord) -> Chain:
-        """What was asked; of a list that is not at hand, what the record says was asked.
+        """What was asked; of a list that is not available, what the record says was asked.
 
         Raises:
             UsageError: the list has no such chain, or no chain can start in the recorded state.
@@ -189,5 +189,5 @@ def _find_simulator(inputs: ReplayInputs, header: Header, pack: AssetPack) -> No
         inputs.notes.append(
             "how many decisions were made: the budget counts them, and actions do not show them"
         )
-    # Whatever simulator the run used, ours has the same bits.
+    # Whatever simulator the run used, the own one has the same bits.
     inputs.setup = ReplaySetup(simulator=replace(simulator, backend="calvin_eval"), rules=rules)

@@ -1,6 +1,6 @@
-"""One recorded chain, simulated again from its actions and held against its record.
+"""One recorded chain, simulated again from its actions and compared with its record.
 
-Runs in the caller's process or in one of its own, whose `main` is here; never imports torch.
+Runs in the caller's process or in a worker of `WorkerPool`; never imports torch.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from calvin_eval.sim.packs import load_pack
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """A record and all that it is held against.
+    """A record and all that it is checked against.
 
     Attributes:
         record: what is claimed.
@@ -71,7 +71,7 @@ class Replayer:
 
     @classmethod
     def build(cls, setup: ReplaySetup) -> Replayer:
-        """One with a simulator of its own."""
+        """Make one with a new simulator."""
         pack = load_pack(setup.simulator.assets, verify=False)
         return cls(setup.simulator.build(), TaskOracle(pack), setup.rules)
 
@@ -80,7 +80,7 @@ class Replayer:
         self._env.close()
 
     def answer(self, evidence: Evidence) -> ChainCheck:
-        """Hold a completed chain against its actions.
+        """Check a completed chain against its actions.
 
         Raises:
             AssetError: the simulator cannot run any chain.

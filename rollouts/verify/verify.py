@@ -1,7 +1,7 @@
 """A run's claims, checked without its policy: every stored action is simulated again.
 
 Nothing of the run is believed that can be computed: which pack, chains, instructions and rules the
-header names decides what is simulated, but only under hashes of things that are at hand here.
+header names decides what is simulated, but only under hashes of things that are available here.
 """
 
 from __future__ import annotations
@@ -118,8 +118,8 @@ def _gather(
 ) -> Iterator[Evidence]:
     """What is known of each chain, read when its turn comes; what needs no simulation is done."""
     for record in records:
-        if (excuse := inputs.excuse(record)) is not None:
-            done(excuse)
+        if (unchecked := inputs.unchecked(record)) is not None:
+            done(unchecked)
             continue
         try:
             chain, sentences = inputs.chain(record), inputs.sentences(record)
@@ -146,6 +146,6 @@ def _read_actions(folder: RunFolder, chain: int) -> bytes | None:
 
 
 def _not_simulated(evidence: Evidence, how: str) -> ChainCheck:
-    """What is said of a chain whose process died."""
+    """The result of a chain whose process died."""
     reason = f"the process that simulated it died: {how}"
     return ChainCheck(chain=evidence.record.chain, status="unchecked", reason=reason)

@@ -52,7 +52,7 @@ _ENCODERS: dict[str, dict[str, Any]] = {
 }
 FORMATS = tuple(_ENCODERS)
 
-_TAIL = 300  # characters of the encoder's last words that an error quotes
+_TAIL = 300  # characters of the encoder's last output that an error quotes
 
 
 class VideoFile:

@@ -118,7 +118,7 @@ def wanted(spec: VideoSpec, record: ChainRecord, planned: Sequence[int]) -> tupl
 
 
 def choose_renderer(simulator: SimulatorSpec) -> RenderInfo:
-    """Who draws the videos: the run's own renderer, or whatever works where it drew nothing."""
+    """The renderer of the videos: the run's own, or any that works where the run drew nothing."""
     if simulator.render.backend != "none":
         return simulator.render
     return resolve_backend("auto", own=simulator.backend == "calvin_eval")

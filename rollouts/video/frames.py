@@ -134,7 +134,7 @@ class Frames:
         return round(float(_font(self._small).getlength(_counter(caption, widest)))) + 2 * self._pad
 
     def _pills(self, caption: Caption, verdict: Verdict | None = None) -> Image.Image:
-        """One mark per subtask of the chain: done, at hand, to come."""
+        """One mark per subtask of the chain: done, current, to come."""
         ends: list[str] = [_COLOURS["success"]] * caption.position
         ends.append(_COLOURS[verdict] if verdict else _TEXT)
         ends += [_EMPTY] * (caption.subtasks - len(ends))

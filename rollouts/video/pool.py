@@ -28,16 +28,16 @@ from calvin_eval.sim.packs import load_pack
 _ATTEMPTS = 2  # per chain, if its process dies
 _GIVE_UP = 5  # chains lost in a row, after which no more are tried
 _TICK = 0.5  # seconds between looks at the progress
-_PATIENCE = 600.0  # seconds without a sign of life after which a process counts as hanging
+_HANG_SECONDS = 600.0  # without a message, after which a process counts as hanging
 
 
 class VideoPool:
-    """Films chains of one run in processes of its own, which start when they are needed.
+    """Films chains of one run in child processes, which start when they are needed.
 
     Args:
         spec: what is filmed, and how.
         folder: the run; its actions and its header are read.
-        simulator: what the run used; who draws is decided by `choose_renderer`.
+        simulator: what the run used; the renderer is decided by `choose_renderer`.
         note: called with losses, always in the thread that calls a method of the pool.
         workers: processes.
         out: where the files go; the run's `videos/` if None.
@@ -77,7 +77,7 @@ class VideoPool:
         self.lost: list[int] = []
 
     def submit(self, record: ChainRecord) -> None:
-        """Take note of a chain that has just got its record, and film it if that is wanted."""
+        """Queue a chain that has just got its record, if videos of it are wanted."""
         try:
             remove_videos(self._out, record.chain)  # of an earlier attempt at this chain
         except OSError as error:
@@ -92,7 +92,7 @@ class VideoPool:
 
     def add(self, record: ChainRecord) -> bool:
         """Queue a chain; False if nothing of it is wanted."""
-        self._speak()
+        self._pass_notes_on()
         positions = wanted(self._spec, record, self._planned)
         if not positions:
             return False
@@ -125,7 +125,7 @@ class VideoPool:
                 ended = not wait
                 while not ended:
                     ended = thread.ended.wait(_TICK)
-                    self._speak()
+                    self._pass_notes_on()
                     show(self._drawn, self._asked)
         finally:
             self.stopping = True
@@ -139,7 +139,7 @@ class VideoPool:
                     f"chains without their videos: {chains}. To make them: "
                     f"calvin-eval video {self._run} --chains {chains}"
                 )
-            self._speak()
+            self._pass_notes_on()
 
     def drew(self, steps: int) -> None:
         """Count frames; called by threads."""
@@ -147,7 +147,7 @@ class VideoPool:
             self._drawn += steps
 
     def finished(self, job: FilmJob, answer: Filmed | FilmLost) -> None:
-        """Keep what became of a job; called by threads."""
+        """Store the result of a job; called by threads."""
         with self._lock:
             if isinstance(answer, Filmed):
                 self.files += answer.files
@@ -181,7 +181,7 @@ class VideoPool:
             )
         return self._setup
 
-    def _speak(self) -> None:
+    def _pass_notes_on(self) -> None:
         with contextlib.suppress(queue.Empty):
             while True:
                 self._note(self._notes.get_nowait())
@@ -193,8 +193,8 @@ class _WorkerThread(threading.Thread):
     Linux ends a child when the thread that started it ends, so each process has its own.
 
     Attributes:
-        ended: set at the end. To be waited for instead of `join`, which Ctrl-C leaves in the
-            belief that the thread has ended (in Python up to 3.12).
+        ended: set at the end. To be waited for instead of `join`, which after Ctrl-C
+            reports that the thread has ended (in Python up to 3.12).
     """
 
     def __init__(
@@ -236,7 +236,7 @@ class _WorkerThread(threading.Thread):
             try:
                 child = self._child or self._spawn()
                 child.connection.send(job)
-                while child.connection.poll(_PATIENCE):
+                while child.connection.poll(_HANG_SECONDS):
                     message: Drawn | Filmed | FilmLost = child.connection.recv()
                     if not isinstance(message, Drawn):
                         self._pool.drew(job.steps - drawn)
@@ -244,10 +244,10 @@ class _WorkerThread(threading.Thread):
                     drawn += message.steps
                     self._pool.drew(message.steps)
                 answer = FilmLost(
-                    reason=self._bury(f"no sign of life for {_PATIENCE:g} s", hung=True)
+                    reason=self._discard_child(f"no message for {_HANG_SECONDS:g} s", hung=True)
                 )
             except Exception as error:  # most often the line's end
-                answer = FilmLost(reason=self._bury(str(error)))
+                answer = FilmLost(reason=self._discard_child(str(error)))
         self._pool.drew(job.steps - drawn)
         return answer
 
@@ -260,8 +260,8 @@ class _WorkerThread(threading.Thread):
         child.connection.send(self._setup)
         return child
 
-    def _bury(self, reason: str, *, hung: bool = False) -> str:
-        """Free what is left of the process; says how it ended."""
+    def _discard_child(self, reason: str, *, hung: bool = False) -> str:
+        """Kill the process if need be and free its resources; returns how it ended."""
         if hung:
             self.kill()
         with self._lock:

@@ -1,7 +1,7 @@
 """The process that makes videos: low priority, one chain after another, never in anyone's way.
 
 Bullet's EGL plugin draws one world per process, and encoding takes a core's time: both are reasons
-for a process of its own. The scheduler gives it what the simulator's workers leave.
+for a separate process. The scheduler gives it what the simulator's workers leave.
 """
 
 from __future__ import annotations

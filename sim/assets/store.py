@@ -61,7 +61,7 @@ ASSETS_VARIABLE = "CALVIN_EVAL_ASSETS"
 DEFAULT_BASE_URL = "https://raw.githubusercontent.com/{repo}/{commit}/{path}"
 
 Progress: TypeAlias = Callable[[str, int, int], None]
-"""Called with the file at hand, the bytes done so far and the bytes in all."""
+"""Called with the current file, the bytes done so far and the bytes in all."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """How near a renderer's images are to those of Bullet's EGL plugin, over states of all scenes.
 
 `python -m calvin_eval.sim.drawing.fidelity --assets official --renders fast gl` prints the table
-of docs/rendering.md. EGL draws in a process of its own: its plugin has one world per process.
+of docs/rendering.md. EGL draws in a separate process: its plugin has one world per process.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def draw_states(
 
 
 def draw_states_apart(selection: StateSelection, render: str) -> list[Pictures]:
-    """`draw_states` in a process of its own."""
+    """`draw_states` in a separate process."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(draw_states, selection, render).result()
 
