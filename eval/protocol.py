@@ -22,6 +22,10 @@ Revision: TypeAlias = Literal["pinned", "head"]
 REVISIONS: Final[tuple[Revision, ...]] = get_args(Revision)
 SceneName: TypeAlias = Literal["A", "B", "C", "D"]
 SCENES: Final[tuple[SceneName, ...]] = get_args(SceneName)
+SPLITS: Final[Mapping[str, SceneName]] = {
+    "D": "D", "ABC_D": "D", "ABCD_D": "D", "A": "A", "B": "B", "C": "C",
+}  # fmt: skip
+"""What a policy was trained on, and the scene it is evaluated in."""
 
 _REQUIRED: Final = object()
 

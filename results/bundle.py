@@ -118,6 +118,11 @@ def _check_card(folder: RunFolder, card: ModelCard) -> None:
             f"expected a run that is over in {folder.path}, found status {folder.status!r}. "
             "Complete it with --resume first."
         )
+    check_split(folder, card)
+
+
+def check_split(folder: RunFolder, card: ModelCard) -> None:
+    """Raise UsageError unless a card is for the run's split, or says another training set."""
     split = folder.header().config.split
     if card.training_split not in (split, "other"):
         raise UsageError(

@@ -22,7 +22,7 @@ from calvin_eval.results.archive import (
     chunks,
     open_zip,
 )
-from calvin_eval.results.bundle import ALLOWED, BUNDLE_VERSION, CARD, MANIFEST, VIDEOS
+from calvin_eval.results.bundle import ALLOWED, BUNDLE_VERSION, CARD, MANIFEST, VIDEOS, check_split
 from calvin_eval.results.header import HEADER
 from calvin_eval.results.model_card import parse_model_card
 from calvin_eval.results.schema import SCHEMA_VERSION
@@ -103,7 +103,7 @@ def _read_manifest(archive: zipfile.ZipFile, source: Path) -> dict[str, Any]:
 def _checked_run(root: Path, source: Path) -> RunFolder:
     try:
         folder = RunFolder.open(root)
-        parse_model_card(folder.read_json(CARD), f"{source}, {CARD}")
+        check_split(folder, parse_model_card(folder.read_json(CARD), f"{source}, {CARD}"))
     except RecursionError as error:
         raise BundleError(f"{source}: JSON of endless depth") from error
     except UsageError as error:

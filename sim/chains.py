@@ -146,6 +146,16 @@ def is_generated(name: str) -> bool:
     return name in _SHIPPED or name.startswith((_UPSTREAM, _SINGLE))
 
 
+def name_of_list(name_or_path: str | Path) -> str:
+    """Returns the name that a list has in a run's header: its own, or that of its file."""
+    name = str(name_or_path)
+    if is_generated(name):
+        return name
+    # A file may be called like one of our lists, which has other poses.
+    file = Path(name_or_path).name
+    return f"./{file}" if is_generated(file) else file
+
+
 def salt_of(name: str) -> str:
     """Returns what salts the block poses of a list, by its name."""
     return {"dev": _DEV_SALT}.get(name, _SINGLE_SALT if name.startswith(_SINGLE) else "")
@@ -262,9 +272,7 @@ def _find(name_or_path: str | Path) -> ChainList:
         return _single(name)
     path = Path(name_or_path).expanduser()
     if path.is_file():
-        # A file may be called like one of our lists, which has other poses.
-        shown = f"./{path.name}" if is_generated(path.name) else path.name
-        return _chain_list(shown, read_chain_file(path))
+        return _chain_list(name_of_list(name_or_path), read_chain_file(path))
     if path.suffix or path.name != name:
         raise UsageError(
             f"chain list {name}: expected a JSON file, found none there; "

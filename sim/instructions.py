@@ -98,6 +98,11 @@ class InstructionSet:
             )
 
 
+def name_of_instructions(source: str | Path) -> str:
+    """Returns the name that instructions have in a run's header: `pack`, or that of their file."""
+    return PACK if str(source) == PACK else Path(source).name
+
+
 def load_instructions(
     source: str | Path, pack_instructions: Mapping[str, Sequence[str]]
 ) -> InstructionSet:
@@ -118,7 +123,7 @@ def load_instructions(
         return InstructionSet(
             name=PACK, by_task=_task_sentences(pack_instructions, PACK), by_chain={}
         )
-    path = Path(source).expanduser()
+    path, name = Path(source).expanduser(), name_of_instructions(source)
     content = _read(path)
     if isinstance(content, list):
         content = dict(enumerate(content))
@@ -131,8 +136,8 @@ def load_instructions(
         by_chain = {
             int(key): _chain_sentences(v, f"{path}, chain {key}") for key, v in content.items()
         }
-        return InstructionSet(name=path.name, by_task={}, by_chain=by_chain)
-    return InstructionSet(name=path.name, by_task=_task_sentences(content, str(path)), by_chain={})
+        return InstructionSet(name=name, by_task={}, by_chain=by_chain)
+    return InstructionSet(name=name, by_task=_task_sentences(content, str(path)), by_chain={})
 
 
 def _read(path: Path) -> object:

@@ -9,11 +9,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from calvin_eval.checks import Bounds
-from calvin_eval.protocol import Protocol
+from calvin_eval.protocol import SPLITS, Protocol
 from calvin_eval.sim.drawing.options import DrawOptions, check_backend
-
-SPLITS = {"D": "D", "ABC_D": "D", "ABCD_D": "D", "A": "A", "B": "B", "C": "C"}
-"""What a policy was trained on, and the scene it is evaluated in."""
 
 SHORTHANDS = {
     "split": "split",

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from calvin_eval.config.schema import SPLITS
 from calvin_eval.errors import UnknownNameError, UsageError
+from calvin_eval.protocol import SPLITS
 
 
 def optional_text(value: Any) -> str | None:

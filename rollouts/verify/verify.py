@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 
 from calvin_eval.errors import RunFolderError, UsageError
 from calvin_eval.results.archive import MAX_ACTIONS_BYTES
+from calvin_eval.results.header import Header
 from calvin_eval.results.schema import ChainRecord
 from calvin_eval.results.store import RunFolder
 from calvin_eval.results.verification import (
@@ -20,6 +21,7 @@ from calvin_eval.results.verification import (
     recheck_derived,
 )
 from calvin_eval.rollouts.pool import WorkerPool
+from calvin_eval.rollouts.verify.agreement import disagreeing_profile, disagreements
 from calvin_eval.rollouts.verify.inputs import ReplayInputs, Sources, find_inputs
 from calvin_eval.rollouts.verify.replaying import Evidence, Replayer
 
@@ -48,7 +50,8 @@ def verify_run(
         UsageError: a chain has no record, or a source is not the one that the run used.
         RunFolderError: the header lacks what the simulation needs.
     """
-    inputs = find_inputs(folder.header(), sources or Sources())
+    header = folder.header()
+    inputs = find_inputs(header, sources or Sources())
     records: list[ChainRecord] = []
     checks: list[ChainCheck] = []
     try:
@@ -56,7 +59,7 @@ def verify_run(
     except RunFolderError as error:
         deviations = [Deviation(what="journal", expected="whole records", found=str(error))]
     else:
-        deviations = list(_of_the_run(folder, inputs, records))
+        deviations = list(_of_the_run(folder, header, inputs, records))
         checks = _check_all(folder, inputs, _choose(records, chains), workers, watch)
     return Verification(
         recorded=len(records), planned=len(inputs.planned), chains=tuple(checks),
@@ -97,10 +100,12 @@ def _choose(records: Sequence[ChainRecord], chains: Collection[int] | None) -> l
 
 
 def _of_the_run(
-    folder: RunFolder, inputs: ReplayInputs, records: Sequence[ChainRecord]
+    folder: RunFolder, header: Header, inputs: ReplayInputs, records: Sequence[ChainRecord]
 ) -> Iterator[Deviation]:
     """What deviates of the run as a whole; what cannot be checked of it goes to the notes."""
     yield from inputs.deviations
+    yield from disagreements(header)
+    yield from disagreeing_profile(folder, header)
     if strange := [r.chain for r in records if r.chain not in inputs.planned]:
         yield Deviation(
             what="chains with a record", expected="planned ones only",

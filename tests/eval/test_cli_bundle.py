@@ -122,7 +122,11 @@ def test_an_altered_bundle_is_refused(zipped: Path) -> None:
 
 def test_what_cannot_be_checked_is_said(run: Path) -> None:
     folder = RunFolder.open(run)
-    folder.update_header(assets={"name": "mine", "fingerprint": "1" * 64})
+    config = folder.document()["config"]
+    folder.update_header(
+        assets={"name": "mine", "fingerprint": "1" * 64},
+        config={**config, "sim": {**config["sim"], "assets": "mine"}},
+    )
     conclude(folder)
     done = call(verify, run)
     assert done.exit_code == 3
@@ -252,3 +256,23 @@ def test_a_card_for_another_split(run: Path, made: Path, tmp_path: Path) -> None
     done = call(bundle, run, "--meta", other, "-o", tmp_path / "x.zip")
     assert isinstance(done.exception, UsageError)
     assert not (tmp_path / "x.zip").exists()
+
+
+def test_a_card_for_another_split_is_found_on_reading(zipped: Path) -> None:
+    """A bundle that was made by hand, with a manifest that fits."""
+    with zipfile.ZipFile(zipped) as old:
+        files = {name: old.read(name) for name in old.namelist()}
+    files["meta.json"] = json.dumps({**CARD, "training_split": "ABC_D"}).encode()
+    manifest = json.loads(files["manifest.json"])
+    manifest["files"]["meta.json"] = {
+        "sha256": hashlib.sha256(files["meta.json"]).hexdigest(), "bytes": len(files["meta.json"]),
+    }  # fmt: skip
+    files["manifest.json"] = json.dumps(manifest).encode()
+    with zipfile.ZipFile(zipped, "w") as new:
+        for name, data in files.items():
+            new.writestr(name, data)
+    for command in (verify, export):
+        arguments = ("-o", zipped.parent / "out") if command is export else ("--all",)
+        done = call(command, zipped, *arguments)
+        assert isinstance(done.exception, RunFolderError)
+        assert "expected training_split 'D'" in str(done.exception)

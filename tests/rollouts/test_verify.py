@@ -412,6 +412,75 @@ def test_a_torn_last_line(chance: RunFolder) -> None:
     assert result.status == "deviates"
 
 
+CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
+    "split of another scene": ({"config.split": "A"}, "scene"),
+    "unknown split": ({"config.split": "CALVIN"}, "scene"),
+    "another checkpoint": ({"config.ckpt": "reach2.pt"}, "policy.ckpt"),
+    "another seed": ({"config.seed": 7}, "policy.seed"),
+    "another pack": ({"config.sim.assets": "official"}, "assets.name"),
+    "another list": ({"config.protocol.chains": "mine/list.json"}, "chains.list"),
+    "other sentences": ({"config.protocol.instructions": "a/b.yaml"}, "instructions.name"),
+    "a camera without a renderer": (
+        {"policy.requirements.rgb": ["static"], "renderer.requested": "auto"}, "renderer.backend",
+    ),
+    "a renderer without a camera": ({"renderer.backend": "egl"}, "renderer.backend"),
+    "another renderer": (
+        {"policy.requirements.rgb": ["static"], "renderer.backend": "egl"}, "renderer.requested",
+    ),
+    "sizes of a camera that is not seen": (
+        {"policy.requirements.sizes": {"static": [9, 9]}}, "policy.requirements.sizes",
+    ),
+    "a stage that is not in use": (
+        {"config.policy.observe": {"say": {"use": "instruction"}}}, "policy.stages.observe.say",
+    ),
+    "a stage of another name": (
+        {
+            "config.policy.observe": {"say": {"use": "instruction"}},
+            "policy.stages": {"observe": {"say": {"use": "images"}}},
+        },
+        "policy.stages.observe.say.use",
+    ),
+    "a stage that was taken away": (
+        {
+            "config.policy.actions": {"scale": None},
+            "policy.stages": {"actions": {"scale": {"use": "scale"}}},
+        },
+        "policy.stages.actions.scale",
+    ),
+    "resets that the client kept back": (
+        {"config.policy.options": {"reset": "chain"}}, "policy.options.reset",
+    ),
+}  # fmt: skip
+
+
+def edit_header(folder: RunFolder, changes: dict[str, Any]) -> None:
+    """Put values into the header by their paths, and conclude the run again."""
+    header = folder.document()
+    for path, value in changes.items():
+        *sections, key = path.split(".")
+        inner = header
+        for section in sections:
+            inner = inner[section]
+        inner[key] = value
+    folder.update_header(**{k: v for k, v in header.items() if k != "schema_version"})
+    conclude(folder)
+
+
+@pytest.mark.parametrize("name", CONTRADICTIONS)
+def test_a_configuration_that_contradicts_its_header(chance: RunFolder, name: str) -> None:
+    changes, what = CONTRADICTIONS[name]
+    edit_header(chance, changes)
+    result = check(chance, [3])
+    assert f"header.json: {what}" in {d.what for d in result.deviations}
+
+
+def test_times_of_a_world_that_went_on(chance: RunFolder) -> None:
+    profile = chance.read_json("profile.json")
+    chance.write_json("profile.json", {**profile, "realtime": {"waited_steps": 9}})
+    (found,) = check(chance, [3]).deviations
+    assert found.what == "header.json: config.protocol.realtime"
+
+
 def test_other_rules(press: RunFolder) -> None:
     """A world reset per subtask leaves other states."""
     config = press.document()["config"]
@@ -461,7 +530,11 @@ def test_assets_that_are_not_here(
     chance: RunFolder, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("CALVIN_EVAL_ASSETS", str(tmp_path / "none"))
-    chance.update_header(assets={"name": name, "fingerprint": "0" * 64})
+    config = chance.document()["config"]
+    chance.update_header(
+        assets={"name": name, "fingerprint": "0" * 64},
+        config={**config, "sim": {**config["sim"], "assets": name, "verify": False}},
+    )
     conclude(chance)
     result = check(chance)
     assert result.status == "unchecked"
