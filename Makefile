@@ -118,6 +118,8 @@ tree:
 types: install tree
 	MYPYPATH=build/types $(BIN)/mypy
 	MYPYPATH=build/types:benchmarks $(BIN)/mypy --strict --explicit-package-bases benchmarks tools
+	MYPYPATH=build/types:tests/helpers $(BIN)/mypy --config-file tests/mypy.ini \
+	  --explicit-package-bases tests
 
 check: lint types test test-cluster test-lerobot
 

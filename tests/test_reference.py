@@ -58,7 +58,7 @@ def test_verdicts_under_our_renderer_are_those_under_egl(egl: None, tmp_path: Pa
         ).records
         for render in ("fast", "egl")
     }
-    fast, egl = (
+    fast, egl = (  # type: ignore[assignment]
         [(r.chain, [s.success for s in r.subtasks]) for r in sorted(v, key=lambda r: r.chain)]
         for v in verdicts.values()
     )

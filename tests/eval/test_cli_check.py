@@ -180,8 +180,8 @@ def test_a_watch_looks_twice_and_then_no_more() -> None:
 
 def test_what_a_built_in_policy_means_to_do_is_no_reproach() -> None:
     still = [np.array([0, 0, 0, 0, 0, 0, 1.0])] * 300
-    (own,) = ActionWatch({"kind": "builtin"}).add(outcome(0, still)) or ()
-    (other,) = ActionWatch({"kind": "torchscript"}).add(outcome(0, still)) or ()
+    (own,) = ActionWatch({"kind": "builtin"}).add(outcome(0, still)) or ()  # type: ignore[misc]
+    (other,) = ActionWatch({"kind": "torchscript"}).add(outcome(0, still)) or ()  # type: ignore[misc]
     assert (own.severity, other.severity) == ("info", "error")
 
 

@@ -260,7 +260,7 @@ def test_a_client_of_openpi_gets_actions_and_a_reset_with_every_new_prompt(polic
     with served(f"{policies}:Memory") as server, connect(server.address) as line:
         assert unpack(line.recv())["calvin_eval"]["version"] == dialect.VERSION
         first, second, third = (
-            (line.send(message(prompt)), unpack(line.recv()))[1]
+            (line.send(message(prompt)), unpack(line.recv()))[1]  # type: ignore[func-returns-value]
             for prompt in ("open it", "open it", "close")
         )
     assert first["actions"].shape == (2, 7)

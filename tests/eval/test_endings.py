@@ -126,7 +126,7 @@ def test_signals_that_ask_for_the_end_do_what_ctrl_c_does(
 
 def test_a_signal_that_is_ignored_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
-    monkeypatch.setattr(cli.cli, "main", lambda **options: signal.raise_signal(signal.SIGHUP) or 0)
+    monkeypatch.setattr(cli.cli, "main", lambda **options: signal.raise_signal(signal.SIGHUP) or 0)  # type: ignore[func-returns-value]
     try:
         assert cli.main([]) == 0
     finally:

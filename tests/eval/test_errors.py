@@ -28,4 +28,4 @@ def test_errors_travel_between_processes(error: CalvinEvalError) -> None:
     assert type(copy) is type(error)
     assert str(copy) == str(error)
     assert copy.exit_code == error.exit_code
-    assert copy.detail == 3
+    assert copy.detail == 3  # type: ignore[attr-defined]

@@ -43,7 +43,7 @@ def run(out: Path, *overrides: str, ckpt: str = "builtin:random") -> Run:
         {"ckpt": ckpt, "out": str(out)},
     )
     (done,) = run_evaluations([config], QuietDisplay())
-    return done
+    return done  # type: ignore[return-value]
 
 
 def call_merge(*arguments: object) -> Result:

@@ -122,7 +122,7 @@ def test_the_public_names_are_the_documented_ones() -> None:
 
 
 @pytest.fixture
-def registered(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def registered(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:  # type: ignore[misc]
     """Registers entry points for one test."""
 
     def register(*points: EntryPoint) -> None:

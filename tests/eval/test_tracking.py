@@ -181,7 +181,7 @@ def test_animations_are_small_and_keep_their_tempo(
     with Image.open(io.BytesIO(data)) as gif:
         assert gif.format == "GIF"
         assert gif.size == size == (320, 160)
-        assert gif.n_frames == kept
+        assert gif.n_frames == kept  # type: ignore[attr-defined]
         assert gif.info["duration"] == delay
         white = []
         for index in (0, kept // 2, kept - 1):
@@ -224,7 +224,7 @@ def test_tensorboard_reads_back_what_was_logged(run: RunFolder, tmp_path: Path) 
     image = found["video/chain0002"][0][1].image
     assert (image.width, image.height) == (320, 160)
     with Image.open(io.BytesIO(image.encoded_image_string)) as gif:
-        assert gif.n_frames == 10
+        assert gif.n_frames == 10  # type: ignore[attr-defined]
 
 
 def test_tensorboard_shows_the_hyperparameters_and_the_verdict(

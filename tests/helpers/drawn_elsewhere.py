@@ -24,7 +24,7 @@ def save_scene(path: Path) -> dict[str, Any]:
         env.start(chain.robot_obs, chain.scene_obs)
         scene = Scene.read(env.world)
         state = scene.state(env.world)
-        views = [(c.view(), c.projection, c.spec.width, c.spec.height) for c in env.cameras]
+        views = [(c.view(), c.projection, c.spec.width, c.spec.height) for c in env.cameras]  # type: ignore[attr-defined]
     content: dict[str, Any] = {
         "counts": np.array([len(scene.meshes), len(scene.textures), len(views)]),
         "shapes": np.array([(shape.mesh, shape.texture) for shape in scene.shapes]),

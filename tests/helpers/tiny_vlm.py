@@ -162,7 +162,7 @@ def save_vlm(folder: Path, family: str, *, save_weights: bool = False) -> Path:
         Kosmos2Processor(images, texts, num_patch_index_tokens=4).save_pretrained(folder)
     elif family == "paligemma":
         siglip = SiglipImageProcessorPil(size={"height": 28, "width": 28})
-        siglip.image_seq_length = 4
+        siglip.image_seq_length = 4  # type: ignore[attr-defined]
         PaliGemmaProcessor(siglip, texts).save_pretrained(folder)
     else:
         texts.save_pretrained(folder)

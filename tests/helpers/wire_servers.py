@@ -25,6 +25,7 @@ class WireServer:
         self.talk = talk
         self.connections: list[ServerConnection] = []
         self.headers: list[Any] = []
+        self.requests: list[Any] = []  # for `talk` to fill
         self._server = serve(
             self._handle, "127.0.0.1", port, compression=None, max_size=None, ping_interval=None,
             open_timeout=LIMIT,

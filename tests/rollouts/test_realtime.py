@@ -124,7 +124,7 @@ def test_the_last_action_may_be_repeated_while_waiting() -> None:
 
 def test_holding_moves_nothing_and_keeps_the_gripper() -> None:
     actions = play(Planner(1), RealTime(latency=1), steps=4).actions[0]
-    assert [float(a[6]) for a in actions] == [1, -1, -1, -1]  # open in a fresh world
+    assert [float(a[6]) for a in actions] == [1, -1, -1, -1]  # type: ignore[misc]  # open in a fresh world
     assert not np.any([actions[0][:6], actions[2][:6]])
 
 
@@ -170,10 +170,10 @@ def test_what_a_finished_subtask_leaves_may_bridge_the_next_one() -> None:
 
 def test_a_fresh_world_has_an_open_gripper() -> None:
     outcome = play(Planner(2, 1), RealTime(latency=1), world_reset="subtask")
-    first = [float(actions[0][6]) for actions in outcome.actions]
+    first = [float(actions[0][6]) for actions in outcome.actions]  # type: ignore[misc]
     assert first == [1, 1, 1]
     outcome = play(Planner(2, 1), RealTime(latency=1))
-    assert [float(actions[0][6]) for actions in outcome.actions] == [1, -1, -1]
+    assert [float(actions[0][6]) for actions in outcome.actions] == [1, -1, -1]  # type: ignore[misc]
 
 
 def test_history_policies_see_every_frame_between_decisions() -> None:
@@ -188,7 +188,7 @@ def test_history_policies_see_every_frame_between_decisions() -> None:
 def test_latency_is_measured_in_steps_begun(monkeypatch: pytest.MonkeyPatch) -> None:
     class Slow(Planner):
         def act(self, requests: Any) -> Any:
-            nonlocal now
+            nonlocal now  # type: ignore[misc]
             now += 0.07 if requests[0].step == 0 else 0.1
             return super().act(requests)
 

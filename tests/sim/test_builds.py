@@ -49,7 +49,7 @@ def test_tuples_become_the_arrays_of_the_other_builds() -> None:
     width, height, *found = with_arrays(image)(3, 2, flags=4)
     assert (width, height) == (3, 2)
     for array, expected in zip(found, (RGBA, DEPTH.reshape(2, 3), MASK.reshape(2, 3)), strict=True):
-        assert array.dtype == expected.dtype
+        assert array.dtype == expected.dtype  # type: ignore[attr-defined]
         assert np.array_equal(array, expected)
         assert array.flags.writeable
 

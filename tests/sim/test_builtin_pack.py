@@ -146,7 +146,7 @@ def loadable_robot(root: Path, folder: Path) -> str:
 @pytest.fixture(scope="module", params=SCENES)
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
     world = World(BUILTIN, request.param)
-    world.scene = request.param
+    world.scene = request.param  # type: ignore[attr-defined]
     yield world
     p.disconnect(world.cid)
 
@@ -212,14 +212,14 @@ def test_few_triangles(scene: str) -> None:
 
 
 def test_table_joints(world: World) -> None:
-    button, switch, slide, travel, drawer, plank = LAYOUT[world.scene]
+    button, switch, slide, travel, drawer, plank = LAYOUT[world.scene]  # type: ignore[attr-defined]
     expected = {
         "button": ((button, -0.12, 0.46), (0, 0, -1), 0.020),
         "switch": ((switch, 0.060928, 0.494890), (0, 0.5, 0.75**0.5), 0.088),
         "slide": ((slide, 0.075, 0.535264), (-1, 0, 0), travel),
         "drawer": ((drawer, 0, 0.32), (0, -1, 0), 0.220),
         "led": ((button, 0.16, 0.647846), None, 0),
-        "light": ((switch, 0.136 if world.scene == "B" else 0.132, 0.647846), None, 0),
+        "light": ((switch, 0.136 if world.scene == "B" else 0.132, 0.647846), None, 0),  # type: ignore[attr-defined]
         "plank": ((plank, 0.09, 0.42), None, 0),
     }
     assert list(world.joints) == [f"base__{name}" for name in LINKS]
@@ -237,13 +237,13 @@ def test_table_joints(world: World) -> None:
 
 def test_masses_hold_the_lever(world: World) -> None:
     masses = [p.getDynamicsInfo(world.table, i, physicsClientId=world.cid)[0] for i in range(-1, 7)]
-    bulb = 0.11526 if world.scene == "B" else 0.17392
+    bulb = 0.11526 if world.scene == "B" else 0.17392  # type: ignore[attr-defined]
     expected = [0, 0.15381, 0.23879, 1.54349, 4.23128, 0.204, bulb, 2.84375]
     np.testing.assert_allclose(masses, expected, atol=1e-5)
 
 
 def test_heights(world: World) -> None:
-    button, switch, _, _, drawer, plank = LAYOUT[world.scene]
+    button, switch, _, _, drawer, plank = LAYOUT[world.scene]  # type: ignore[attr-defined]
     world.clear()
     world.set_joint("base__drawer", 0.22)
     p.performCollisionDetection(physicsClientId=world.cid)
@@ -264,7 +264,7 @@ def test_heights(world: World) -> None:
 
 
 def test_blocks_rest_where_calvin_blocks_rest(world: World) -> None:
-    plank, drawer = LAYOUT[world.scene][5], LAYOUT[world.scene][4]
+    plank, drawer = LAYOUT[world.scene][5], LAYOUT[world.scene][4]  # type: ignore[attr-defined]
     base, hull, floor = (world.table, -1), (world.table, 6), (world.table, 3)
     world.set_joint("base__drawer", 0.22)
     spots = (

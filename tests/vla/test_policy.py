@@ -210,7 +210,7 @@ def test_a_failing_batch_leaves_memories_alone(
         raise RuntimeError("out of memory")
 
     with monkeypatch.context() as patch:
-        patch.setattr(disturbed.policy._model.act_head, "forward", fail)
+        patch.setattr(disturbed.policy._model.act_head, "forward", fail)  # type: ignore[attr-defined]
         with pytest.raises(RuntimeError, match="out of memory"):
             disturbed.act([request(0, 0), request(1, 0)])
     for step in range(3):
@@ -237,7 +237,7 @@ def test_a_batch_of_which_a_part_fails_leaves_all_memories_as_they_were(
     disturbed, calm = resolve(str(folder)).policy, resolve(str(folder)).policy
     for policy in (disturbed, calm):
         policy.act([request(0, 0)])
-    features = disturbed.policy._model.features
+    features = disturbed.policy._model.features  # type: ignore[attr-defined]
     calls = []
 
     def second_fails(*inputs: Any) -> Any:
@@ -247,7 +247,7 @@ def test_a_batch_of_which_a_part_fails_leaves_all_memories_as_they_were(
         return features(*inputs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(disturbed.policy._model, "features", second_fails)
+        patch.setattr(disturbed.policy._model, "features", second_fails)  # type: ignore[attr-defined]
         with pytest.raises(RuntimeError, match="out of memory"):
             disturbed.act([request(0, 1), request(1, 0)])
     found = disturbed.act([replace(request(0, 1), attempt=1)])

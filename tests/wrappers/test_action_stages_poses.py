@@ -252,7 +252,7 @@ def test_frames_of_accumulation(action: NDArray[Any], euler: NDArray[Any]) -> No
 @pytest.mark.parametrize("start", ["commanded", "measured"])
 def test_relative_undoes_accumulation(start: str) -> None:
     draw = np.random.default_rng(4)
-    add, take = {}, {}
+    add, take = {}, {}  # type: ignore[var-annotated]
     for decision in range(3):
         steps = np.concatenate([draw.uniform(-0.5, 0.5, (4, 6)), np.ones((4, 1))], axis=1)
         pose = draw.uniform(-3, 3, 6)

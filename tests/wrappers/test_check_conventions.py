@@ -207,7 +207,7 @@ def test_a_policy_that_does_something_else_is_called_that() -> None:
 
 def test_a_history_that_needs_every_frame_gets_every_frame() -> None:
     """The window's stage sees the states between decisions, and the policy its latest frame."""
-    lengths = []
+    lengths = []  # type: ignore[var-annotated]
 
     class Windowed(Knower):
         def act(self, requests: Any) -> Any:
@@ -233,7 +233,7 @@ def test_an_empty_chunk_is_an_error() -> None:
 
 
 def test_execute_limits_what_counts_of_a_chunk() -> None:
-    asked = []
+    asked = []  # type: ignore[var-annotated]
 
     class Counting(Knower):
         def act(self, requests: Any) -> Any:

@@ -25,7 +25,7 @@ def write_annotations(folder: Path, content: Any) -> Path:
     return path
 
 
-def annotations(spans: Any, sentences: list[str]) -> dict[str, Any]:
+def annotations(spans: Any, sentences: list[str]) -> dict[str, Any]:  # type: ignore[no-redef]
     emb = np.zeros((len(sentences), 1, 4), np.float32)
     language = {"ann": sentences, "task": ["reach"] * len(sentences), "emb": emb}
     return {"language": language, "info": {"episodes": [], "indx": spans}}

@@ -46,7 +46,7 @@ def test_classes_and_check(folder, capsys):
         "Python class my_policy.py:MyPolicy",
         "Python class my_batched_policy.py:MyBatchedPolicy",
     ]
-    assert resolve("my_policy.py:MyPolicy", options={"speed": 0.8}).policy.model.speed == 0.8
+    assert resolve("my_policy.py:MyPolicy", options={"speed": 0.8}).policy.model.speed == 0.8  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

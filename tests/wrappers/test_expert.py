@@ -166,7 +166,7 @@ def test_an_unknown_scene_is_refused():
 
 def test_the_loader_makes_it_for_the_runs_scene():
     loaded = resolve("builtin:expert", scene="B")
-    assert loaded.policy.scene == "B"
+    assert loaded.policy.scene == "B"  # type: ignore[attr-defined]
     assert loaded.policy.requirements.privileged
     assert loaded.policy.requirements.cameras == ()
     assert loaded.metadata["scene"] == "B"

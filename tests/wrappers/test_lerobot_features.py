@@ -121,7 +121,7 @@ def test_names_of_the_training_data_and_empty_cameras_count(tmp_path):
 @pytest.mark.parametrize(("width", "fields"), [(15, "all"), (8, "eight"), (7, "seven")])
 def test_stages_are_declared_without_loading_anything(tmp_path, width, fields):
     write(tmp_path, images=("front", "wrist"), state=width)
-    observe, actions = declared(Source(ckpt=str(tmp_path), options={}))
+    observe, actions = declared(Source(ckpt=str(tmp_path), options={}))  # type: ignore[misc]
     assert observe == {
         "images_static": {"use": "images", "cameras": ["static"], "size": [96, 64]},
         "images_gripper": {"use": "images", "cameras": ["gripper"], "size": [96, 64]},

@@ -57,7 +57,7 @@ class TestBuiltin:
 
     def test_seed_and_options_reach_the_policy(self):
         loaded = resolve("builtin:random", seed=3, options={"hold": 4})
-        assert (loaded.policy.seed, loaded.policy.hold) == (3, 4)
+        assert (loaded.policy.seed, loaded.policy.hold) == (3, 4)  # type: ignore[attr-defined]
         assert loaded.metadata == {
             "kind": "builtin",
             "ckpt": "builtin:random",

@@ -172,7 +172,7 @@ def ask(
 
 
 def report(loaded: LoadedPolicy) -> dict[str, Any]:
-    found: dict[str, Any] = loaded.policy.report()  # type: ignore[attr-defined]
+    found: dict[str, Any] = dict(loaded.policy.report() or {})
     return found
 
 

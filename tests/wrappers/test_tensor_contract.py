@@ -28,7 +28,7 @@ class Net:
     """Actions from proprioception; remembers what it was given."""
 
     def __init__(self, chunk: int | None = None, gripper: float = 0.3) -> None:
-        self.chunk, self.gripper, self.given = chunk, gripper, []
+        self.chunk, self.gripper, self.given = chunk, gripper, []  # type: ignore[var-annotated]
 
     def __call__(self, arrays):
         self.given.append(arrays)

@@ -141,7 +141,7 @@ class Demanding(Good):
 
 
 class Undeclared(Good):
-    requirements = {"rgb": ["static"]}  # noqa: RUF012 - the mistake under test
+    requirements = {"rgb": ["static"]}  # type: ignore[assignment]  # noqa: RUF012 - the mistake under test
 
 
 @pytest.mark.parametrize(

@@ -206,7 +206,7 @@ class TestTorchScript:
 
     def test_options_override_the_file(self, script):
         loaded = resolve(script("Proprio", gripper="exact"), options={"gripper": "sign"})
-        assert loaded.policy.contract.gripper == "sign"
+        assert loaded.policy.contract.gripper == "sign"  # type: ignore[attr-defined]
 
     def test_defaults_without_metadata(self, nets, tmp_path):
         torch.jit.save(torch.jit.script(nets.Proprio()), tmp_path / "p.pt")

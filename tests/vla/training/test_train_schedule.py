@@ -45,7 +45,7 @@ def test_half_cosine_is_the_originals_formula() -> None:
 
 @pytest.mark.parametrize("kind", ["constant", "cosine"])
 def test_the_others_are_those_of_transformers(kind: str) -> None:
-    rates = []
+    rates = []  # type: ignore[var-annotated]
     for ours in (True, False):
         model = nn.Linear(1, 1)
         optimizer = build_optimizer(model, {})
