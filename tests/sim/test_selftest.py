@@ -188,6 +188,7 @@ def test_what_changes_bits_is_compared(fact: str, words: str) -> None:
     assert words in cause
 
 
+@without("torch", "the extra torch")
 @pytest.mark.slow
 def test_a_process_that_flushes_denormals_is_seen() -> None:
     script = (
