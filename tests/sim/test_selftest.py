@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from requirements import need_renderer
+from requirements import need_renderer, without
 
 from calvin_eval.errors import RenderError
 from calvin_eval.sim import egl_devices, load_chains, load_pack, machine, make_env, render, selftest
