@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeAlias, get_args
 from calvin_eval.errors import RunFolderError
 from calvin_eval.results.conclude import conclude
 from calvin_eval.results.header import HEADER
+from calvin_eval.results.ledger import Claim, ledger_to_json
 from calvin_eval.results.store import JOURNAL, RunFolder
 
 CheckStatus: TypeAlias = Literal["verified", "deviates", "unchecked"]
@@ -78,6 +79,7 @@ class Verification:
         chains: those that were looked at, in order of their ids.
         deviations: of the run as a whole: summary, verdict, chain list, instructions.
         notes: what could not be checked of the run as a whole, and what would help.
+        claim: the run's score; None if records and header do not belong together.
     """
 
     recorded: int
@@ -85,6 +87,7 @@ class Verification:
     chains: tuple[ChainCheck, ...]
     deviations: tuple[Deviation, ...]
     notes: tuple[str, ...]
+    claim: Claim | None
 
     def of(self, status: CheckStatus) -> tuple[ChainCheck, ...]:
         """The chains with this status."""
@@ -100,7 +103,8 @@ class Verification:
     def to_json(self) -> dict[str, Any]:
         """JSON values."""
         counts = {status: len(self.of(status)) for status in get_args(CheckStatus)}
-        return {"status": self.status, "counts": counts, **asdict(self)}
+        known = {**asdict(self), "ledger": ledger_to_json()}
+        return {"status": self.status, "counts": counts, **known}
 
 
 def recheck_derived(folder: RunFolder) -> Iterator[Deviation]:

@@ -147,6 +147,8 @@ def print_verification(result: Verification, console: Console, seed: int | None)
               f"{len(result.of('unchecked'))} not checked"]  # fmt: skip
     steps = sum(check.steps for check in result.chains)
     console.print(f"[{colour}]{result.status}[/]: {', '.join(counts)} of {result.recorded} chains")
+    if result.claim is not None:
+        console.print(f"claim: {result.claim}", markup=False)
     drawn = "" if seed is None else f", drawn with --seed {seed}"
     console.print(f"{len(result.chains)} chains simulated again in {steps} steps{drawn}")
     lines = [f"  {_describe(deviation)}" for deviation in result.deviations]
@@ -156,7 +158,19 @@ def print_verification(result: Verification, console: Console, seed: int | None)
     reasons = Counter(check.reason for check in result.of("unchecked"))
     lines = [f"  {n} chain{'s' * (n > 1)}: {reason}" for reason, n in reasons.most_common()]
     lines += [f"  {note}" for note in result.notes]
-    _print_some(console, "not checked:", lines)
+    _print_some(console, "not checked in this run:", lines)
+    _print_ledger(console)
+
+
+def _print_ledger(console: Console) -> None:
+    """Which facts of any run are believed, or nearly so."""
+    from calvin_eval.results.ledger import LEDGER
+
+    for treatment in ("cross-checked", "not checked"):
+        console.print(f"{treatment}:")
+        for entry in LEDGER:
+            if entry.treatment == treatment:
+                console.print(f"  {entry.why} ({', '.join(entry.facts)})", markup=False)
 
 
 def _describe(deviation: Deviation) -> str:

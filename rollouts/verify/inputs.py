@@ -123,9 +123,6 @@ def find_inputs(header: Header, sources: Sources) -> ReplayInputs:
     if pack is not None:
         _find_instructions(inputs, header, sources, pack)
         _find_simulator(inputs, header, pack)
-    inputs.notes.append(
-        "whether these actions are the policy's own, and which images it saw: no record can show it"
-    )
     return inputs
 
 

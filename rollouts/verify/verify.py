@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from calvin_eval.errors import RunFolderError, UsageError
 from calvin_eval.results.archive import MAX_ACTIONS_BYTES
 from calvin_eval.results.header import Header
+from calvin_eval.results.ledger import Claim
 from calvin_eval.results.schema import ChainRecord
 from calvin_eval.results.store import RunFolder
 from calvin_eval.results.verification import (
@@ -63,8 +64,16 @@ def verify_run(
         checks = _check_all(folder, inputs, _choose(records, chains), workers, watch)
     return Verification(
         recorded=len(records), planned=len(inputs.planned), chains=tuple(checks),
-        deviations=tuple(deviations), notes=tuple(inputs.notes),
+        deviations=tuple(deviations), notes=tuple(inputs.notes), claim=_claim(header, records),
     )  # fmt: skip
+
+
+def _claim(header: Header, records: Sequence[ChainRecord]) -> Claim | None:
+    """The run's score; that there is none is a deviation already."""
+    try:
+        return Claim.of(header, records)
+    except RunFolderError:
+        return None
 
 
 def _check_all(

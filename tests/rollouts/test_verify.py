@@ -474,6 +474,36 @@ def test_a_configuration_that_contradicts_its_header(chance: RunFolder, name: st
     assert f"header.json: {what}" in {d.what for d in result.deviations}
 
 
+def test_rules_that_leave_no_trace_are_named(press: RunFolder) -> None:
+    """A forger who edits header, verdict and summary alike is not found, and that is said."""
+    edit_header(press, {"config.protocol.leftover": "keep", "config.protocol.execute": 3})
+    edit_header(press, {"config.protocol.leftover": "drop", "config.protocol.execute": None})
+    result = check(press)
+    assert result.status == "verified"
+    ledger = {f: entry["treatment"] for entry in result.to_json()["ledger"] for f in entry["facts"]}
+    for rule in ("policy_reset", "leftover", "execute", "realtime.*"):
+        assert ledger[f"config.protocol.{rule}"] == "not checked"
+
+
+def test_the_claim_is_computed_and_not_read(press: RunFolder) -> None:
+    for name in ("summary.json", "results.json"):
+        (press.path / name).write_text("{}", encoding="utf-8")
+    claim = check(press, [0]).claim
+    assert claim is not None
+    assert (claim.planned, claim.completed, claim.average_length) == (2, 2, 2.0)
+    assert not claim.official
+    assert "average length 2.000" in str(claim)
+    assert "2 of 2 chains of the list 'list.json'; not official" in str(claim)
+
+
+def test_an_incomplete_run_claims_no_score(chance: RunFolder) -> None:
+    forge(chance, lambda data: data.pop())
+    claim = check(chance).claim
+    assert claim is not None
+    assert (claim.completed, claim.average_length, claim.official) == (1, None, False)
+    assert str(claim).startswith("incomplete, 1 of 2 chains")
+
+
 def test_times_of_a_world_that_went_on(chance: RunFolder) -> None:
     profile = chance.read_json("profile.json")
     chance.write_json("profile.json", {**profile, "realtime": {"waited_steps": 9}})
