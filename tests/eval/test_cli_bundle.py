@@ -132,6 +132,9 @@ def test_what_cannot_be_checked_is_said(run: Path) -> None:
     assert done.exit_code == 3
     assert "unchecked: 0 verified, 0 deviate, 4 not checked" in done.stdout
     assert "4 chains: its asset pack is needed: expected the asset pack 'mine'" in done.stdout
+    assert "claim: average length 0.000 (95 % 0.000 to " in done.stdout
+    assert "4 of 4 chains of the list 'official'; not official (" in done.stdout
+    assert "config.protocol.policy_reset, config.protocol.leftover" in done.stdout
 
 
 @pytest.mark.slow
