@@ -238,8 +238,8 @@ def _checked(raw: dict[str, Any]) -> EvalConfig:
     check_cluster(engine)
     for key in ("options", "observe", "actions"):
         raw["policy"][key] = raw["policy"].get(key) or {}  # null takes away what a preset says
-    raw["policy"] = with_arguments(raw["policy"])
     check_stages(raw["policy"])
+    raw["policy"] = with_arguments(raw["policy"])
     return EvalConfig(
         ckpt=str(raw["ckpt"]),
         split=split_of(str(raw["split"])),

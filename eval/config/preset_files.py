@@ -47,10 +47,15 @@ def store_preset(path: Path) -> str:
 
 
 def check_stages(policy: Mapping[str, Any]) -> None:
-    """Raise a UsageError unless options of stages are tables, or null.
+    """Raise a UsageError unless options of the policy and of stages are tables, or null.
 
     Their names and values are checked where stages are built.
     """
+    if not isinstance(policy["options"], Mapping):
+        raise UsageError(
+            f"expected options such as policy.options.NAME=VALUE; found "
+            f"policy.options={policy['options']!r}"
+        )
     for side in ("observe", "actions"):
         if not isinstance(policy[side], Mapping):
             raise UsageError(

@@ -29,11 +29,11 @@ def devices_of(value: Any) -> tuple[str, ...] | None:
     """`cpu`, or `cuda:0,cuda:1`; Hydra reads the latter as text, and a list as a list."""
     if value is None:
         return None
-    names = value.split(",") if isinstance(value, str) else [str(name) for name in value]
-    for name in names:
+    names = value if isinstance(value, list | tuple) else str(value).split(",")
+    for name in map(str, names):
         if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
             raise UsageError(f"expected devices such as cpu or cuda:0,cuda:1; found {name!r}")
-    return tuple(names)
+    return tuple(map(str, names))
 
 
 def check_cluster(engine: Mapping[str, Any]) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from calvin_eval.config.compose import compose_config
@@ -107,3 +109,17 @@ def test_paths_need_no_quotes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert config.policy.python == "/home/me/lerobot/bin/python"
     quoted = compose_config(["policy.options.base='a=b'"], {"ckpt": "x:Y"})
     assert quoted.policy.options["base"] == "a=b"
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("engine.devices=inf", "expected devices such as cpu or cuda:0,cuda:1; found 'inf'"),
+        ("engine.devices=3", "expected devices such as cpu or cuda:0,cuda:1; found '3'"),
+        ("policy.options=7", "expected options such as policy.options.NAME=VALUE; found"),
+        ("policy.observe==", "expected stages such as policy.observe.NAME.OPTION=VALUE; found"),
+    ],
+)
+def test_a_value_of_another_kind_is_named(override: str, expected: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(expected)):
+        compose_config([override], {"ckpt": "x:Y"})
