@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from ports import reserved_port
-from waiting import LIMIT
+from waiting import LIMIT, wait_until
 
 # A busy machine is no lost node: a node that is killed refuses at once, others may be slow.
 _PATIENCE = {
@@ -83,6 +83,13 @@ class Nodes:
         """Start the second node, unless it is there."""
         if self._second is None:
             self._second = self._cluster.add_node(num_gpus=1, **self._node_arguments())
+
+    def settle(self) -> None:
+        """Complete the cluster, and wait until Ray counts these two nodes and no lost one."""
+        import ray
+
+        self.complete()
+        wait_until(lambda: ray.cluster_resources().get("CPU") == 2, "Ray counts two nodes")
 
     def lose_one(self) -> None:
         """Kill the second node."""
