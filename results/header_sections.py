@@ -68,6 +68,7 @@ class RequirementFacts:
         sizes: width and height in pixels of the cameras that had not the pack's.
         every_step: whether it saw every step, not only those at which it decided.
         privileged: whether it read the simulator's own state.
+        actions: how many of the actions that were executed it read at most.
     """
 
     rgb: tuple[str, ...]
@@ -75,6 +76,7 @@ class RequirementFacts:
     sizes: Mapping[str, tuple[_Pixels, _Pixels]] = field(default_factory=dict)
     every_step: bool = False
     privileged: bool
+    actions: Annotated[int, Bounds(least=0)] = 0
 
 
 @dataclass(frozen=True, kw_only=True)

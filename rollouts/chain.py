@@ -8,9 +8,11 @@ moves on in the same world, a failure ends the chain.
 from __future__ import annotations
 
 import contextlib
+import copy
 import time
 import traceback
 import typing
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,7 +32,7 @@ from calvin_eval.sim.hashes import state_hash
 from calvin_eval.sim.instructions import InstructionSet
 from calvin_eval.sim.oracle import TaskOracle
 from calvin_eval.sim.world import Needs
-from calvin_eval.wrappers.policy import Action, Policy, Request, with_defaults
+from calvin_eval.wrappers.policy import Action, Executed, Policy, Request, with_defaults
 
 
 class Simulator(typing.Protocol):
@@ -104,6 +106,7 @@ class ChainRunner:
         self._watch = Stopwatch()
         self._queue = action_queue(rules)
         self._frames: list[Mapping[str, Any]] = []
+        self._past: deque[Executed] = deque(maxlen=self._policy.requirements.actions)
         self._executed: list[list[Action]] = []
 
     def run(self, chain: Chain) -> ChainOutcome:
@@ -176,6 +179,7 @@ class ChainRunner:
             with policy_code():
                 self._policy.reset(chain.id, instruction)
             self._frames.clear()
+            self._past.clear()
         elif fresh:
             self._frames.clear()
         elif not keep and not self._queue.due:
@@ -221,6 +225,11 @@ class ChainRunner:
         with self._watch.measure("physics"):
             self._env.advance(action)
         self._executed[-1].append(action)
+        if self._past.maxlen:
+            decision, row = self._queue.origin
+            sent = copy.deepcopy(action)  # the record keeps the original
+            raw = None if decision is None else sent
+            self._past.append(Executed(sent=sent, raw=raw, decision=decision, row=row))
         if self._policy.requirements.every_step and not self._queue.due:
             self._frames.append(self._observe())
 
@@ -241,6 +250,7 @@ class ChainRunner:
             info=self._env.get_info() if privileged else None,
             task=task if privileged else None,
             frames=tuple(self._frames),
+            executed=tuple(self._past),
         )
         self._frames.clear()
         before = self._watch.seconds["policy"]
@@ -251,4 +261,5 @@ class ChainRunner:
                 "expected one chunk of at least one action for one request; found "
                 f"{len(chunks)} chunks with {[len(chunk) for chunk in chunks]} actions"
             )
-        self._queue.answer(chunks[0], self._watch.seconds["policy"] - before)
+        seconds = self._watch.seconds["policy"] - before
+        self._queue.answer(chunks[0], seconds, (position, step))

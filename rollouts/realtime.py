@@ -12,7 +12,7 @@ import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,10 @@ from calvin_eval.wrappers.policy import Action, Chunk
 
 _ROUNDING = 1e-9
 _RELATIVE = ("cartesian_rel", "joint_rel")
+
+
+Decision: TypeAlias = "tuple[int, int] | None"
+"""Position of the subtask and step in it, at which a policy was asked; None if nobody says."""
 
 
 @dataclass(kw_only=True)
@@ -46,11 +50,16 @@ class ActionQueue:
 
     Attributes:
         waits: per subtask, if the world goes on; else empty.
+        origin: of the action that `next` gave last: the decision and the row of its chunk; the
+            decision is None for an action that was held.
     """
 
     def __init__(self, execute: int | None) -> None:
         self._execute = execute
         self._actions: deque[Action] = deque()
+        self._first: tuple[Decision, int] = None, 0
+        self._put_in = 0
+        self.origin: tuple[Decision, int] = None, 0
         self.waits: list[Waits] = []
 
     @property
@@ -68,18 +77,27 @@ class ActionQueue:
         if not keep:
             self._actions.clear()
 
-    def answer(self, chunk: Chunk, seconds: float) -> None:
-        """Take the chunk that the policy has just returned, and the wall time that it took."""
-        self._put(chunk, 0)
+    def answer(self, chunk: Chunk, seconds: float, decision: Decision = None) -> None:
+        """Take the chunk that the policy has just returned.
+
+        Args:
+            chunk: its actions.
+            seconds: wall time that the policy took.
+            decision: when it was asked, for `origin`.
+        """
+        self._put(chunk, 0, decision)
 
     def next(self) -> Action:
         """The action of the next step."""
+        decision, first = self._first
+        self.origin = decision, first + self._put_in - len(self._actions)
         return self._actions.popleft()
 
-    def _put(self, chunk: Chunk, first: int) -> None:
+    def _put(self, chunk: Chunk, first: int, decision: Decision) -> None:
         last = None if self._execute is None else first + self._execute
         # A copy: a policy may write its next chunk into the same memory.
         self._actions = deque(copy.deepcopy(chunk[first:last]))
+        self._first, self._put_in = (decision, first), len(self._actions)
 
 
 @dataclass
@@ -89,6 +107,7 @@ class _Decision:
     chunk: Chunk
     latency: int
     left: int
+    asked: Decision
 
 
 class RealTimeQueue(ActionQueue):
@@ -124,22 +143,23 @@ class RealTimeQueue(ActionQueue):
             self._last = None
         self.waits.append(Waits())
 
-    def answer(self, chunk: Chunk, seconds: float) -> None:
-        """Take the chunk that the policy has just returned, and the wall time that it took."""
+    def answer(self, chunk: Chunk, seconds: float, decision: Decision = None) -> None:
+        """Take the chunk that the policy has just returned, see `ActionQueue.answer`."""
         steps = self._latency
         if steps is None:
             steps = math.ceil(seconds * self._rules.hz - _ROUNDING)
         self.waits[-1].latencies.append(steps)
         self._expected = steps
-        self._decision = _Decision(copy.deepcopy(chunk), steps, steps)
+        self._decision = _Decision(copy.deepcopy(chunk), steps, steps, decision)
         self._arrive()
 
     def next(self) -> Action:
         """The action of the next step, after which the answer may be there."""
         if self._actions:
-            action = self._actions.popleft()
+            action = super().next()
         else:
             action = self._wait()
+            self.origin = None, 0
             self.waits[-1].waited += 1
         self._last = action
         if self._decision is not None:
@@ -152,7 +172,8 @@ class RealTimeQueue(ActionQueue):
         if decision is None or decision.left > 0:
             return
         drop = self._rules.stale == "drop"
-        self._put(decision.chunk, min(decision.latency, len(decision.chunk) - 1) if drop else 0)
+        first = min(decision.latency, len(decision.chunk) - 1) if drop else 0
+        self._put(decision.chunk, first, decision.asked)
         self._decision = None
 
     def _wait(self) -> Action:

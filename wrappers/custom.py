@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 
 from calvin_eval.errors import CheckpointError, PolicyError, UnknownNameError
 from calvin_eval.wrappers.arrays import is_tensor, to_numpy
-from calvin_eval.wrappers.policy import Action, BasePolicy, Chunk, Request, Requirements
+from calvin_eval.wrappers.policy import (
+    Action,
+    BasePolicy,
+    Chunk,
+    Executed,
+    Request,
+    Requirements,
+)
+from calvin_eval.wrappers.stages.past_actions import KEYS, executed_row, stacked
 
 UPSTREAM = Requirements(rgb=("static", "gripper"), depth=("static", "gripper"), max_sessions=1)
 """What CALVIN's own evaluation gives to a model whenever it calls `step`."""
@@ -26,7 +34,9 @@ class CustomModelPolicy(BasePolicy):
     end, so the model keeps what it remembers of its last chain until its next `reset()`.
 
     The model may narrow what is rendered by an attribute `requirements`: a `Requirements` or a
-    mapping of its fields.
+    mapping of its fields. With `actions` in it, `obs` also holds `actions` (k, d), what the world
+    executed since the reset, oldest first, and `raw_actions`, what the model itself returned;
+    `actions_mask` and `raw_actions_mask` (k,) say which rows there are.
 
     Args:
         factory: makes the model; called once.
@@ -79,6 +89,8 @@ class CustomModelPolicy(BasePolicy):
         if request.session != self._session:
             raise PolicyError(self._interleaved(request.session))
         obs = {k: dict(v) if isinstance(v, Mapping) else v for k, v in request.obs.items()}
+        if self.requirements.actions:
+            obs = {**_past(request.executed), **obs}  # a stage `history` may have made windows
         return [to_chunk(self.model.step(obs, request.instruction), self.name)]
 
     def _interleaved(self, session: int) -> str:
@@ -118,7 +130,7 @@ def read_requirements(value: object, name: str) -> Requirements:
                 )
         elif key == "sizes":
             _check_sizes(entry, name)
-        elif not isinstance(entry, bool):
+        elif key != "actions" and not isinstance(entry, bool):
             raise CheckpointError(
                 f"{name}: expected requirements[{key!r}] to be true or false, found {entry!r}."
             )
@@ -139,6 +151,15 @@ def _check_sizes(sizes: object, name: str) -> None:
             f"{name}: expected requirements['sizes'] to give cameras a width and a height such as "
             f"{{'static': [224, 224]}}, found {sizes!r}."
         )
+
+
+def _past(executed: Sequence[Executed]) -> dict[str, Any]:
+    """Executed actions, oldest first, as `step(obs, goal)` finds them in `obs`."""
+    found: dict[str, Any] = {}
+    for key in KEYS:
+        rows = [executed_row(done, key) for done in executed]
+        found[key], found[f"{key}_mask"] = stacked(rows, 7, key)
+    return found
 
 
 def to_chunk(output: object, name: str) -> Chunk:

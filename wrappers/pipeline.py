@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from calvin_eval.wrappers.outputs import Outputs
 from calvin_eval.wrappers.policy import BasePolicy, Chunk, Policy, Request, with_defaults
 from calvin_eval.wrappers.stages.base import ActionStage, Context, ObservationStage
 
@@ -44,22 +45,27 @@ class Pipeline(BasePolicy):
         self._policy = with_defaults(policy)
         self.observe = dict(observe)
         self.actions = dict(actions)
-        needs = self._policy.requirements
-        every_frame = any(stage.every_frame for stage in self.observe.values())
-        self.requirements = replace(needs, every_step=needs.every_step or every_frame)
+        self.requirements = self._policy.requirements
+        for stage in self.observe.values():
+            self.requirements = stage.requires(self.requirements)
         self._memories: dict[int, dict[tuple[str, str], dict[str, Any]]] = {}
         self._answers: dict[int, _Answer] = {}
+        self._outputs = Outputs() if self.requirements.actions else None
 
     def reset(self, session: int, instruction: str) -> None:
         """Forget the session in every stage and in the policy."""
         self._memories[session] = {}
         self._answers.pop(session, None)
+        if self._outputs is not None:
+            self._outputs.forget(session)
         self._policy.reset(session, self._instruction(instruction))
 
     def end(self, session: int) -> None:
         """Free what the stages and the policy keep for the session."""
         self._memories.pop(session, None)
         self._answers.pop(session, None)
+        if self._outputs is not None:
+            self._outputs.forget(session)
         self._policy.end(session)
 
     def report(self) -> Mapping[str, Any] | None:
@@ -79,13 +85,17 @@ class Pipeline(BasePolicy):
                 answer.chunk = self._decoded(answer.output, answer.request)
             chunks.append(answer.chunk)
         for request in requests:
-            del self._answers[request.session]
+            answer = self._answers.pop(request.session)
+            if self._outputs is not None:
+                self._outputs.keep(request, answer.output)
         return chunks
 
     def _answer(self, request: Request) -> _Answer:
         """The request's answer so far: a new one, unless a batch with it failed before."""
         answer = self._answers.pop(request.session, None)
         if answer is None or not request.attempt:
+            if self._outputs is not None:
+                request = self._outputs.resolved(request)
             answer = _Answer(request, self._seen(request))
         else:
             answer.seen = replace(answer.seen, attempt=request.attempt)
@@ -97,9 +107,14 @@ class Pipeline(BasePolicy):
         frames: Sequence[Mapping[str, Any]] = (*request.frames, request.obs)
         for label, stage in self.observe.items():
             frames = stage(frames, self._context(request, "observe", label))
-        kept = tuple(frames[:-1]) if self._policy.requirements.every_step else ()
-        instruction = self._instruction(request.instruction)
-        return replace(request, obs=frames[-1], frames=kept, instruction=instruction)
+        needs = self._policy.requirements
+        return replace(
+            request,
+            obs=frames[-1],
+            frames=tuple(frames[:-1]) if needs.every_step else (),
+            instruction=self._instruction(request.instruction),
+            executed=tuple(request.executed[-needs.actions :]) if needs.actions else (),
+        )
 
     def _decoded(self, actions: Any, request: Request) -> Chunk:
         for label, stage in self.actions.items():

@@ -48,6 +48,8 @@ class Requirements:
             experts only; a run of such a policy says so).
         max_sessions: sessions that one instance can keep apart; any number if None. With a limit
             every worker gets an instance of its own, which is asked for one session at a time.
+        actions: how many of the actions that were executed since the reset a request carries at
+            most, see `Request.executed`; 0 for a policy that reads none.
     """
 
     rgb: tuple[str, ...] = ()
@@ -56,6 +58,7 @@ class Requirements:
     every_step: bool = False
     privileged: bool = False
     max_sessions: int | None = None
+    actions: int = 0
 
     @property
     def cameras(self) -> tuple[str, ...]:
@@ -63,7 +66,12 @@ class Requirements:
         return tuple(dict.fromkeys((*self.rgb, *self.depth)))
 
     def __post_init__(self) -> None:
-        """Raise a CheckpointError for images that no camera draws."""
+        """Raise a CheckpointError for images that no camera draws, or no number of actions."""
+        if type(self.actions) is not int or self.actions < 0:
+            raise CheckpointError(
+                f"expected requirements.actions to be a whole number from 0 up, found "
+                f"{self.actions!r}"
+            )
         sides = [side for size in self.sizes.values() for side in size]
         if any(not 1 <= side <= LARGEST_SIDE for side in sides):
             raise CheckpointError(
@@ -72,10 +80,36 @@ class Requirements:
             )
 
     def observed(self) -> dict[str, Any]:
-        """What decides the content of a request, by field: all but `max_sessions`."""
+        """What decides the content of a request, by field: all but `max_sessions`.
+
+        `actions` is among them only where it is asked for, so that what older releases wrote and
+        read stays as it is.
+        """
         values = asdict(self)
         del values["max_sessions"]
+        if not self.actions:
+            del values["actions"]
         return values
+
+
+@dataclass(frozen=True, kw_only=True)
+class Executed:
+    """One action that the world has executed.
+
+    Attributes:
+        sent: as the world got it, behind all stages.
+        raw: what the policy itself returned for it, in front of its action stages: the row of its
+            answer that has the place of this action in the chunk. None where it returned none:
+            the action was held while a decision was late, or decided before the last reset.
+        decision: `position` and `step` of the request whose answer it comes from, or None for an
+            action that was held.
+        row: of that answer, from 0.
+    """
+
+    sent: Action
+    raw: Any = None
+    decision: tuple[int, int] | None = None
+    row: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +130,8 @@ class Request:
         task: the subtask's name, for example `open_drawer`, only for the same policies.
         frames: observations between the last decision and this one, oldest first, only for
             policies that require every step; empty when a chunk has one action.
+        executed: the actions that were executed since the policy was last reset, oldest first:
+            the newest `Requirements.actions` of them. Only for policies that require some.
         attempt: 0 for a new decision. When `act` raises for a batch, its requests are asked
             again one by one, and those that are asked for the n-th time again have n: what was
             remembered for such a request must not be remembered twice.
@@ -110,6 +146,7 @@ class Request:
     task: str | None = None
     frames: Sequence[Mapping[str, Any]] = ()
     attempt: int = 0
+    executed: Sequence[Executed] = ()
 
 
 @runtime_checkable

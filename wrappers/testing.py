@@ -12,6 +12,7 @@ from calvin_eval.errors import PolicyError
 from calvin_eval.wrappers.policy import (
     BasePolicy,
     Chunk,
+    Executed,
     Policy,
     Request,
     Requirements,
@@ -114,7 +115,17 @@ def fake_request(
         obs=seen[-1],
         info={} if requirements.privileged else None,
         frames=tuple(seen[:-1]),
+        executed=tuple(
+            _fake_executed(session, position, at)
+            for at in range(max(step - requirements.actions, 0), step)
+        ),
     )
+
+
+def _fake_executed(session: int, position: int, step: int) -> Executed:
+    action = np.random.default_rng([session, position, step, 1]).uniform(-1, 1, 7)
+    action[-1] = 1.0 if action[-1] > 0 else -1.0
+    return Executed(sent=action, raw=action, decision=(position, step))
 
 
 def _fake_obs(requirements: Requirements, session: int, position: int, step: int) -> dict[str, Any]:

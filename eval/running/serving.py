@@ -292,5 +292,6 @@ class PolicyServer:
             frames=tuple(
                 dialect.unflatten(read_map(frame, dialect.FRAMES), needs) for frame in frames
             ),
+            executed=dialect.read_executed(flat, needs, step),
         )
         return request, reset

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import runpy
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,7 +15,7 @@ from calvin_eval.wrappers.builtin import RandomPolicy
 from calvin_eval.wrappers.loaders import builtin, resolve
 from calvin_eval.wrappers.loaders.torch_file import OPTIONS
 from calvin_eval.wrappers.tensor_contract import INPUTS, Contract
-from calvin_eval.wrappers.testing import check_policy
+from calvin_eval.wrappers.testing import check_policy, fake_request
 
 PAGE = Path(__file__).parents[2] / "docs" / "policies.md"
 TEXT = PAGE.read_text()
@@ -36,7 +38,21 @@ def run(name: str) -> None:
 
 
 def test_every_python_block_is_a_file():
-    assert len(BLOCKS) == TEXT.count("```python") == 6
+    assert len(BLOCKS) == TEXT.count("```python") == 7
+
+
+@pytest.mark.parametrize("name", ["Smooth", "SmoothInCalvinsInterface"])
+def test_policies_that_read_their_past(folder, name):
+    policy = resolve(f"my_past.py:{name}").policy
+    check_policy(policy)
+    at_rest, moved = (fake_request(policy.requirements, step=step) for step in (0, 5))
+    moved = replace(moved, obs=at_rest.obs)
+    chunks = []
+    for asked in (at_rest, moved):
+        policy.reset(0, "x")
+        chunks.append(policy.act([asked])[0])
+    past = np.mean([done.sent for done in moved.executed], axis=0)
+    np.testing.assert_allclose(chunks[1][0, :6], 0.5 * chunks[0][0, :6] + 0.5 * past[:6])
 
 
 def test_classes_and_check(folder, capsys):

@@ -90,6 +90,23 @@ def test_keys_sizes_and_state_are_configuration() -> None:
     }  # fmt: skip
 
 
+def test_a_window_of_executed_actions_is_sent_where_it_has_a_key() -> None:
+    keys = {"actions": "observation/actions"}
+    window = {"history": {"length": 4, "pad": "zeros", "keys": ["actions"]}}
+    with OpenpiServer(chunk) as server:
+        loaded = resolve(server.address, options={**PATIENT, "keys": keys}, observe=window)
+        ask(loaded, step=2)
+        bare = resolve(server.address, options={**PATIENT, "keys": keys})
+        with pytest.raises(PolicyError, match=r"policy\.observe\.history\.keys=\[actions\]"):
+            ask(bare)
+    done = fake_request(loaded.policy.requirements, step=2).executed
+    expected = [np.zeros(7), np.zeros(7), *(one.sent for one in done)]
+    np.testing.assert_array_equal(server.requests[0]["observation/actions"], expected)
+    assert loaded.metadata["keys"]["actions"] == "observation/actions"
+    with OpenpiServer(chunk) as server:
+        assert "actions" not in connect(server).metadata["keys"]
+
+
 def test_a_state_that_no_stage_makes_is_asked_for() -> None:
     with OpenpiServer(chunk) as server:
         loaded = resolve(server.address, options=PATIENT, observe={"proprioception": None})

@@ -390,6 +390,25 @@ def test_what_a_server_means_by_its_actions(form: str, sent: Any, expected: Any)
     assert isinstance(action, tuple) == (form != "calvin")
 
 
+def test_a_window_of_executed_actions_is_sent() -> None:
+    sent: list[Any] = []
+
+    def converse(connection: Any) -> None:
+        for message in messages(connection):
+            if message["type"] == "observation":
+                sent.append(message["payload"].get("actions"))
+                connection.send(envelope("action", plain_action(*[0.5] * 7), message["seq"]))
+
+    window = {"history": {"length": 3, "keys": ["actions"]}}
+    with WireServer(converse) as server:
+        for observe in ({}, window):
+            loaded = resolve(server.address, options=PATIENT, observe=observe)
+            begin(loaded, 0)
+            ask(loaded)
+    assert sent[0] is None
+    assert sent[1]["shape"] == [1, 7]
+
+
 @pytest.mark.parametrize("form", ["delta", "absolute"])
 def test_actions_become_the_poses_that_vla_evals_benchmark_makes_of_them(form: str) -> None:
     benchmark = need_package("vla_eval.benchmarks.calvin.benchmark", "vla-eval")

@@ -16,7 +16,14 @@ from calvin_eval.wrappers.check.commands import (
     as_relative,
     read_commands,
 )
-from calvin_eval.wrappers.policy import Action, BasePolicy, Policy, Request, with_defaults
+from calvin_eval.wrappers.policy import (
+    Action,
+    BasePolicy,
+    Executed,
+    Policy,
+    Request,
+    with_defaults,
+)
 
 
 class Observe(Protocol):
@@ -128,6 +135,12 @@ def _forced(
         checked.end(demonstration.session)
 
 
+def _recorded(demonstration: Demonstration, step: int, most: int) -> tuple[Executed, ...]:
+    """What was demonstrated before a step: the policy's own answers were never executed."""
+    done = demonstration.actions[max(step - most, 0) : step] if most else ()
+    return tuple(Executed(sent=action.copy()) for action in done)
+
+
 def _decisions(
     policy: BasePolicy, demonstration: Demonstration, execute: int | None
 ) -> Iterator[tuple[list[Action], list[Any]]]:
@@ -146,6 +159,7 @@ def _decisions(
             step=step,
             obs=obs,
             frames=tuple(frames),
+            executed=_recorded(demonstration, step, needs.actions),
         )
         (chunk,) = policy.act([request])
         taken = list(chunk[:execute])[: total - step]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from calvin_eval.errors import PolicyError
-from calvin_eval.wrappers.policy import Chunk, Request, Requirements
+from calvin_eval.wrappers.policy import Chunk, Executed, Request, Requirements
 
 MARK = "calvin_eval"
 VERSION = 2
@@ -28,6 +28,9 @@ END = "calvin_eval/end"
 POSITION = "calvin_eval/position"
 STEP = "calvin_eval/step"
 FRAMES = "calvin_eval/frames"
+EXECUTED = "calvin_eval/executed"
+"""The actions that were executed since the reset, for a policy that requires some, oldest first: a
+list of maps of `sent`, `raw` (or nil) and `at`, which is [position, step, row] (or nil)."""
 POSES = "calvin_eval/actions"
 """Actions that are not relative 7-vectors: a list of arrays, [position, orientation, gripper]
 lists, or maps of `type` and `action`."""
@@ -84,7 +87,55 @@ def request_message(request: Request, *, client: str, serial: int, reset: bool) 
     }
     if request.frames:
         message[FRAMES] = [flatten(frame) for frame in request.frames]
+    if request.executed:
+        message[EXECUTED] = [_packed_executed(done) for done in request.executed]
     return message
+
+
+def _packed_executed(done: Executed) -> dict[str, Any]:
+    at = None if done.decision is None else [*map(int, done.decision), int(done.row)]
+    return {"sent": _packed(done.sent), "raw": _packed(done.raw), "at": at}
+
+
+def read_executed(
+    flat: Mapping[str, Any], requirements: Requirements, step: int
+) -> tuple[Executed, ...]:
+    """The executed actions of a message about a step of a subtask.
+
+    Raises:
+        PolicyError: more than the policy requires, none where there must be some, or not of that
+            form.
+    """
+    if requirements.actions and step and EXECUTED not in flat:
+        raise PolicyError(
+            "this policy reads the actions that were executed, which openpi's protocol has no "
+            f"place for: ask it with calvin-eval, or send them as {EXECUTED!r}"
+        )
+    found = flat.get(EXECUTED, [])
+    if not isinstance(found, list) or len(found) > requirements.actions:
+        raise PolicyError(
+            f"expected at most {requirements.actions} actions in a list under {EXECUTED!r}, found "
+            f"{str(found)[:200]}"
+        )
+    return tuple(map(_unpacked_executed, found))
+
+
+def _unpacked_executed(found: Any) -> Executed:
+    at: Any = found.get("at") if isinstance(found, dict) else ()
+    numbers = at is None or (
+        isinstance(at, list) and len(at) == 3 and all(type(n) is int and n >= 0 for n in at)
+    )
+    if not numbers or found.get("sent") is None:
+        raise PolicyError(f"expected an executed action in {EXECUTED!r}, found {str(found)[:200]}")
+    sent, raw = _pose_or_numbers(found["sent"]), _pose_or_numbers(found.get("raw"))
+    if at is None:
+        return Executed(sent=sent, raw=raw)
+    return Executed(sent=sent, raw=raw, decision=(at[0], at[1]), row=at[2])
+
+
+def _pose_or_numbers(action: Any) -> Any:
+    # msgpack knows no tuples.
+    return tuple(action) if isinstance(action, list) and len(action) == 3 else action
 
 
 def end_message(session: int, *, client: str) -> dict[str, Any]:
@@ -110,8 +161,7 @@ def unpack_chunk(reply: Mapping[str, Any]) -> Sequence[Any]:
     actions = reply[POSES]
     if not isinstance(actions, list) or not actions:
         raise PolicyError(f"expected a list of actions, found {str(actions)[:200]}")
-    # msgpack knows no tuples; the simulator checks what is inside.
-    return [tuple(a) if isinstance(a, list) and len(a) == 3 else a for a in actions]
+    return [_pose_or_numbers(action) for action in actions]  # the simulator checks what is inside
 
 
 def _packed(action: Any) -> Any:

@@ -73,7 +73,7 @@ def load(source: Source) -> LoadedPolicy:
     if greeting.protocol == "openpi":
         keys = read_keys(options.get("keys", {}))
         return _loaded(source, greeting, OpenpiPolicy(address, link, greeting.metadata, keys=keys),
-                       keys=asdict(keys))  # fmt: skip
+                       keys=_named(keys))  # fmt: skip
     if greeting.protocol == "vla_eval":
         cameras = _cameras(options)
         _check_wishes(address, greeting.metadata, options)
@@ -161,6 +161,12 @@ def read_keys(value: object) -> Keys:
             raise UsageError(f"expected policy.options.keys.{name} to be text or null; "
                              f"found {key!r}")  # fmt: skip
     return Keys(**value)
+
+
+def _named(keys: Keys) -> dict[str, str | None]:
+    """The names for the header; `actions`, which came later, only where it is sent."""
+    named = asdict(keys)
+    return named if keys.actions is not None else {k: v for k, v in named.items() if k != "actions"}
 
 
 def _cameras(options: Mapping[str, Any]) -> tuple[str, ...]:

@@ -37,6 +37,7 @@ class Keys:
     gripper: str | None = "observation/wrist_image"
     state: str | None = "observation/state"
     prompt: str | None = "prompt"
+    actions: str | None = None
 
     @property
     def cameras(self) -> tuple[str, ...]:
@@ -138,6 +139,13 @@ class OpenpiPolicy(RemotePolicy):
                     "proprioception make one, or send none (policy.options.keys.state=null)"
                 )
             message[keys.state] = obs["state"]
+        if keys.actions is not None:
+            if "actions" not in obs:
+                raise PolicyError(
+                    f"expected executed actions to send as {keys.actions!r}, found none: let the "
+                    "stage history stack them (policy.observe.history.keys=[actions])"
+                )
+            message[keys.actions] = obs["actions"]
         return {key: value for key, value in message.items() if key is not None}
 
     def _chunk(self, reply: Mapping[str, Any]) -> Chunk:

@@ -292,6 +292,8 @@ class VlaEvalPolicy(RemotePolicy):
         if "state" in request.obs:
             state = np.asarray(request.obs["state"], np.float32)
             found |= {"states": state, "state": state}
+        if "actions" in request.obs:
+            found["actions"] = np.asarray(request.obs["actions"], np.float32)
         return found | ({"episode_restart": True} if restart else {})
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from numpy.typing import NDArray
 
-from calvin_eval.wrappers.policy import Request
+from calvin_eval.wrappers.policy import Request, Requirements
 
 Observation: TypeAlias = "Mapping[str, Any]"
 """CALVIN's observation, or what earlier stages made of it: `rgb_obs`, `depth_obs`, `robot_obs`,
@@ -31,7 +31,8 @@ class Context:
 
     Attributes:
         request: the benchmark's request as it came, before any stage; `request.obs["robot_obs"]`
-            (15,) float64 is the measured state at the decision.
+            (15,) float64 is the measured state at the decision. In `request.executed` an action's
+            `raw` is what the network returned for it.
         memory: this stage's own memory of this session; empty after a reset.
     """
 
@@ -50,6 +51,10 @@ class ObservationStage(ABC):
     def instruction(self, text: str) -> str:
         """The instruction as the network is to read it."""
         return text
+
+    def requires(self, needs: Requirements) -> Requirements:
+        """What the engine must show so that this stage can serve a policy that needs `needs`."""
+        return replace(needs, every_step=needs.every_step or self.every_frame)
 
     @abstractmethod
     def __call__(self, frames: Sequence[Observation], context: Context) -> Sequence[Observation]:
