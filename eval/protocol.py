@@ -127,6 +127,10 @@ class Protocol:
         budget: what the budget counts: environment steps, or decisions of the policy.
         instructions: `pack` for the asset pack's first sentence per task, or a YAML or JSON
             file. Source: calvin `conf/annotations/new_playtable_validation.yaml`.
+        instruction_lines: whether the policy is given all lines of a sentence, or its `first`
+            one. The benchmark's own sentences have one line.
+        instruction_draw: seed by which one of a task's sentences is drawn for every subtask of
+            every chain; None takes the first. Source: `evaluate_policy.py`, `rollout`.
         policy_reset: whether the policy forgets at every subtask or only at the chain's start.
             Source: `evaluate_policy.py`, `rollout`.
         world_reset: whether the start state is restored for the chain or for every subtask.
@@ -154,6 +158,12 @@ class Protocol:
         Literal["env_steps", "decisions"], Rule(judged_by="the sentence on `steps`")
     ] = "env_steps"
     instructions: Annotated[str, Rule(judged_by="the hash of the instructions")] = "pack"
+    instruction_lines: Annotated[
+        Literal["all", "first"], Rule(judged_by="the hash of the instructions", absent="all")
+    ] = "all"
+    instruction_draw: Annotated[
+        int | None, Rule(judged_by="the hash of the instructions", least=0, absent=None)
+    ] = None
     policy_reset: Annotated[
         Literal["subtask", "chain"], Rule(subject="Reset of the policy per")
     ] = "subtask"

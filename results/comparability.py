@@ -17,7 +17,9 @@ CHAINS = "chains.sha256"
 
 # Which chains, and which sentences, is known by their hashes; a file's name says nothing, and how
 # many of the list were run shows in the number of common chains.
-_TOLD_BY_HASHES = ("chains", "num_chains", "select", "instructions")
+_TOLD_BY_HASHES = (
+    "chains", "num_chains", "select", "instructions", "instruction_lines", "instruction_draw",
+)  # fmt: skip
 
 # Of a policy's facts: its name on this machine, and what has no part in what it computes.
 _NOT_THE_POLICY = ("description", "ckpt", "torch", "trusted", "requirements")

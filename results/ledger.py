@@ -59,7 +59,10 @@ LEDGER: Final[tuple[Entry, ...]] = (
         why="from the chain list, if it is at hand",
     ),
     Entry(
-        facts=("instructions.sha256", "record.subtasks.instruction"),
+        facts=(
+            "instructions.sha256", "record.subtasks.instruction",
+            "config.protocol.instruction_lines", "config.protocol.instruction_draw",
+        ),
         treatment="recomputed",
         why="from the sentences, if they are at hand",
     ),

@@ -115,10 +115,13 @@ class ChainList:
         name: "official", "dev", "upstream:N", "single:N" or the name of the file that it was
             read from.
         chains: the chains; a chain's id is its index.
+        fitted_from: hash of the same list with the start states of scene D, if these are fitted
+            to another scene.
     """
 
     name: str
     chains: tuple[Chain, ...]
+    fitted_from: str = ""
 
     @cached_property
     def sha256(self) -> str:
@@ -130,6 +133,11 @@ class ChainList:
             for array in (chain.robot_obs, chain.scene_obs):
                 digest.update(array.astype("<f8").tobytes())
         return digest.hexdigest()
+
+    @property
+    def unfitted_sha256(self) -> str:
+        """`sha256` of the list before its start states were fitted to a scene."""
+        return self.fitted_from or self.sha256
 
     def __len__(self) -> int:
         return len(self.chains)
@@ -258,7 +266,7 @@ def load_chains(
     if scene is None or is_like_d(scene):
         return chains
     fitted = (replace(c, scene_obs=fit_to_scene(c.scene_obs, scene)) for c in chains)
-    return ChainList(name=chains.name, chains=tuple(fitted))
+    return ChainList(name=chains.name, chains=tuple(fitted), fitted_from=chains.sha256)
 
 
 def _find(name_or_path: str | Path) -> ChainList:

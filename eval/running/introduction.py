@@ -18,6 +18,8 @@ def introduce(plan: RunPlan, folder: RunFolder, display: Display) -> None:
         f"assets: {inputs.pack.name} pack {inputs.pack.fingerprint[:12]}, scene {plan.config.scene}"
     )
     display.note(f"chains: {len(inputs.chains)} of {chains.name} list {chains.sha256[:12]}")
+    for remark in inputs.instructions.remarks():
+        display.note(remark)
     render = plan.render
     parts = (render.backend, render.renderer, render.version)
     drawn = ", ".join(filter(None, parts)) if plan.policy.requirements.cameras else ""

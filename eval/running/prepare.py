@@ -22,6 +22,7 @@ from calvin_eval.rollouts.service import PolicySpec
 from calvin_eval.rollouts.worker import Assignment, PolicyLink, SimulatorSpec
 from calvin_eval.running.capacity import worker_room
 from calvin_eval.sim.chains import Chain, ChainList, load_chains
+from calvin_eval.sim.instruction_lists import require_own_chains
 from calvin_eval.sim.instructions import InstructionSet, load_instructions
 from calvin_eval.sim.machine import machine_facts
 from calvin_eval.sim.packs import AssetPack, CameraSpec, load_pack
@@ -169,7 +170,13 @@ def gather_inputs(config: EvalConfig) -> RunInputs:
     fitted_to = pack.scene(config.scene) if protocol.layout == "scene" else None
     chain_list = load_chains(protocol.chains, scene=fitted_to)
     chains = select(chain_list, protocol.num_chains, protocol.select, config.shard)
-    instructions = load_instructions(protocol.instructions, pack.instructions)
+    instructions = load_instructions(
+        protocol.instructions,
+        pack.instructions,
+        lines=protocol.instruction_lines,
+        draw=protocol.instruction_draw,
+    )
+    require_own_chains(instructions, chain_list, chains)
     instructions.require(chains)  # a missing sentence must not end the run at chain 900
     return RunInputs(
         config=config, pack=pack, chain_list=chain_list, chains=chains, instructions=instructions

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from calvin_eval.errors import AssetError, UsageError
 from calvin_eval.results.header import Header
@@ -149,8 +150,14 @@ def _find_chains(inputs: ReplayInputs, header: Header, sources: Sources) -> None
 def _find_instructions(
     inputs: ReplayInputs, header: Header, sources: Sources, pack: AssetPack
 ) -> None:
-    name, wanted = header.instructions.name, header.instructions.sha256
-    ours = load_instructions(PACK, pack.instructions)
+    name, wanted, rules = header.instructions.name, header.instructions.sha256, header.protocol
+    load = partial(
+        load_instructions,
+        pack_instructions=pack.instructions,
+        lines=rules.instruction_lines,
+        draw=rules.instruction_draw,
+    )
+    ours = load(PACK)
     if sources.instructions is None and name != PACK and ours.sha256 != wanted:
         inputs.notes.append(
             f"whether the instructions are those of {name!r}, {wanted[:12]}: name the file by "
@@ -158,7 +165,7 @@ def _find_instructions(
         )
         return
     named = sources.instructions
-    inputs.instructions = ours if named is None else load_instructions(named, pack.instructions)
+    inputs.instructions = ours if named is None else load(named)
     if inputs.instructions.sha256 == wanted:
         return
     if named is not None:

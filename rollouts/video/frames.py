@@ -9,13 +9,16 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from calvin_eval.rollouts.video.fonts import find_font, font
 
 Frame: TypeAlias = NDArray[np.uint8]
 Verdict: TypeAlias = Literal["success", "failed", "error"]
 
 _GAP = 4  # pixels between cameras
 _FINER = 4  # shapes are drawn so much larger and scaled down, which smooths their edges
+_UNREADABLE = "(no font on this machine has the letters of this instruction)"
 _SMALLEST = 9  # pixels of a font that can still be read
 _BAR, _TEXT, _FAINT, _EMPTY = "#15181d", "#f4f5f7", "#9aa3af", "#3a414c"
 _COLOURS: dict[Verdict, str] = {"success": "#22a559", "failed": "#dc3d43", "error": "#d98a00"}
@@ -96,18 +99,20 @@ class Frames:
         still = Image.new("RGB", self.size, _BAR)
         first, second = self._rows
         room = self.size[0] - 2 * self._pad
-        text, font = _fit(caption.instruction, self._large, room)
+        path = find_font(caption.instruction)
+        said = _UNREADABLE if path is None else " ".join(caption.instruction.split())
+        text, face = _fit(said, self._large, room, path or "")
         draw = ImageDraw.Draw(still)
         middle = first + round(0.65 * self._large)
-        draw.text((self._pad, middle), text, font=font, fill=_TEXT, anchor="lm")
+        draw.text((self._pad, middle), text, font=face, fill=_TEXT, anchor="lm")
         middle = second + round(0.65 * self._small)
         pills = self._pills(caption)
         where = (
             f"chain {caption.chain}   {caption.position + 1}/{caption.subtasks}   {caption.task}"
         )
         taken = pills.width + self._pad + self._counter_width(caption)
-        text, font = _fit(where, self._small, room - taken)
-        draw.text((self._pad, middle), text, font=font, fill=_FAINT, anchor="lm")
+        text, face = _fit(where, self._small, room - taken)
+        draw.text((self._pad, middle), text, font=face, fill=_FAINT, anchor="lm")
         return still
 
     def _write_step(
@@ -127,11 +132,11 @@ class Frames:
         corner = (width - self._pad - pills.width, middle - pills.height // 2)
         frame.paste(pills, corner, pills)
         place = (corner[0] - self._pad, middle)
-        draw.text(place, _counter(caption, step), font=_font(self._small), fill=_TEXT, anchor="rm")
+        draw.text(place, _counter(caption, step), font=font(self._small), fill=_TEXT, anchor="rm")
 
     def _counter_width(self, caption: Caption) -> int:
         widest = caption.budget or 999
-        return round(float(_font(self._small).getlength(_counter(caption, widest)))) + 2 * self._pad
+        return round(float(font(self._small).getlength(_counter(caption, widest)))) + 2 * self._pad
 
     def _pills(self, caption: Caption, verdict: Verdict | None = None) -> Image.Image:
         """One mark per subtask of the chain: done, current, to come."""
@@ -150,22 +155,16 @@ def _counter(caption: Caption, step: int) -> str:
     return f"step {step}" if caption.budget is None else f"step {step} / {caption.budget}"
 
 
-@lru_cache(maxsize=32)
-def _font(size: int) -> Any:
-    """Pillow's own font, so that frames look alike on every machine."""
-    return ImageFont.load_default(size)
-
-
-def _fit(text: str, size: int, room: int) -> tuple[str, Any]:
-    """The text in the largest font, up to `size`, that fits; cut off where none does."""
+def _fit(text: str, size: int, room: int, path: str = "") -> tuple[str, Any]:
+    """The text in the largest size of a font, up to `size`, that fits; cut off where none does."""
     least = max(_SMALLEST, round(0.6 * size))
     for pixels in range(size, least - 1, -1):
-        if _font(pixels).getlength(text) <= room:
-            return text, _font(pixels)
-    font = _font(least)
-    while text and font.getlength(f"{text}...") > room:
+        if font(pixels, path).getlength(text) <= room:
+            return text, font(pixels, path)
+    face = font(least, path)
+    while text and face.getlength(f"{text}...") > room:
         text = text[:-1]
-    return f"{text.rstrip()}...", font
+    return f"{text.rstrip()}...", face
 
 
 @lru_cache(maxsize=64)
@@ -186,8 +185,8 @@ def _row_of_pills(colours: tuple[str, ...], width: int, height: int) -> Image.Im
 def _badge(verdict: Verdict, height: int) -> Image.Image:
     """A tick, a cross or an exclamation mark with a word, on a pill of its colour."""
     unit = height * _FINER
-    font = _font(round(0.55 * unit))
-    width = round(1.05 * unit + font.getlength(verdict) + 0.45 * unit)
+    face = font(round(0.55 * unit))
+    width = round(1.05 * unit + face.getlength(verdict) + 0.45 * unit)
     large = Image.new("RGBA", (width, unit), (0, 0, 0, 0))
     draw = ImageDraw.Draw(large)
     draw.rounded_rectangle((0, 0, width - 1, unit - 1), radius=unit // 2, fill=_COLOURS[verdict])
@@ -203,5 +202,5 @@ def _badge(verdict: Verdict, height: int) -> Image.Image:
         for x, y in points:  # round ends
             end = thick / 2
             draw.ellipse((x - end, y - end, x + end, y + end), fill="white")
-    draw.text((1.0 * unit, 0.5 * unit), verdict, font=font, fill="white", anchor="lm")
+    draw.text((1.0 * unit, 0.5 * unit), verdict, font=face, fill="white", anchor="lm")
     return large.resize((round(width / _FINER), height), Image.Resampling.LANCZOS)

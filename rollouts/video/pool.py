@@ -20,6 +20,7 @@ from calvin_eval.results.store import RunFolder
 from calvin_eval.rollouts.processes import Child
 from calvin_eval.rollouts.video.files import has_videos, remove_remains, remove_videos
 from calvin_eval.rollouts.video.films import FOLDER, VideoSpec, choose_renderer, wanted
+from calvin_eval.rollouts.video.fonts import VARIABLE, find_font
 from calvin_eval.rollouts.video.worker import Drawn, Filmed, FilmJob, FilmLost, VideoSetup
 from calvin_eval.rollouts.worker import SimulatorSpec, worker_environment
 from calvin_eval.sim.cameras import resolve_cameras
@@ -72,6 +73,7 @@ class VideoPool:
         self._setup: VideoSetup | None = None
         self._lock = threading.Lock()
         self._drawn = self._asked = self._lost_in_a_row = 0  # the first two count frames
+        self._unreadable = False
         self.stopping = False
         self.files: list[Path] = []
         self.lost: list[int] = []
@@ -96,6 +98,7 @@ class VideoPool:
         positions = wanted(self._spec, record, self._planned)
         if not positions:
             return False
+        self._check_captions(record)
         job = FilmJob(record=record, positions=positions)
         with self._lock:
             self._asked += job.steps
@@ -104,6 +107,19 @@ class VideoPool:
             self._threads.append(_WorkerThread(self, self._jobs, self._make_setup(), self._out))
             self._threads[-1].start()
         return True
+
+    def _check_captions(self, record: ChainRecord) -> None:
+        """Make a note, once, if no font here has the letters of an instruction."""
+        said = [subtask.instruction for subtask in record.subtasks]
+        if self._unreadable or all(text.isascii() for text in said):
+            return
+        if any(find_font(text) is None for text in said):
+            self._unreadable = True
+            self._notes.put(
+                "no font on this machine has all letters of the instructions, so captions leave "
+                "them out: install one (fonts-noto-cjk has Chinese, Japanese and Korean), or name "
+                f"a font file by {VARIABLE}"
+            )
 
     def close(
         self, *, wait: bool = True, show: Callable[[int, int], None] = lambda drawn, asked: None

@@ -17,7 +17,8 @@ from calvin_eval.sim.chains import load_chains
 
 OTHERS: dict[str, Any] = {
     "revision": "head", "chains": "dev", "layout": "upstream", "num_chains": 3, "select": "1,2",
-    "steps": 20, "budget": "decisions", "instructions": "mine.yaml", "policy_reset": "chain",
+    "steps": 20, "budget": "decisions", "instructions": "mine.yaml",
+    "instruction_lines": "first", "instruction_draw": 4, "policy_reset": "chain",
     "world_reset": "subtask", "execute": 4, "leftover": "keep",
     "realtime": RealTime(latency=3, ask="ahead"), "deterministic": False,
 }  # fmt: skip

@@ -392,6 +392,20 @@ def test_a_run_is_filmed_beside_and_stays_as_it_is(run: RunFolder, pools: Pools)
     assert {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()} == before
 
 
+def test_letters_that_no_font_has_are_noted_once(
+    run: RunFolder, pools: Pools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("calvin_eval.rollouts.video.pool.find_font", lambda text: None)
+    pool = pools(replace(SMALL, which="successes"))
+    told = replace(subtask(False), instruction="\u6253\u5f00")
+    for chain in range(2):
+        pool._check_captions(replace(record("0", chain=chain), subtasks=(told,)))
+    pool.close()
+    (note,) = pools.notes
+    assert "fonts-noto-cjk" in note
+    assert "CALVIN_EVAL_FONT" in note
+
+
 @pytest.mark.slow
 def test_a_later_session_makes_what_is_missing_and_replaces_what_is_outdated(
     run: RunFolder, pools: Pools

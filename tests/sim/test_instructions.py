@@ -17,6 +17,7 @@ from calvin_eval.sim.symbolic import TASK_NAMES
 
 PACK = {task: [f"please {task}", "something else"] for task in TASK_NAMES}
 FIRST = {task: f"please {task}" for task in TASK_NAMES}
+DRAWN = ["35", "43", "26", "43", "45", "18", "6", "21", "47", "24"]
 ENRICHED = [[f"chain {i} position {k}" for k in range(5)] for i in range(3)]
 
 
@@ -85,6 +86,72 @@ def test_too_few_positions_are_named(tmp_path: Path) -> None:
     for position in (2, -1):
         with pytest.raises(UsageError, match=f"position {position}; found 2"):
             instructions.text("open_drawer", 1, position)
+
+
+def test_the_first_line_of_a_sentence(tmp_path: Path) -> None:
+    two = [["hit the button. \n\nTurn on the LED", "\n b\r\nc", "d\n", "e", "f"]]
+    path = write(tmp_path / "mine.json", two)
+    whole, first = load_instructions(path, {}), load_instructions(path, {}, lines="first")
+    assert whole.by_chain[0][0] == two[0][0]
+    assert first.by_chain[0] == ("hit the button. ", " b", "d", "e", "f")
+    assert whole.sha256 != first.sha256
+    (remark,) = whole.remarks()
+    assert "2 sentences have several lines" in remark
+    assert "protocol.instruction_lines=first" in remark
+    assert first.remarks() == []
+
+
+def test_one_of_many_sentences_is_drawn_by_seed_chain_and_position() -> None:
+    many = {task: [f"{task} {i}" for i in range(8)] for task in TASK_NAMES}
+    drawn = load_instructions("pack", many, draw=3)
+    told = [drawn.text("open_drawer", chain, k) for chain in range(40) for k in range(5)]
+    assert set(told) == set(many["open_drawer"])
+    assert len({*told[:5]}) > 1
+    again = load_instructions("pack", many, draw=3)
+    assert [again.text("open_drawer", i // 5, i % 5) for i in range(200)] == told
+    other = load_instructions("pack", many, draw=4)
+    assert [other.text("open_drawer", i // 5, i % 5) for i in range(200)] != told
+    assert len({drawn.sha256, other.sha256, load_instructions("pack", many).sha256}) == 3
+    assert drawn.remarks() == []
+
+
+def test_the_drawn_sentences_are_always_the_same_ones() -> None:
+    """A draw is part of a published result, so no version may change it."""
+    many = {task: [f"{i}" for i in range(49)] for task in TASK_NAMES}
+    drawn = load_instructions("pack", many, draw=0)
+    told = [drawn.text("open_drawer", chain, k) for chain in (0, 999) for k in range(5)]
+    assert told == DRAWN
+
+
+def test_a_draw_from_one_sentence_each_is_none() -> None:
+    assert load_instructions("pack", FIRST, draw=5).sha256 == load_instructions("pack", PACK).sha256
+
+
+def test_sentences_that_are_not_used_are_mentioned() -> None:
+    (remark,) = load_instructions("pack", {**PACK, "open_drawer": list("abcd")}).remarks()
+    assert "up to 3 more per task are not; protocol.instruction_draw=SEED" in remark
+    assert load_instructions("pack", FIRST).remarks() == []
+
+
+def test_sentences_per_chain_are_not_drawn(tmp_path: Path) -> None:
+    path = write(tmp_path / "mine.json", ENRICHED)
+    with pytest.raises(UsageError, match=r"leave protocol\.instruction_draw out"):
+        load_instructions(path, PACK, draw=1)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"chain_list": "dev"}, r"expected \{chain_list: NAME, sentences: ...\}"),
+        ({"chain_list": 3, "sentences": ENRICHED}, "found chain_list '3'"),
+        ({"chain_list": "dev", "sentences": ENRICHED, "x": 1}, "the keys chain_list, sentences, x"),
+        ({"chain_list": "dev", "sentences": FIRST}, "expected sentences by chain id beside"),
+        ({"chain_list": "dev", "sentences": []}, "expected a non-empty mapping"),
+    ],
+)
+def test_a_wrong_file_for_another_chain_list(tmp_path: Path, content: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        load_instructions(write(tmp_path / "mine.json", content), PACK)
 
 
 def without(*tasks: str) -> dict[str, Any]:
