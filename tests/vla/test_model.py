@@ -353,6 +353,24 @@ def test_constrained_decoding_stays_among_action_ids(build: Builder) -> None:
         assert found[0].tolist() == expected
 
 
+@pytest.mark.slow
+def test_generated_actions_follow_the_option_for_constrained_decoding(build: Builder) -> None:
+    """A network that prefers another word says an extreme action unless it may not."""
+    found = {}
+    for on in (False, True):
+        model = build(act_head=DISCRETE, compat=Compat(constrained_decode=on))
+        static, hand = cameras(model)
+        ids, mask = model.preprocess.prompt(TEXTS)
+        tokenizer = model.action_tokenizer
+        assert tokenizer is not None
+        prompt = model.prompt(static, hand, ids, mask).pad_left()
+        said = greedy(model.parts, prompt, 7, tokenizer.ids if on else None)
+        expected = tokenizer.decode(said.numpy())
+        found[on] = model.generate(static, hand, ids, mask)
+        np.testing.assert_array_equal(found[on][:, 0, :6], expected[:, :6])
+    assert (found[True] != found[False]).any()
+
+
 def test_a_model_does_what_its_action_space_says(build: Builder) -> None:
     discrete, continuous = build(act_head=DISCRETE), build()
     static, hand = cameras(continuous)

@@ -30,6 +30,8 @@ HEADS: dict[str, dict[str, Any]] = {
 }
 OTHERS: dict[str, dict[str, Any]] = {
     "pre": {"act_head": {"history_type": "pre"}},
+    # Without a recurrent head the oldest frame's action is that of its own image.
+    "pre-fc": {"act_head": {"history_type": "pre", "type": "FCDecoder"}},
     "pre-discrete": {"act_head": {"history_type": "pre", **DISCRETE}},
     "pooled": {"act_head": {"action_space": "down_sample", "down_sample": "pooling"}},
     "one-camera": {"use_hand_rgb": False},

@@ -128,6 +128,41 @@ def test_tasks_are_chosen(data: Path, preprocess: Preprocess) -> None:
         _samples(project(data, *none), preprocess)
 
 
+def test_listed_segments_scenes_and_starts_are_chosen(
+    data: Path, preprocess: Preprocess, tmp_path: Path
+) -> None:
+    """`pairs`, `scenes` and `skip_frames` of a section: 12 windows of one frame each."""
+    pairs = tmp_path / "few_shot.json"
+    pairs.write_text('{"move_slider_left": [[120, 132], [1, 2]]}', encoding="utf-8")
+    cases = {
+        f"pairs={pairs}": (["move_slider_left"], 12),
+        "scenes=[A]": (["open_drawer"], 12),
+        "scenes=[B]": (["move_slider_left"], 12),
+        "skip_frames=5": (["open_drawer", "move_slider_left"], 6),
+        "skip_frames=1": (["open_drawer", "move_slider_left"], 24),
+    }
+    for given, (tasks, count) in cases.items():
+        found = _samples(project(data, f"train_dataset.{given}"), preprocess)
+        assert [task for task in tasks if any(s["task"] == task for s in found)] == tasks, given
+        assert ({sample["task"] for sample in found}, len(found)) == (set(tasks), count), given
+    validation = project(data, "val_dataset.skip_frames=4")
+    assert len(make_dataset(validation, preprocess, "val")) == 3
+
+
+def test_validation_is_never_shifted(data: Path, preprocess: Preprocess) -> None:
+    """Even where a project file gives its section the keys of training."""
+    config = project(data, "use_hand_rgb=true")
+    config["val_dataset"] = {**config["val_dataset"], "rgb_pad": 4, "gripper_pad": 4}
+    slanted = torch.arange(16, dtype=torch.uint8).expand(1, 3, 16, 16)
+    moved: dict[str, int] = {}
+    for split in ("train", "val"):
+        dataset = make_dataset(config, preprocess, split)
+        dataset.read_from(dataset.frames, lambda images: slanted)
+        images = [dataset[i][name][0] for i in range(12) for name in ("rgb_static", "rgb_gripper")]
+        moved[split] = sum(not torch.equal(image, slanted[0]) for image in images)
+    assert moved["val"] == 0 < moved["train"]
+
+
 def _samples(config: dict[str, Any], preprocess: Preprocess) -> list[dict[str, Any]]:
     dataset = make_dataset(config, preprocess, "train")
     return [dataset[index] for index in range(len(dataset))]

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from tiny_training import SMALL, TrainingNotes, differing, run, weights, write_data
 from tiny_vlm import save_vlm
+from torch.nn.modules.module import register_module_forward_hook
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from waiting import LIMIT
 
@@ -107,6 +108,49 @@ def test_the_gradient_has_a_norm_of_at_most_one_after_clipping(data: Path, tmp_p
     assert top == pytest.approx([0.25] * 3, abs=1e-4)
     assert float(logged(tmp_path / "clipped")[0]["grad_norm"]) == pytest.approx(free[0], rel=1e-4)
     assert "grad_norm" not in logged(tmp_path / "free")[0]
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("32", torch.float32), ("bf16-mixed", torch.bfloat16)]
+)
+def test_layers_compute_in_the_precision_that_was_asked_for(
+    data: Path, tmp_path: Path, precision: str, dtype: torch.dtype
+) -> None:
+    seen = set()
+
+    def note(module: torch.nn.Module, given: object, found: object) -> None:
+        if isinstance(module, torch.nn.Linear) and torch.is_grad_enabled():
+            assert isinstance(found, torch.Tensor)
+            seen.add(found.dtype)
+
+    hook = register_module_forward_hook(note)
+    try:
+        once = ("trainer.max_steps=1", NO_VALIDATION)
+        outcome = run(data, tmp_path / "run", *once, f"trainer.precision={precision}")
+    finally:
+        hook.remove()
+    assert seen == {dtype}
+    # Only computing is in half precision; weights are not.
+    assert {w.dtype for w in weights(outcome).values() if w.is_floating_point()} == {torch.float32}
+
+
+def test_accumulated_batches_give_the_gradient_of_one_large_batch(
+    data: Path, tmp_path: Path
+) -> None:
+    given = (
+        "trainer.max_steps=1",
+        "trainer.precision=32",
+        "fwd_pred_next_n=1",
+        NO_VALIDATION,
+    )  # with chunks of one action none is padded, and means of halves are the mean of the whole
+    sizes = {"whole": (8, 1), "halves": (4, 2), "quarters": (2, 4)}
+    norms = {}
+    for name, (batch, groups) in sizes.items():
+        run(data, tmp_path / name, *given, f"batch_size={batch}",
+            f"trainer.accumulate_grad_batches={groups}")  # fmt: skip
+        norms[name] = float(logged(tmp_path / name)[0]["grad_norm"])
+    assert norms["halves"] == pytest.approx(norms["whole"], rel=1e-3)
+    assert norms["quarters"] == pytest.approx(norms["whole"], rel=1e-3)
 
 
 def test_validation_and_evaluation_change_nothing_that_is_trained(

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import tiny_vlm
@@ -243,6 +244,27 @@ def test_checkpointed_activations_give_the_same_gradient(build: Builder, family:
     assert found[0].keys() == found[1].keys()
     for name, grad in found[0].items():
         torch.testing.assert_close(grad, found[1][name], atol=1e-6, rtol=1e-4)
+
+
+def test_activations_are_computed_twice_where_the_option_says(build: Builder) -> None:
+    counts = {}
+    for on in (False, True):
+        model = build(**FULL, gradient_checkpointing=on).train()
+        attention = model.parts.text.layers[0].self_attn
+        with patch.object(attention, "forward", wraps=attention.forward) as forward:
+            Trainee(model)(fitting(model))["loss"].backward()
+        counts[on] = forward.call_count
+    assert counts == {False: 1, True: 2}
+
+
+@pytest.mark.parametrize("bias", ["none", "all", "lora_only"])
+def test_biases_are_trained_as_the_option_says(build: Builder, bias: str) -> None:
+    model = build(**LORA, lora_bias=bias)
+    biases = {n: p for n, p in model.backbone.named_parameters() if n.endswith("bias")}
+    adapted = {n for n in biases if n.endswith("base_layer.bias")}
+    trained = {name for name, parameter in biases.items() if parameter.requires_grad}
+    assert len(biases) > len(adapted) > 2
+    assert trained == {"none": set(), "all": set(biases), "lora_only": adapted}[bias]
 
 
 def test_the_report_counts_every_parameter_once(build: Builder) -> None:
