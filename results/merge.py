@@ -26,6 +26,8 @@ from calvin_eval.results.store import JOURNAL, RunFolder, write_atomic
 
 _NOT_KEPT = (*SAME_RUN, "schema_version", "status", "verdict")
 """Entries of a shard's header that `merged_from` leaves out."""
+SHARDS = "shards"
+"""The folder of shards inside the run that they are parts of, if they lie there."""
 _SHARD = re.compile(r"([1-9]\d*)/([1-9]\d*)")
 
 
@@ -84,7 +86,8 @@ def merge_runs(
         raise UsageError(f"expected --out to be another folder than the shards, found {out}")
     shards = sorted((read_shard(run) for run in runs), key=lambda shard: shard.index)
     check_shards(shards)
-    folder = RunFolder.create(out, _merged_header(shards, provenance), overwrite=overwrite)
+    header = _merged_header(shards, provenance)
+    folder = RunFolder.create(out, header, overwrite=overwrite, beside=(SHARDS,))
     records = [record for shard in shards for record in shard.records]
     for shard in shards:
         for record in shard.records:

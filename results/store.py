@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -43,7 +43,12 @@ class RunFolder:
 
     @classmethod
     def create(
-        cls, path: str | os.PathLike[str], header: Mapping[str, Any], *, overwrite: bool = False
+        cls,
+        path: str | os.PathLike[str],
+        header: Mapping[str, Any],
+        *,
+        overwrite: bool = False,
+        beside: Collection[str] = (),
     ) -> RunFolder:
         """Make a folder for a new run and write its header, with status `started`.
 
@@ -51,6 +56,7 @@ class RunFolder:
             path: the folder; may exist if it is empty.
             header: JSON values; `schema_version`, `status` and `run_id` are added in front.
             overwrite: if a run is there already, rename its folder to `NAME.bak-N` first.
+            beside: names of entries that the folder may hold already.
 
         Raises:
             RunFolderError: the folder holds something (without `overwrite`), holds something
@@ -60,7 +66,7 @@ class RunFolder:
         folder = Path(path).resolve()
         moved_to = None
         try:
-            if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            if folder.exists() and not _is_new(folder, beside):
                 moved_to = move_aside(folder, folder / JOURNAL, overwrite=overwrite)
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -252,6 +258,11 @@ def write_atomic(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+
+
+def _is_new(folder: Path, beside: Collection[str]) -> bool:
+    """Whether a run can be written there: a folder with nothing, or with these entries only."""
+    return folder.is_dir() and all(entry.name in beside for entry in folder.iterdir())
 
 
 def _as_json(name: str, data: Any) -> str:

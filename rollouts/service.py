@@ -10,25 +10,25 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from multiprocessing.connection import Client, Connection, Listener
-from pathlib import Path
 from typing import Any
 
 from calvin_eval.errors import CalvinEvalError, CheckpointError
 from calvin_eval.rollouts.batching import Batcher, BatchRules
 from calvin_eval.rollouts.policy_errors import PolicyLostError
 from calvin_eval.rollouts.sessions import Ask, End, LinkedPolicy, Reply, WorkerSessions
+from calvin_eval.rollouts.socket_folder import make_socket_folder
 from calvin_eval.wrappers.policy import BasePolicy, Policy, Requirements, with_defaults
 
 BUSY, REPORT = "busy?", "report?"
 """What a parent may ask."""
 
 _BACKLOG = 128
+_SOCKET = "policy"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,8 +103,8 @@ class PolicyService:
         self._make = make
         self._lock = threading.Lock()
         self._batcher = Batcher(rules)
-        self._folder = Path(tempfile.mkdtemp(prefix="calvin-eval-"))
-        self.address = str(self._folder / "policy")
+        self._folder = make_socket_folder(_SOCKET)
+        self.address = str(self._folder / _SOCKET)
         self._listener = Listener(self.address, family="AF_UNIX", backlog=_BACKLOG)
         threading.Thread(target=self._accept, name="accept workers", daemon=True).start()
 

@@ -6,6 +6,7 @@ answer at once.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -31,7 +32,7 @@ from calvin_eval.cli.ending import (
     shown,
     tell,
 )
-from calvin_eval.cli.gate import gate, show_decision
+from calvin_eval.cli.gate import gate
 from calvin_eval.cli.merge import merge
 from calvin_eval.cli.options import option
 from calvin_eval.cli.presets import presets
@@ -46,6 +47,7 @@ from calvin_eval.cli.video import video
 from calvin_eval.console.saying import OutputGone, guard_logs, say
 from calvin_eval.errors import CalvinEvalError
 from calvin_eval.rollouts.interrupts import ending_signals
+from calvin_eval.running.launch import find_launch
 
 _EXAMPLES = """\b
 Examples:
@@ -137,32 +139,19 @@ def run_command(
     given = {SHORTHANDS[name]: value for name, value in flags.items() if value is not None}
     if preset is not None:
         overrides = (f"policy={preset}", *overrides)
+    chosen = {*given, *(word.partition("=")[0] for word in overrides)}
+    launch = None if print_config or "shard" in chosen else find_launch(os.environ)
+    if launch is not None and "out" not in chosen:
+        given["out"] = launch.default_out
     configs = compose_configs(overrides, given, ckpt)
     if print_config:
         from calvin_eval.config.listing import render_configs
 
         say(render_configs(configs), nl=False)
         return
-    from calvin_eval.console.display import make_display, print_comparison, print_run
-    from calvin_eval.console.terminal import Terminal
-    from calvin_eval.running.outcome import Run
-    from calvin_eval.running.run import run_evaluation, run_evaluations
+    from calvin_eval.cli.execute import execute
 
-    console = Terminal(file=sys.stdout)
-    display = make_display(sys.stderr, quiet=quiet)
-    one = len(configs) == 1
-    runs = [run_evaluation(configs[0], display)] if one else run_evaluations(configs, display)
-    finished = [run for run in runs if isinstance(run, Run)]
-    for run in finished:
-        if run.decision is not None:
-            show_decision(run.decision, run.folder.name)
-        print_run(run, console)
-    if not one:
-        print_comparison(runs, console)
-    for run in finished:
-        if run.interrupted:
-            say(f"interrupted; complete it by --out {run.folder} --resume", err=True)
-    ctx.exit(max(run.exit_code for run in runs))
+    ctx.exit(execute(configs, launch, quiet=quiet))
 
 
 for command in (

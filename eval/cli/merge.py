@@ -25,23 +25,9 @@ def merge(ctx: click.Context, runs: tuple[Path, ...], out: Path, overwrite: bool
     run that would have been made without --shard.
     """
     from calvin_eval.console.display import print_run
-    from calvin_eval.results.conclude import conclude
-    from calvin_eval.results.merge import merge_runs
-    from calvin_eval.results.provenance import provenance
-    from calvin_eval.running.outcome import Run
-
-    folder = merge_runs(runs, out, provenance=provenance(), overwrite=overwrite)
-    result = conclude(folder)
-    run = Run(
-        folder=folder.path,
-        records=result.records,
-        summary=result.summary,
-        verdict=result.verdict,
-        policy=folder.header().policy.description,
-        advice=f"merged from {len(runs)} shards",
-        interrupted=False,
-    )
     from calvin_eval.console.terminal import Terminal
+    from calvin_eval.running.merging import merge_shards
 
+    run = merge_shards(runs, out, overwrite=overwrite)
     print_run(run, Terminal(file=sys.stdout))
     ctx.exit(run.exit_code)

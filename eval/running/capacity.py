@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import os
 
+from calvin_eval.running.launch import processes_here
+
 _WORKER_BYTES = 500e6
 """What `--workers auto` sets aside per worker; measured: 150 MB, 440 MB with EGL in software."""
 
 
 def worker_room() -> int:
-    """Workers that cores and memory allow; 0 where memory is too short for one."""
-    return min(_cores(), int(_free_memory() // _WORKER_BYTES))
+    """Workers that cores and memory allow; 0 where memory is too short for one.
+
+    Processes of one launcher on this machine share both.
+    """
+    cores, sharing = _cores(), processes_here(os.environ)
+    return min(max(1, cores // sharing), int(_free_memory() // _WORKER_BYTES // sharing))
 
 
 def _cores() -> int:

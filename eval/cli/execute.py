@@ -1,0 +1,77 @@
+"""What `calvin-eval run` does with its configurations: run them, print the results."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from calvin_eval.cli.gate import show_decision
+from calvin_eval.config.schema import EvalConfig
+from calvin_eval.console.saying import say
+
+if TYPE_CHECKING:
+    from calvin_eval.running.launch import Launch
+    from calvin_eval.running.outcome import FailedRun, Run
+
+
+def execute(configs: Sequence[EvalConfig], launch: Launch | None, *, quiet: bool) -> int:
+    """Run, print what came out, and return the exit code.
+
+    Args:
+        configs: one or more.
+        launch: the processes that divide each run among themselves; None for this one alone.
+        quiet: whether to show no progress.
+    """
+    from calvin_eval.console.display import make_display
+    from calvin_eval.running.outcome import Run
+    from calvin_eval.running.ranks import run_ranked
+    from calvin_eval.running.run import run_evaluation, run_evaluations
+
+    # Of several processes in one terminal only the first shows how it is doing.
+    display = make_display(sys.stderr, quiet=quiet or (launch is not None and launch.rank > 0))
+    if launch is not None:
+        runs = run_ranked(configs, launch, display)
+        if launch.rank > 0:
+            return _code_of_a_part(runs)
+    elif len(configs) == 1:
+        runs = [run_evaluation(configs[0], display)]
+    else:
+        runs = run_evaluations(configs, display)
+    _show(runs, several=len(configs) > 1)
+    for run in runs:
+        if isinstance(run, Run) and run.interrupted:
+            say(f"interrupted; complete it by {_completion(run, launch)}", err=True)
+    return max(run.exit_code for run in runs)
+
+
+def _show(runs: Sequence[Run | FailedRun], *, several: bool) -> None:
+    from calvin_eval.console.display import print_comparison, print_run
+    from calvin_eval.console.terminal import Terminal
+    from calvin_eval.running.outcome import Run
+
+    console = Terminal(file=sys.stdout)
+    finished = [run for run in runs if isinstance(run, Run)]
+    for run in finished:
+        if run.decision is not None:
+            show_decision(run.decision, run.folder.name)
+        print_run(run, console)
+    if several:
+        print_comparison(runs, console)
+
+
+def _completion(run: Run, launch: Launch | None) -> str:
+    if launch is None:
+        return f"--out {run.folder} --resume"
+    return f"starting all processes again with --out {run.folder.parents[1]} --resume"
+
+
+def _code_of_a_part(runs: Sequence[Run | FailedRun]) -> int:
+    """Zero for shards that are over, with errors or without: launchers end all for another code.
+
+    The first process has the whole run's.
+    """
+    from calvin_eval.running.outcome import FailedRun
+
+    codes = [run.exit_code for run in runs if isinstance(run, FailedRun) or run.interrupted]
+    return max(codes, default=0)
