@@ -19,7 +19,7 @@ CHAIN = Chain(
     scene_obs=np.zeros(24),
 )
 INSTRUCTIONS = InstructionSet(
-    name="test", by_task={f"reach_{i}": f"go to {i}" for i in range(1, 10)}, by_chain={}
+    name="test", by_task={f"reach_{i}": (f"go to {i}",) for i in range(1, 10)}, by_chain={}
 )
 
 
