@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from calvin_eval.config.compose import compose_config
 from calvin_eval.config.schema import SHORTHANDS, EvalConfig
@@ -19,6 +20,7 @@ from calvin_eval.running.outcome import Run
 from calvin_eval.running.prepare import PolicyInUse, gather_inputs, make_plan
 from calvin_eval.running.recorder import Display
 from calvin_eval.running.run import make_engine, run_evaluation, run_plan
+from calvin_eval.wrappers.interface import ModelCalls, read_interface
 from calvin_eval.wrappers.loaders import LoadedPolicy, wrap
 from calvin_eval.wrappers.policy import Policy, with_defaults
 
@@ -68,7 +70,8 @@ def evaluate(  # noqa: PLR0913 - one argument per flag
     Args:
         policy: what `--ckpt` takes; or an object with `requirements`, `reset` and `act`
             (`calvin_eval.Policy`); or one with upstream's `reset()` and `step(obs, goal)`, which
-            serves one chain at a time.
+            serves one chain at a time; or a class or function without arguments that makes one
+            or the other, one per worker where it serves one chain at a time.
         split: `D`, `ABC_D`, `ABCD_D` (all evaluated in scene D), `A`, `B` or `C`. [D]
         num_chains: only the first so many chains of the list; all if None.
         chains: only these chains, for example `"3,17,40-49"`.
@@ -98,7 +101,7 @@ def evaluate(  # noqa: PLR0913 - one argument per flag
         quiet: show no progress.
 
     Returns:
-        The run: `summary`, `records`, `folder`, `verdict`, `decision`.
+        The run: `summary`, `records`, `errors`, `folder`, `verdict`, `decision`.
 
     Raises:
         CalvinEvalError: something that the caller can fix; the message says how.
@@ -114,9 +117,12 @@ def evaluate(  # noqa: PLR0913 - one argument per flag
     display = make_display(sys.stderr, quiet=quiet)
     if isinstance(policy, str):
         return run_evaluation(compose_config(overrides, {**settings, "ckpt": policy}), display)
-    name = f"object:{type(policy).__qualname__}"
-    config = compose_config(overrides, {**settings, "ckpt": name})
-    return _evaluate_object(_as_policy(policy), config, display)
+    make: Callable[[], object] | None = None
+    if _is_factory(policy):
+        make = cast("Callable[[], object]", policy)
+    name = getattr(policy if make else type(policy), "__qualname__", type(policy).__qualname__)
+    config = compose_config(overrides, {**settings, "ckpt": f"object:{name}"})
+    return _evaluate_object(policy, make, config, display)
 
 
 def _plain(value: Any) -> Any:
@@ -124,23 +130,39 @@ def _plain(value: Any) -> Any:
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
-def _evaluate_object(served: Policy, config: EvalConfig, display: Display) -> Run:
-    """Evaluate a policy object of this process."""
+def _evaluate_object(
+    policy: object, make: Callable[[], object] | None, config: EvalConfig, display: Display
+) -> Run:
+    """Evaluate a policy object of this process, or what a factory makes in it."""
     rules = BatchRules(most=config.engine.max_batch, wait=config.engine.batch_wait)
-    loaded = wrap(_as_loaded(served, config), config.policy.observe, config.policy.actions)
-    with closing(PolicyService(loaded.policy, rules=rules)) as service:
+
+    def load(instance: object) -> LoadedPolicy:
+        loaded = _as_loaded(_as_policy(instance, config), config)
+        return wrap(loaded, config.policy.observe, config.policy.actions)
+
+    loaded = load(policy if make is None else make())
+    further = None if make is None else lambda: load(make()).policy
+    with closing(PolicyService(loaded.policy, make=further, rules=rules)) as service:
         plan = make_plan(gather_inputs(config), _in_use(loaded, service))
         with closing(make_engine(plan)) as engine:
             return run_plan(plan, engine, display)
 
 
-def _as_policy(policy: Any) -> Policy:
+def _is_factory(policy: object) -> bool:
+    """Whether this is no policy but makes one: a class, or a function."""
+    return inspect.isclass(policy) or (
+        callable(policy) and not any(hasattr(policy, name) for name in ("reset", "step", "act"))
+    )
+
+
+def _as_policy(policy: Any, config: EvalConfig) -> Policy:
     if isinstance(policy, Policy):
         return policy
     if callable(getattr(policy, "step", None)) and callable(getattr(policy, "reset", None)):
         from calvin_eval.wrappers.custom import CustomModelPolicy
 
-        return CustomModelPolicy(lambda: policy, type(policy).__qualname__)
+        interface = read_interface(config.policy.interface)
+        return CustomModelPolicy(lambda: policy, type(policy).__qualname__, interface)
     raise PolicyError(
         "expected a checkpoint's name, an object with requirements, reset and act, or one with "
         f"reset and step; found {type(policy).__qualname__}. See docs/policies.md."
@@ -148,10 +170,12 @@ def _as_policy(policy: Any) -> Policy:
 
 
 def _as_loaded(policy: Policy, config: EvalConfig) -> LoadedPolicy:
+    calls = getattr(policy, "calls", None)
+    how = f": {calls.description}" if isinstance(calls, ModelCalls) else ""
     return LoadedPolicy(
         policy=with_defaults(policy),
         kind="object",
-        description=f"policy object {config.ckpt.partition(':')[2]} of this process",
+        description=f"policy object {config.ckpt.partition(':')[2]} of this process{how}",
         metadata={"kind": "object", "ckpt": config.ckpt},
     )
 

@@ -21,6 +21,9 @@ SCHEMA_VERSION = 1
 _MOST: Final = 10**9  # steps, seconds and ids; thirty years
 _TASK: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
+PRINTED: Final = "The policy printed last:"
+"""What stands in an error between what happened and what the policy printed last, if anything."""
+
 ChainStatus: TypeAlias = Literal["completed", "error"]
 
 
@@ -121,6 +124,17 @@ class ChainRecord:
     def length(self) -> int:
         """Number of tasks done in a row."""
         return sum(subtask.success for subtask in self.subtasks)
+
+    @property
+    def cause(self) -> str:
+        """The line of the error that says what happened: a traceback's last, any other's first.
+
+        Empty for a completed chain.
+        """
+        if self.error is None:
+            return ""
+        lines = self.error.strip().split(PRINTED)[0].strip().splitlines() or [self.error]
+        return lines[-1 if lines[0].startswith("Traceback") else 0]
 
     @property
     def seconds(self) -> float:

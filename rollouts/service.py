@@ -44,6 +44,7 @@ class PolicySpec:
     seed: int
     options: Mapping[str, Any]
     scene: str = "D"
+    interface: Mapping[str, Any] = field(default_factory=dict)
     observe: Mapping[str, Any] = field(default_factory=dict)
     actions: Mapping[str, Any] = field(default_factory=dict)
     python: str | None = None
@@ -57,6 +58,7 @@ class PolicySpec:
             trust=self.trust,
             seed=self.seed,
             scene=self.scene,
+            interface=self.interface,
             options=self.options,
             observe=self.observe,
             actions=self.actions,

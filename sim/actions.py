@@ -131,6 +131,7 @@ def _gripper(value: Any) -> float:
     if gripper not in (-1.0, 1.0):
         raise InvalidActionError(
             f"expected the gripper command to be exactly -1 (close) or 1 (open); found {gripper}. "
-            "Threshold the policy's gripper output before it reaches the simulator."
+            "Threshold the policy's gripper output before it reaches the simulator: "
+            "policy.actions.gripper.input=signed does that for a run, where above 0 opens."
         )
     return gripper

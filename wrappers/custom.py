@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
-from typing import Any, cast
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from calvin_eval.errors import CheckpointError, PolicyError, UnknownNameError
-from calvin_eval.wrappers.arrays import is_tensor, to_numpy
-from calvin_eval.wrappers.policy import (
-    Action,
-    BasePolicy,
-    Chunk,
-    Executed,
-    Request,
-    Requirements,
-)
+from calvin_eval.wrappers.base_model import CalvinBaseModel
+from calvin_eval.wrappers.interface import SECTION, Interface, ModelCalls
+from calvin_eval.wrappers.policy import BasePolicy, Chunk, Executed, Request, Requirements
+from calvin_eval.wrappers.returned import to_chunk
 from calvin_eval.wrappers.stages.past_actions import KEYS, executed_row, stacked
 
 UPSTREAM = Requirements(rgb=("static", "gripper"), depth=("static", "gripper"), max_sessions=1)
 """What CALVIN's own evaluation gives to a model whenever it calls `step`."""
 
 
+_TEXT_AS_DICT = re.compile("string indices must be integers|'str' object has no attribute")
+"""What Python says of code that takes text for a dict."""
+
+
 class CustomModelPolicy(BasePolicy):
     """Runs one model with CALVIN's custom-model interface as a policy.
 
     The model's `reset()` is called before every subtask, and `step(obs, goal)` with CALVIN's
-    observation and the instruction whenever an action is due. The interface knows of no
+    observation and the instruction whenever an action is due; `ModelCalls` says what else they may
+    take, and `to_chunk` what `step` may return. The interface knows of no
     sessions, so one model serves one chain at a time (`Requirements.max_sessions`); nor of their
     end, so the model keeps what it remembers of its last chain until its next `reset()`.
 
@@ -41,17 +39,26 @@ class CustomModelPolicy(BasePolicy):
     Args:
         factory: makes the model; called once.
         name: how messages call the model, for example `my_policy.py:Reach`.
+        interface: how it is called, as far as its methods do not say.
+
+    Attributes:
+        model: the model.
+        calls: calls it.
     """
 
-    def __init__(self, factory: Callable[[], Any], name: str) -> None:
+    def __init__(
+        self, factory: Callable[[], Any], name: str, interface: Interface | None = None
+    ) -> None:
         self.name = name
         self.model = factory()
-        missing = [m for m in ("reset", "step") if not callable(getattr(self.model, m, None))]
+        missing = [m for m in ("reset", "step") if not _has(self.model, m)]
         if missing:
             raise CheckpointError(
                 f"{name}: expected an object with reset() and step(obs, goal), found "
                 f"{type(self.model).__name__} without {' and '.join(missing)}."
             )
+        self.interface = interface or Interface()
+        self.calls = ModelCalls(self.model, name, self.interface)
         wanted = getattr(self.model, "requirements", None)
         needs = UPSTREAM if wanted is None else read_requirements(wanted, name)
         self.requirements = replace(needs, max_sessions=1)
@@ -66,7 +73,7 @@ class CustomModelPolicy(BasePolicy):
     def reset(self, session: int, instruction: str) -> None:
         """Start a subtask: the model forgets whatever it served before."""
         self._session = session
-        self.model.reset()
+        self.calls.reset(instruction)
 
     def end(self, session: int) -> None:
         """Refuse further requests of the session until it is reset."""
@@ -91,7 +98,19 @@ class CustomModelPolicy(BasePolicy):
         obs = {k: dict(v) if isinstance(v, Mapping) else v for k, v in request.obs.items()}
         if self.requirements.actions:
             obs = {**_past(request.executed), **obs}  # a stage `history` may have made windows
-        return [to_chunk(self.model.step(obs, request.instruction), self.name)]
+        output = self._step(obs, request)
+        return [to_chunk(output, self.name, self.interface.action)]
+
+    def _step(self, obs: Mapping[str, Any], request: Request) -> object:
+        try:
+            return self.calls.step(obs, request.instruction, request.step)
+        except (TypeError, AttributeError) as error:
+            if self.interface.goal != "text" or not _TEXT_AS_DICT.search(str(error)):
+                raise
+            raise PolicyError(
+                f"{self.name}: {type(error).__name__}: {error}. The goal is the instruction as "
+                f"text; if the model reads goal['lang'], set {SECTION}.goal=dict."
+            ) from error
 
     def _interleaved(self, session: int) -> str:
         if self._session is None:
@@ -101,6 +120,13 @@ class CustomModelPolicy(BasePolicy):
             f"chain {self._session} and keeps the history of one chain only: finish a chain "
             "before the next one starts, or give every worker its own model."
         )
+
+
+def _has(model: object, method: str) -> bool:
+    """Whether a model has a method of its own, not that which CALVIN's base class declares."""
+    found = getattr(model, method, None)
+    inherited = getattr(CalvinBaseModel, method)
+    return callable(found) and getattr(found, "__func__", None) is not inherited
 
 
 def read_requirements(value: object, name: str) -> Requirements:
@@ -160,58 +186,3 @@ def _past(executed: Sequence[Executed]) -> dict[str, Any]:
         rows = [executed_row(done, key) for done in executed]
         found[key], found[f"{key}_mask"] = stacked(rows, 7, key)
     return found
-
-
-def to_chunk(output: object, name: str) -> Chunk:
-    """What a model returned, as a chunk of environment actions.
-
-    Arrays, tensors and lists of shape (7,), (1, 7), (1, 1, 7) or (k, 7) become an array (k, 7)
-    on the CPU. The floating type is kept, because the simulator scales in the caller's type as
-    upstream does (bfloat16, which NumPy lacks, becomes float32); integers become float64.
-    Absolute `(position, orientation, gripper)` tuples and dicts are one action and pass
-    unchanged but for tensors inside, and so do lists of them.
-
-    Raises:
-        PolicyError: the output is none of these.
-    """
-    if _is_whole_action(output):
-        return [_without_tensors(output)]
-    if isinstance(output, list) and output and all(_is_whole_action(entry) for entry in output):
-        return [_without_tensors(entry) for entry in output]
-    try:
-        array = to_numpy(output)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise PolicyError(_not_an_action(name, f"{type(output).__name__}: {error}")) from error
-    if array.dtype.kind in "iub":
-        array = array.astype(np.float64)
-    if array.dtype.kind != "f":
-        raise PolicyError(_not_an_action(name, f"{type(output).__name__} of {array.dtype}"))
-    rows = array[0] if array.ndim == 3 and array.shape[0] == 1 else array
-    rows = rows[None] if rows.ndim == 1 else rows
-    if rows.ndim != 2 or rows.shape[1] != 7 or not len(rows):
-        raise PolicyError(_not_an_action(name, f"shape {array.shape}"))
-    # A copy: a model may write its next action into the same buffer.
-    return cast("NDArray[np.floating[Any]]", rows.copy())
-
-
-def _not_an_action(name: str, found: str) -> str:
-    return (
-        f"{name}: expected step() to return an action: numbers of shape (7,) or (k, 7), a tuple "
-        f"(position, orientation, gripper), or a dict with type and action; found {found}."
-    )
-
-
-def _is_whole_action(value: object) -> bool:
-    """Whether this is an action in a form other than numbers of shape (7,)."""
-    return isinstance(value, Mapping) or (isinstance(value, tuple) and len(value) == 3)
-
-
-def _without_tensors(action: Any) -> Action:
-    """The same action with every tensor in it as an array."""
-    if isinstance(action, Mapping):
-        if not any(map(is_tensor, action.values())):
-            return action
-        return {k: to_numpy(v) if is_tensor(v) else v for k, v in action.items()}
-    if not any(map(is_tensor, action)):
-        return cast("Action", action)
-    return cast("Action", tuple(to_numpy(v) if is_tensor(v) else v for v in action))

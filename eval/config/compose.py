@@ -37,6 +37,7 @@ from calvin_eval.config.values import (
 from calvin_eval.errors import UnknownNameError, UsageError
 from calvin_eval.protocol import OFFICIAL, Protocol, RealTime
 from calvin_eval.sim.drawing.options import DrawOptions
+from calvin_eval.wrappers.interface import Interface, read_interface
 
 _RULES = OFFICIAL.to_config()
 _KNOWN = {
@@ -47,6 +48,7 @@ _KNOWN = {
     "protocol.realtime": [f.name for f in fields(RealTime)],
     "engine": [f.name for f in fields(EngineConfig)],
     "policy": [f.name for f in fields(PolicyConfig)],
+    "policy.interface": [f.name for f in fields(Interface)],
     "video": [f.name for f in fields(VideoConfig)],
 }
 """The keys of every section that has a fixed set of them."""
@@ -239,6 +241,7 @@ def _checked(raw: dict[str, Any]) -> EvalConfig:
     for key in ("options", "observe", "actions"):
         raw["policy"][key] = raw["policy"].get(key) or {}  # null takes away what a preset says
     check_stages(raw["policy"])
+    read_interface(raw["policy"]["interface"])
     raw["policy"] = with_arguments(raw["policy"])
     return EvalConfig(
         ckpt=str(raw["ckpt"]),

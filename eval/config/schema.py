@@ -77,6 +77,7 @@ class PolicyConfig:
     trust: bool = False
     arguments: str | None = None
     arguments_sha256: str | None = None
+    interface: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     observe: Mapping[str, Any] = field(default_factory=dict)
     actions: Mapping[str, Any] = field(default_factory=dict)
@@ -95,6 +96,7 @@ class EngineConfig:
     retries: Annotated[int, Bounds(least=0)]
     step_timeout: Annotated[float, Bounds(least=0)]
     max_errors: Annotated[int | None, Bounds(least=1)]
+    same_errors: Annotated[int | None, Bounds(least=1)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,6 @@ from rich.text import Text
 
 from calvin_eval.results.intervals import Interval
 from calvin_eval.results.metrics import Count, Summary
-from calvin_eval.results.schema import ChainRecord
 from calvin_eval.running.outcome import FailedRun, Run
 
 GOOD, BAD = "green", "bold red"
@@ -220,16 +219,10 @@ def _print_incomplete(run: Run, console: Console) -> None:
     )
     broken = [record for record in run.records if record.status == "error"]
     for record in broken[:_MOST_ERRORS]:
-        console.print(_listed(f"chain {record.chain}:", _cause(record)))
+        console.print(_listed(f"chain {record.chain}:", record.cause))
     if len(broken) > _MOST_ERRORS:
         more = len(broken) - _MOST_ERRORS
         console.print(f"  and {more} more; chains.jsonl has every traceback.", highlight=False)
-
-
-def _cause(record: ChainRecord) -> str:
-    """The line of an error that says what happened: a traceback's last, any other's first."""
-    lines = (record.error or "").strip().splitlines() or ["no reason was recorded"]
-    return lines[-1 if lines[0].startswith("Traceback") else 0]
 
 
 def _print_verdict(run: Run, console: Console, signs: Signs) -> None:

@@ -169,11 +169,10 @@ def _act(plan: RunPlan, policy: Any, note: Callable[[str], None]) -> Iterator[Ch
 
 
 def _broken(outcome: ChainOutcome) -> Finding:
-    last = (outcome.record.error or "").strip().splitlines()[-1]
     return Finding(
         code="chain-error",
         severity="error",
-        sentence=f"chain {outcome.record.chain} ended with an error: {last}",
+        sentence=f"chain {outcome.record.chain} ended with an error: {outcome.record.cause}",
     )
 
 

@@ -42,6 +42,12 @@ class Run:
     check: CardCheck | None = None
 
     @property
+    def errors(self) -> dict[int, str]:
+        """What ended the chains that ended by an error, in one line each, by chain."""
+        broken = (record for record in self.records if record.status == "error")
+        return {record.chain: record.cause for record in broken}
+
+    @property
     def exit_code(self) -> int:
         """0 for a complete run, 3 for one with errors, 130 for one that was stopped.
 

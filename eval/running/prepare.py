@@ -191,6 +191,7 @@ def policy_spec(config: EvalConfig) -> PolicySpec:
         trust=config.policy.trust,
         seed=config.seed,
         scene=config.scene,
+        interface=dict(config.policy.interface),
         options=dict(config.policy.options),
         observe=dict(config.policy.observe),
         actions=dict(config.policy.actions),

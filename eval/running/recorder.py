@@ -13,6 +13,7 @@ from calvin_eval.results.store import RunFolder
 from calvin_eval.rollouts.chain import ChainOutcome
 from calvin_eval.rollouts.video.pool import VideoPool
 from calvin_eval.running.checking import HEADER_KEY, ActionWatch
+from calvin_eval.running.errors_seen import ErrorsSeen
 from calvin_eval.wrappers.check import Finding
 
 
@@ -40,11 +41,20 @@ class Display(Protocol):
 class RunRecorder:
     """Writes down what the engine reports, and shows it.
 
+    Args:
+        folder: where it is written down.
+        journal: where records go.
+        display: where it is shown.
+        videos: makes videos of chains.
+        gate: may be decided before the end.
+        watch: looks at actions.
+
     Attributes:
         folder: where it is written down.
         display: where it is shown.
         seen: ids of the chains that were reported.
         profile: where the time went.
+        errors: what ended chains, and whether that is enough.
         note: says one line.
     """
 
@@ -66,12 +76,14 @@ class RunRecorder:
         self._watch = watch
         self._noted: set[str] = set()
         self.profile = Profile()
+        self.errors = ErrorsSeen(None)
         self.note = display.note
 
     @property
     def done(self) -> bool:
         """Whether enough is known: no more chains have to be begun."""
-        return self._gate is not None and self._gate.decision is not None
+        decided = self._gate is not None and self._gate.decision is not None
+        return decided or self.errors.same is not None
 
     def progress(self, worker: int, chain: int, position: int, steps: int) -> None:
         """Count steps."""
@@ -88,6 +100,7 @@ class RunRecorder:
             waits = [(subtask.latencies, subtask.waited) for subtask in outcome.waits]
             self.profile.wait(outcome.record.chain, waits)
         self.display.record(worker, outcome.record, self.profile.shares())
+        self._note_error(outcome.record)
         if self._videos is not None:
             self._videos.submit(outcome.record)
         if self._gate is not None and not self.done and self._gate.add(outcome.record):
@@ -99,6 +112,17 @@ class RunRecorder:
         """Make no more of them."""
         if self._videos is not None:
             self._videos.close(wait=False)
+
+    def _note_error(self, record: ChainRecord) -> None:
+        """Say what ended a chain, unless it was said; and that it ends all of them."""
+        was = self.errors.same
+        if said := self.errors.add(record):
+            self.note(said)
+        if was is None and self.errors.same is not None:
+            self.note(
+                f"stopping: the first {len(self.seen)} chains all ended by the same error "
+                f"(engine.same_errors): {self.errors.same}"
+            )
 
     def _note_findings(self, findings: Sequence[Finding] | None) -> None:
         """Say once what is suspicious about the actions, and keep it in the header."""

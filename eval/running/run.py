@@ -30,6 +30,7 @@ from calvin_eval.rollouts.supervisor import SupervisedEngine
 from calvin_eval.rollouts.video.films import VideoSpec, parse_which
 from calvin_eval.rollouts.video.pool import VideoPool
 from calvin_eval.running.checking import ActionWatch
+from calvin_eval.running.errors_seen import ErrorsSeen
 from calvin_eval.running.introduction import introduce
 from calvin_eval.running.outcome import FailedRun, Run
 from calvin_eval.running.packages import require_all_installed, require_installed
@@ -148,6 +149,7 @@ def run_plan(plan: RunPlan, engine: Engine, display: Display) -> Run:
             videos.catch_up(done.values())
         watch = ActionWatch(plan.policy.metadata)
         recorder = RunRecorder(folder, journal, display, videos=videos, gate=gate, watch=watch)
+        recorder.errors = ErrorsSeen(plan.config.engine.same_errors)
         if gate is not None:
             for record in done.values():
                 gate.add(record)

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calvin_eval.errors import CheckpointError, PolicyError, UnknownNameError
-from calvin_eval.wrappers.custom import UPSTREAM, CustomModelPolicy, read_requirements, to_chunk
+from calvin_eval.wrappers.custom import UPSTREAM, CustomModelPolicy, read_requirements
 from calvin_eval.wrappers.policy import Requirements
+from calvin_eval.wrappers.returned import to_chunk
 from calvin_eval.wrappers.testing import check_policy, fake_request
 
 ACTION = np.array([0.1, -0.2, 0.3, 0.0, 0.5, -0.6, 1.0])

@@ -38,7 +38,7 @@ def run(name: str) -> None:
 
 
 def test_every_python_block_is_a_file():
-    assert len(BLOCKS) == TEXT.count("```python") == 7
+    assert len(BLOCKS) == TEXT.count("```python") == 8
 
 
 @pytest.mark.parametrize("name", ["Smooth", "SmoothInCalvinsInterface"])
@@ -63,6 +63,23 @@ def test_classes_and_check(folder, capsys):
         "Python class my_batched_policy.py:MyBatchedPolicy",
     ]
     assert resolve("my_policy.py:MyPolicy", options={"speed": 0.8}).policy.model.speed == 0.8  # type: ignore[attr-defined]
+
+
+def test_public_shapes(folder):
+    (folder / "args.yaml").write_text("speed: 0.8\n")
+    shown = re.findall(r"--ckpt public_shapes.py:(\w+) --split D ?(.*)", TEXT)
+    assert len(shown) == 6
+    for name, settings in shown:
+        key, _, value = settings.rpartition(".")[2].partition("=")
+        loaded = resolve(
+            f"public_shapes.py:{name}",
+            interface={key: value} if "interface" in settings else {},
+            options={
+                **({"speed": 0.8} if "arguments" in settings else {}),
+                **({key: value} if "options" in settings else {}),
+            },
+        )
+        check_policy(loaded.policy)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from calvin_eval import plugins
-from calvin_eval.errors import CheckpointError
+from calvin_eval.errors import CheckpointError, UsageError
+from calvin_eval.wrappers.custom import CustomModelPolicy
+from calvin_eval.wrappers.interface import SECTION, Interface, read_interface
 from calvin_eval.wrappers.loaders.base import CheckpointLoader, LoadedPolicy, PolicyLoader, Source
 from calvin_eval.wrappers.loaders.builtin import PREFIX, load_builtin, load_recording
 from calvin_eval.wrappers.loaders.declared import Stages, arrange, declared, kind_of, server_loader
@@ -60,6 +62,7 @@ def resolve(  # noqa: PLR0913 - one keyword for each thing that a run says of it
     trust: bool = False,
     seed: int = 0,
     scene: str = "D",
+    interface: Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
     observe: Overlay | None = None,
     actions: Overlay | None = None,
@@ -75,6 +78,7 @@ def resolve(  # noqa: PLR0913 - one keyword for each thing that a run says of it
             torch.export archives need it).
         seed: of the run, an integer >= 0; `builtin:random` draws from it.
         scene: that the run is in: A, B, C or D; `builtin:expert` knows them apart.
+        interface: how a class with CALVIN's own interface is called: the fields of `Interface`.
         options: of the policy: `hold` (random), `file` and `chunk` (replay), `device`,
             `inputs`, `gripper` and `max_batch` (torch files), or a class's own keyword arguments.
         observe: observation stages by label, laid over those that the checkpoint declares.
@@ -85,12 +89,28 @@ def resolve(  # noqa: PLR0913 - one keyword for each thing that a run says of it
         MissingExtraError: its kind needs packages that are not installed.
         UsageError: a name or an option that does not exist.
     """
-    source = Source(ckpt=ckpt, options=dict(options or {}), trust=trust, seed=seed, scene=scene)
+    source = Source(
+        ckpt=ckpt,
+        options=dict(options or {}),
+        trust=trust,
+        seed=seed,
+        scene=scene,
+        interface=read_interface(interface or {}),
+    )
     require_packages(source)
     own = declared(source)
     if own is not None:  # a misspelt stage must not cost the loading of a large model
         arrange(own, observe or {}, actions or {})
-    return wrap(_load(source), observe or {}, actions or {})
+    loaded = _load(source)
+    unused = source.interface
+    if loaded.kind == "class":
+        unused = replace(unused, arguments=Interface.arguments)
+    if unused != Interface() and not isinstance(loaded.policy, CustomModelPolicy):
+        raise UsageError(
+            f"{SECTION} says how a Python class with reset() and step(obs, goal) is called; found "
+            f"{loaded.description}. Leave it out."
+        )
+    return wrap(loaded, observe or {}, actions or {})
 
 
 def wrap(loaded: LoadedPolicy, observe: Overlay, actions: Overlay) -> LoadedPolicy:

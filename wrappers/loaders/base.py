@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from calvin_eval.errors import CheckpointError, UnknownNameError
+from calvin_eval.wrappers.interface import Interface
 from calvin_eval.wrappers.policy import BasePolicy
 from calvin_eval.wrappers.stages import Settings
 
@@ -48,6 +49,7 @@ class Source:
         trust: whether a file may run code of its own while it is loaded.
         seed: of the run, for policies that draw.
         scene: that the run is in, for policies that know the tables.
+        interface: how a class with CALVIN's own interface is called.
     """
 
     ckpt: str
@@ -55,6 +57,7 @@ class Source:
     trust: bool = False
     seed: int = 0
     scene: str = "D"
+    interface: Interface = field(default_factory=Interface)
 
     @property
     def path(self) -> Path:

@@ -23,7 +23,10 @@ from calvin_eval.errors import (
     UsageError,
 )
 from calvin_eval.extras import missing_extra
+from calvin_eval.wrappers.base_model import MODULE, PACKAGE, base_model_offered
 from calvin_eval.wrappers.custom import CustomModelPolicy
+from calvin_eval.wrappers.interface import SECTION
+from calvin_eval.wrappers.loaders.arguments import Arguments, keyword_arguments
 from calvin_eval.wrappers.loaders.base import LoadedPolicy, Source, file_facts
 from calvin_eval.wrappers.policy import Policy, Requirements, with_defaults
 from calvin_eval.wrappers.tensor_contract import last_line
@@ -59,11 +62,10 @@ def load_class(source: Source) -> LoadedPolicy:
         raise UsageError(f"expected module:Class or file.py:Class, found {source.ckpt!r}.")
     file = _local_file(match["module"])
     folder = file.parent if file is not None else Path.cwd()
-    with importable(folder), _explained(source.ckpt, folder):
+    with importable(folder), base_model_offered(), _explained(source.ckpt, folder):
         module = load_file(file) if file is not None else importlib.import_module(match["module"])
         factory = _attribute(module, match["attribute"], match["module"])
-        _check_arguments(factory, source)
-        policy = _adapt(lambda: factory(**source.options), source.ckpt)
+        policy = _construct(factory, source)
     return _describe(source, policy, module)
 
 
@@ -81,8 +83,7 @@ def load_registered(source: Source) -> LoadedPolicy:
         raise PluginError(f"{source.ckpt}: expected a class or a function, found {factory!r}")
     module = sys.modules[factory.__module__]
     with _explained(source.ckpt, Path(module.__file__ or "").parent):
-        _check_arguments(factory, source)
-        policy = _adapt(lambda: factory(**source.options), source.ckpt)
+        policy = _construct(factory, source)
     return _describe(source, policy, module)
 
 
@@ -143,7 +144,14 @@ def _explained(ckpt: str, folder: Path) -> Iterator[None]:
         if isinstance(error, ImportError) and (missing := missing_extra(error, f"{ckpt}{where}")):
             raise missing from error
         hint = ""
-        if isinstance(error, ModuleNotFoundError):
+        if f"{Arguments.__name__}'" in str(error):
+            hint = f" If the constructor wants plain dicts, set {SECTION}.arguments=dict."
+        elif isinstance(error, ImportError) and (error.name or "").split(".")[0] == PACKAGE:
+            hint = (
+                f" calvin-eval stands in for {MODULE}.CalvinBaseModel alone: install {PACKAGE}, or "
+                "leave what is imported from it for the evaluation's loop out of this file."
+            )
+        elif isinstance(error, ModuleNotFoundError):
             hint = " It is neither installed nor a file in that folder."
         elif isinstance(error, SystemExit):
             hint = ' Put what runs a script under `if __name__ == "__main__":`.'
@@ -166,17 +174,25 @@ def _attribute(module: ModuleType, name: str, shown: str) -> Callable[..., Any]:
     return result
 
 
-def _check_arguments(factory: Callable[..., Any], source: Source) -> None:
-    """Hold the options against the constructor's signature, before it runs."""
+def _construct(factory: Callable[..., Any], source: Source) -> Policy:
+    """Hold the options against the constructor's signature, and construct the policy."""
+    plain = source.interface.arguments == "dict"
+    arguments, unknown = keyword_arguments(factory, source.options, plain=plain)
+    if unknown:
+        source.check_options(inspect.signature(factory).parameters)
+    _check_arguments(factory, source, arguments)
+    return _adapt(lambda: factory(**arguments), source)
+
+
+def _check_arguments(
+    factory: Callable[..., Any], source: Source, arguments: Mapping[str, Any]
+) -> None:
     try:
         signature = inspect.signature(factory)
     except (TypeError, ValueError):  # some classes in C have none
         return
-    parameters = signature.parameters.values()
-    if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-        source.check_options(p.name for p in parameters if p.kind is not p.POSITIONAL_ONLY)
     try:
-        signature.bind(**source.options)
+        signature.bind(**arguments)
     except TypeError as error:
         raise UsageError(
             f"{source.ckpt}: {error}: expected policy.options.NAME=VALUE, or a YAML file as "
@@ -184,11 +200,12 @@ def _check_arguments(factory: Callable[..., Any], source: Source) -> None:
         ) from error
 
 
-def _adapt(construct: Callable[[], Any], name: str) -> Policy:
+def _adapt(construct: Callable[[], Any], source: Source) -> Policy:
     """A policy of ours as it is; a model with CALVIN's interface behind the adapter."""
+    name = source.ckpt
     instance = construct()
     if not callable(getattr(instance, "act", None)):
-        return CustomModelPolicy(lambda: instance, name)
+        return CustomModelPolicy(lambda: instance, name, source.interface)
     if not isinstance(getattr(instance, "requirements", None), Requirements):
         raise CheckpointError(
             f"{name}: expected an attribute requirements of type Requirements beside act(), found "
@@ -203,7 +220,9 @@ def _adapt(construct: Callable[[], Any], name: str) -> Policy:
 def _describe(source: Source, policy: Policy, module: ModuleType) -> LoadedPolicy:
     custom = isinstance(policy, CustomModelPolicy)
     model = policy.model if isinstance(policy, CustomModelPolicy) else policy
-    interface = "reset() and step(obs, goal)" if custom else "reset and act"
+    interface = (
+        policy.calls.description if isinstance(policy, CustomModelPolicy) else "reset and act"
+    )
     facts: Mapping[str, Any] = {}
     shown = ""
     if module.__file__ and module.__file__.endswith(".py"):
