@@ -22,6 +22,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "action_vocab_base": ("checkout", "seed"),
     "discrete_steps": ("1", "n"),
     "prompt_steps": ("n_plus_1", "n"),
+    "action_history": ("none", "segment", "interleave"),
     "dtype_rule": ("compat", "strict"),
     "load_strict": ("head", "report"),
     "gripper_convention": ("1_open", "1_closed"),
@@ -59,6 +60,9 @@ class Compat:
         discrete_steps: how many of the n actions of a chunk a discrete model generates: "1", "n".
         prompt_steps: the number of steps that a discrete model's question names: "n_plus_1"
             (CALVIN) or "n" (Open X-Embodiment).
+        action_history: what a discrete model is told of the past at evaluation: "none", as in the
+            original whatever it was trained on; "segment" names the last W - 1 executed actions
+            in the question; "interleave" shows the last W - 1 frames with the answers to them.
         dtype_rule: "compat" computes in half precision only if the configuration says exactly
             "bf16" or "fp16" ("16-mixed" is float32); "strict" honours all spellings.
         load_strict: whether missing head keys in a checkpoint are an error ("head") or a line
@@ -77,6 +81,7 @@ class Compat:
     constrained_decode: bool = False
     discrete_steps: str = "1"
     prompt_steps: str = "n_plus_1"
+    action_history: str = "none"
     dtype_rule: str = "compat"
     load_strict: str = "head"
     gripper_convention: str = "1_open"
@@ -103,7 +108,7 @@ class Compat:
         """What the original was meant to do.
 
         What a checkpoint's training fixed keeps its value: `action_vocab_base`, `prompt_steps`,
-        `gripper_convention`, and the length of what is generated.
+        `action_history`, `gripper_convention`, and the length of what is generated.
         """
         return cls(
             ensemble="temporal",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -80,6 +80,24 @@ class Fused:
         if per_row:
             return self.present.sum(1) - end_tokens
         return self.mask.shape[1] - end_tokens
+
+    def then(self, other: Fused) -> Fused:
+        """The sequences of `other` (B, M) behind these; without labels."""
+        names = ("embeds", "mask", "present", "marked")
+        return Fused(*(torch.cat([getattr(self, n), getattr(other, n)], 1) for n in names))
+
+    @classmethod
+    def stack(cls, rows: Sequence[Fused]) -> Fused:
+        """Sequences (1, L), each of its own length, to (B, L), padded on the right."""
+        length = max(row.mask.shape[1] for row in rows)
+        padded = [row._padded(length - row.mask.shape[1]) for row in rows]
+        names = ("embeds", "mask", "present", "marked")
+        return cls(*(torch.cat([getattr(row, name) for row in padded]) for name in names))
+
+    def _padded(self, count: int) -> Fused:
+        embeds = self.embeds.new_zeros(len(self.embeds), count, self.embeds.shape[2])
+        blank = self.mask.new_zeros(len(self.mask), count)
+        return self.then(Fused(embeds, blank, blank, blank))
 
     def join(self, frames: int) -> Fused:
         """Rows of successive frames, (B * T, L), to one row each, (B, T * L)."""

@@ -40,9 +40,23 @@ def declare(source: Source) -> tuple[Settings, Settings]:
     """
     source.check_options(OPTIONS)
     config = read_config(find_config(source))
-    return {}, action_stages(
-        config, read_compat(source, config), source.options.get("raw_calvin", True)
-    )
+    compat = read_compat(source, config)
+    _check_history(config, compat)
+    return {}, action_stages(config, compat, source.options.get("raw_calvin", True))
+
+
+def _check_history(config: Config, compat: Compat) -> None:
+    told = compat.action_history
+    if told != "none" and not config.discrete:
+        raise UsageError(
+            f"action_history={told}: expected a discrete model, whose questions can tell past "
+            "actions; a continuous one gets them by the stage history (docs/policies.md)"
+        )
+    if told == "interleave" and compat.discrete_steps != "n":
+        raise UsageError(
+            "action_history=interleave: expected discrete_steps=n too, since in training every "
+            f"past frame had an answer of {config.chunk} actions"
+        )
 
 
 def load(source: Source) -> LoadedPolicy:
@@ -238,9 +252,17 @@ def _facts(plan: LoadPlan, weights: Weights, report: LoadReport) -> dict[str, An
         "vlm": {"path": str(plan.vlm), **file_facts(plan.vlm / "config.json").metadata()},
         "checkpoint": {"path": str(weights.path), **weights.facts},
         "load_report": report.metadata(),
-        "compat": asdict(plan.compat),
+        "compat": _compat_facts(plan.compat),
         "robovlm_name": plan.config.values.get("robovlm_name"),
     }
+
+
+def _compat_facts(compat: Compat) -> dict[str, Any]:
+    """All options; `action_history`, which came later, only where it is used."""
+    facts = asdict(compat)
+    if compat.action_history == "none":
+        del facts["action_history"]
+    return facts
 
 
 def _description(plan: LoadPlan, facts: Mapping[str, Any]) -> str:

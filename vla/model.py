@@ -240,12 +240,17 @@ class RoboVLM(nn.Module):
         """
         if self.action_tokenizer is None:
             raise PolicyError("generate: expected a discrete model; a continuous one has features")
+        return self.answer(self.prompt(static, hand, ids, mask))
+
+    @torch.no_grad()
+    def answer(self, asked: Fused) -> NDArray[np.float64]:
+        """Actions (B, steps, 7) of a discrete model to what it reads, see `generate`."""
+        assert self.action_tokenizer is not None
         steps = self.steps if self.compat.discrete_steps == "n" else 1
         allowed = self.action_tokenizer.ids if self.compat.constrained_decode else None
-        asked = self.prompt(static, hand, ids, mask).pad_left()
-        found = greedy(self.parts, asked, steps * self.action_dim, allowed)
+        found = greedy(self.parts, asked.pad_left(), steps * self.action_dim, allowed)
         values = self.action_tokenizer.decode(found.cpu().numpy())
-        actions = values.reshape(len(ids), steps, self.action_dim)
+        actions = values.reshape(len(found), steps, self.action_dim)
         actions[..., -1] = np.where(actions[..., -1] > 0, 1.0, -1.0)
         return actions
 

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from calvin_eval.errors import PolicyError
 from calvin_eval.vla.config import Config
+from calvin_eval.vla.fusion import Fused
+from calvin_eval.vla.past import Answer, PastActions
 from calvin_eval.wrappers.policy import BasePolicy, Request, Requirements
 
 CAMERAS = ("static", "gripper")
@@ -24,12 +26,15 @@ class Memory:
     """What a session remembers: at most W entries of one decision each, the oldest first.
 
     Attributes:
-        frames: images (cameras, 3, S, S) of past decisions, with history "pre".
+        frames: images (cameras, 3, S, S) of past decisions, with history "pre" or interleaved
+            questions.
         features: (K, D) of past decisions, with any other history.
+        answers: that were given at those frames, for interleaved questions.
     """
 
     frames: tuple[Tensor, ...] = ()
     features: tuple[Tensor, ...] = ()
+    answers: tuple[Answer, ...] = ()
 
 
 class RoboVLMsPolicy(BasePolicy):
@@ -52,7 +57,12 @@ class RoboVLMsPolicy(BasePolicy):
     def __init__(
         self, model: Any, config: Config, *, pre_select: str, max_batch: int | None = None
     ) -> None:
-        self.requirements = Requirements(rgb=CAMERAS if config.hand else CAMERAS[:1])
+        told = config.discrete and model.compat.action_history != "none"
+        self._past = PastActions(model, config) if told else None
+        self.requirements = Requirements(
+            rgb=CAMERAS if config.hand else CAMERAS[:1],
+            actions=0 if self._past is None else self._past.reads,
+        )
         self._model = model
         self._config = config
         self._row = 0 if pre_select == "oldest" else -1
@@ -108,6 +118,8 @@ class RoboVLMsPolicy(BasePolicy):
         """Chunks of sessions that remember equally many frames, and what they remember next."""
         images = self._preprocessed(requests)
         memories = [self._memory(request) for request in requests]
+        if self._past is not None and self._past.interleaves:
+            return self._interleaved(self._past, images, requests, memories)
         if self._config.history == "pre":
             frames = [self._last((*m.frames, i)) for m, i in zip(memories, images, strict=True)]
             images = torch.stack([torch.stack(window) for window in frames])
@@ -123,6 +135,31 @@ class RoboVLMsPolicy(BasePolicy):
             chunks, memories = self._headed(features, memories)
         return chunks, memories
 
+    def _interleaved(
+        self,
+        past: PastActions,
+        images: Tensor,
+        requests: Sequence[Request],
+        memories: Sequence[Memory],
+    ) -> tuple[list[NDArray[Any]], list[Memory]]:
+        """Chunks of a model that is shown past frames with their answers."""
+        frames = [self._last((*m.frames, i)) for m, i in zip(memories, images, strict=True)]
+        answers = [
+            memory.answers[len(memory.answers) - len(window) + 1 :]
+            for memory, window in zip(memories, frames, strict=True)
+        ]
+        asked = [past.interleaved(*row) for row in zip(frames, answers, requests, strict=True)]
+        chunks = list(self._model.answer(Fused.stack(asked)))
+        given = [
+            Answer(chunk.copy(), request.position, request.step)
+            for chunk, request in zip(chunks, requests, strict=True)
+        ]
+        kept = [
+            Memory(frames=window, answers=(*old, new))
+            for window, old, new in zip(frames, answers, given, strict=True)
+        ]
+        return chunks, kept
+
     def _last(self, entries: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return entries[-self._config.window :]
 
@@ -137,7 +174,10 @@ class RoboVLMsPolicy(BasePolicy):
     def _text(self, requests: Sequence[Request]) -> tuple[Tensor, Tensor]:
         prepare = self._model.preprocess
         texts = [request.instruction for request in requests]
-        ids, mask = (prepare.prompt if self._config.discrete else prepare.text)(texts)
+        if self._past is not None:
+            ids, mask = self._past.segment(requests)
+        else:
+            ids, mask = (prepare.prompt if self._config.discrete else prepare.text)(texts)
         return ids.to(self._device), mask.to(self._device)
 
     def _generated(

@@ -46,8 +46,7 @@ class Preprocess:
         self.tokenizer = load_tokenizer(folder, backbone, config.get("tokenizer") or {})
         self._form = prompts.text_form(config["model"])
         self._chat = prompts.chat_name(config)
-        steps = int(config["fwd_pred_next_n"])
-        self._steps = steps + 1 if compat.prompt_steps == "n_plus_1" else steps
+        self._steps = prompts.steps_named(int(config["fwd_pred_next_n"]), compat.prompt_steps)
         self.size = int(config.get("image_size", 224))
         self._mean, self._std = np.array(CLIP_MEAN, np.float32), np.array(CLIP_STD, np.float32)
         self._resample = Image.Resampling.BICUBIC

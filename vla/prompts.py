@@ -72,6 +72,22 @@ def question(instruction: str, steps: int) -> str:
     return f"What {steps} step actions should the robot take to {instruction}?"
 
 
+def steps_named(chunk: int, rule: str) -> int:
+    """The number that a question names for chunks of n actions.
+
+    Args:
+        chunk: n.
+        rule: `Compat.prompt_steps`.
+    """
+    return chunk + 1 if rule == "n_plus_1" else chunk
+
+
+def past(count: int) -> str:
+    """What stands in front of the ids of so many past actions (RoboVLMs, segments)."""
+    steps = "is 1 step action" if count == 1 else f"are {count} step actions"
+    return f"Here {steps} that the robot has taken: "
+
+
 def chat_name(config: Mapping[str, Any]) -> str:
     """The name that chooses a discrete model's chat format, in lower case.
 

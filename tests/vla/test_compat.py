@@ -54,5 +54,6 @@ def test_fixed_keeps_what_training_fixed() -> None:
     compat, fixed = Compat(), Compat.fixed()
     same = {f.name for f in fields(Compat) if getattr(compat, f.name) == getattr(fixed, f.name)}
     assert same == {
-        "action_vocab_base", "discrete_steps", "prompt_steps", "gripper_convention", "load_strict",
+        "action_vocab_base", "discrete_steps", "prompt_steps", "action_history",
+        "gripper_convention", "load_strict",
     }  # fmt: skip

@@ -47,6 +47,7 @@ class Writer:
         predict_stop: whether the end token is learned.
         attend_actions: whether attention sees action ids in `answered`. RoboVLMs hides them
             there: in training a later action cannot see an earlier one, but at inference it does.
+        prompt_steps: which number a CALVIN window's question names, see `Compat`.
     """
 
     tokenizer: Any
@@ -54,6 +55,7 @@ class Writer:
     actions: ActionTokenizer | None = None
     predict_stop: bool = True
     attend_actions: bool = False
+    prompt_steps: str = "n_plus_1"
 
     @property
     def stops(self) -> bool:
@@ -85,13 +87,37 @@ class Writer:
             raise UsageError("discrete labels need an ActionTokenizer, found none")
         return [int(i) for i in self.actions.encode(np.asarray(actions)).ravel()]
 
+    def prompt(self, instruction: str, chunk: int) -> tuple[list[int], list[int]]:
+        """Ids of the question for chunks of n actions, and its last id if there is an end token."""
+        asked = prompts.question(instruction, prompts.steps_named(chunk, self.prompt_steps))
+        ids = self.read(self.text(asked))
+        cut = len(ids) - (1 if self.stops else 0)
+        return ids[:cut], ids[cut:]
+
+    def told(self, instruction: str, history: list[int], count: int, steps: int) -> list[int]:
+        """Ids of a question behind what has been done, with the end token last if there is one.
+
+        Args:
+            instruction: the sentence.
+            history: ids of the past actions.
+            count: how many they are; none is told of 0.
+            steps: number that the question names.
+        """
+        asked = prompts.question(instruction, steps)
+        if not count:
+            return self.ended(self.read(self.text(asked)))
+        past = prompts.past(count)
+        text = self.text(past + asked)
+        cut = text.find(past) + len(past)
+        question = self.read(text[cut:], start=False)
+        return self.ended(self.read(text[:cut]) + history + question)
+
     def window(
         self, instruction: str, actions: NDArray[Any], mask: NDArray[np.bool_], *, chunk: int
     ) -> Rows:
         """One row per frame of a CALVIN window.
 
-        The last id of the prompt is moved behind the actions, whatever it is. The question names
-        n + 1 steps, as every CALVIN checkpoint was asked.
+        The last id of the prompt is moved behind the actions, whatever it is.
 
         Args:
             instruction: the sentence.
@@ -102,9 +128,7 @@ class Writer:
         Returns:
             Rows (W, L).
         """
-        prompt = self.read(self.text(prompts.question(instruction, chunk + 1)))
-        end = prompt[-1:] if self.stops else []
-        prompt = prompt[: len(prompt) - len(end)]
+        prompt, end = self.prompt(instruction, chunk)
         stop = end if self.predict_stop else [IGNORED] * len(end)
         ids, labels = [], []
         for first in range(len(actions) - chunk):

@@ -213,18 +213,11 @@ class ActionPredictionTransform:
 
     def _prompt_ids(self, instruction: str, done: NDArray[Any]) -> list[int]:
         """Ids of the history and the question."""
-        writer, asked = self.writer, prompts.question(instruction, self.layout.chunk)
-        if not len(done):
-            return writer.ended(writer.read(writer.text(asked)))
-        steps = "is 1 step action" if len(done) == 1 else f"are {len(done)} step actions"
-        past = f"Here {steps} that the robot has taken: "
-        text = writer.text(past + asked)
-        cut = text.find(past) + len(past)
-        history = [self.layout.history_id] * len(done)
-        if self.layout.discrete:
-            history = writer.encode(done)
-        question = writer.read(text[cut:], start=False)
-        return writer.ended(writer.read(text[:cut]) + history + question)
+        if self.layout.discrete and len(done):
+            history = self.writer.encode(done)
+        else:
+            history = [self.layout.history_id] * len(done)
+        return self.writer.told(instruction, history, len(done), self.layout.chunk)
 
 
 def _plain(prompt: list[int]) -> Rows:

@@ -258,6 +258,7 @@ def _collator(config: Mapping[str, Any], preprocess: Preprocess) -> CalvinCollat
             tokenizer=preprocess.tokenizer,
             chat=prompts.chat_name(config),
             actions=actions,
+            prompt_steps=compat.prompt_steps,
         )
     return CalvinCollator(
         window=int(config["window_size"]),
@@ -265,4 +266,5 @@ def _collator(config: Mapping[str, Any], preprocess: Preprocess) -> CalvinCollat
         text=preprocess.text,
         actions=ActionTransform.from_config(config, compat),
         writer=writer,
+        tcp_labels=True,  # evaluation turns what the model says from the TCP frame to the world
     )

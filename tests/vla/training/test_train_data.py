@@ -12,11 +12,20 @@ from tiny_training import SMALL, write_data
 
 from calvin_eval.config.training import compose_training
 from calvin_eval.errors import UnknownNameError, UsageError
+from calvin_eval.vla.action_tokenizer import ActionTokenizer
 from calvin_eval.vla.compat import Compat
+from calvin_eval.vla.data.labels import IGNORED
 from calvin_eval.vla.model import RoboVLM
 from calvin_eval.vla.preprocess import Preprocess
-from calvin_eval.vla.training.data import Batches, Share, make_dataset, make_loader
+from calvin_eval.vla.training.data import (
+    Batches,
+    Share,
+    make_dataset,
+    make_loader,
+    training_compat,
+)
 from calvin_eval.vla.training.project import write_vlm
+from calvin_eval.vla.training.saving import VLM
 
 pytestmark = pytest.mark.slow
 
@@ -166,3 +175,47 @@ def test_validation_is_never_shifted(data: Path, preprocess: Preprocess) -> None
 def _samples(config: dict[str, Any], preprocess: Preprocess) -> list[dict[str, Any]]:
     dataset = make_dataset(config, preprocess, "train")
     return [dataset[index] for index in range(len(dataset))]
+
+
+WORDS = (
+    "act_head.type=DiscreteDecoder", "act_head.action_space=discrete", "norm_action=true",
+    "window_size=2",
+)  # fmt: skip
+
+
+def first_batch(config: dict[str, Any], preprocess: Preprocess) -> dict[str, Any]:
+    loader = make_loader(config, preprocess, "val")
+    loader.batch_sampler.start(0)  # type: ignore[union-attr]
+    batch: dict[str, Any] = next(iter(loader))
+    return batch
+
+
+@pytest.mark.parametrize("rule", ["n", "n_plus_1"])
+def test_a_discrete_model_is_trained_with_the_question_that_it_is_asked(
+    data: Path, preprocess: Preprocess, rule: str
+) -> None:
+    config = project(data, *WORDS, f"compat.prompt_steps={rule}")
+    batch = first_batch(config, preprocess)
+    asked = RoboVLM.build(config, data / VLM, training_compat(config)).preprocess
+    for row, sentence in enumerate(batch["raw_text"]):
+        ids, mask = asked.prompt([sentence])
+        wanted = ids[0][mask[0]].tolist()
+        assert batch["instr_and_action_ids"][row, 0, : len(wanted)].tolist() == wanted
+        assert batch["instr_and_action_labels"][row, 0, len(wanted)] != IGNORED
+
+
+def test_words_of_actions_lie_in_the_frame_that_evaluation_takes_them_to_be_in(
+    data: Path, preprocess: Preprocess
+) -> None:
+    config = project(data, *WORDS, "tcp_rel=true")
+    batch = first_batch(config, preprocess)
+    tokenizer = ActionTokenizer.from_tokenizer(
+        preprocess.tokenizer, config["act_head"], training_compat(config)
+    )
+    labels = batch["instr_and_action_labels"][0, 0]
+    words = labels[labels != IGNORED][:7].numpy()
+    turned = batch["action_chunck"][0, 0, 0, :6].numpy()  # what a continuous model learns
+    cut = turned.clip(-1, 1)
+    assert abs(tokenizer.decode(words)[:6] - cut).max() < 0.01
+    world = first_batch(project(data, *WORDS), preprocess)["action_chunck"][0, 0, 0, :6].numpy()
+    assert abs(world - turned).max() > 0.05
