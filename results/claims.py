@@ -4,40 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from pathlib import Path
 
 from calvin_eval.errors import RunFolderError
+from calvin_eval.files import backup_of
 from calvin_eval.results.header import HEADER
 from calvin_eval.results.journal import Journal
-from calvin_eval.results.remains import temporary_name
 
 _log = logging.getLogger(__name__)
-
-
-def write_first(path: Path, data: bytes) -> None:
-    """Put the bytes under that name, all of them or none, if nothing is there yet.
-
-    Raises:
-        FileExistsError: something is.
-        OSError: the disk refuses.
-    """
-    temporary = path.with_name(temporary_name(path.name, "tmp"))
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            raise
-        except OSError:  # a file system without hard links
-            with open(path, "xb") as file:
-                file.write(data)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def move_aside(folder: Path, journal: Path, *, overwrite: bool) -> Path:
@@ -61,9 +35,7 @@ def move_aside(folder: Path, journal: Path, *, overwrite: bool) -> Path:
             f"expected a run to overwrite, found {folder} without a {HEADER}. "
             "Choose another folder with --out."
         )
-    number = 1
-    while (target := folder.with_name(f"{folder.name}.bak-{number}")).exists():
-        number += 1
+    target = backup_of(folder)
     held = Journal.lock(journal) if journal.exists() else contextlib.nullcontext()
     with held:
         folder.rename(target)

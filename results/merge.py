@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from calvin_eval.errors import RunFolderError, UsageError
+from calvin_eval.files import write_atomic
 from calvin_eval.results.header import HEADER, SAME_RUN, Header
 from calvin_eval.results.journal import encode_journal
 from calvin_eval.results.leaves import differing_leaves
 from calvin_eval.results.schema import ChainRecord
-from calvin_eval.results.store import JOURNAL, RunFolder, write_atomic
+from calvin_eval.results.store import JOURNAL, RunFolder
 
 _NOT_KEPT = (*SAME_RUN, "schema_version", "status", "verdict")
 """Entries of a shard's header that `merged_from` leaves out."""

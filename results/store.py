@@ -6,7 +6,6 @@ folder that holds something is never written into by a new run, and never delete
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import uuid
@@ -15,14 +14,14 @@ from pathlib import Path
 from typing import Any, get_args
 
 from calvin_eval.errors import RunFolderError
+from calvin_eval.files import remove_remains, write_atomic, write_first
 from calvin_eval.foreign.documents import DocumentError, parse_json
 from calvin_eval.results.actions import FOLDER as ACTIONS
 from calvin_eval.results.actions import decode_actions, encode_actions
-from calvin_eval.results.claims import move_aside, write_first
+from calvin_eval.results.claims import move_aside
 from calvin_eval.results.header import HEADER, Header, RunStatus, check_version
 from calvin_eval.results.journal import Journal, encode_journal, read_journal
 from calvin_eval.results.leaves import differing_leaves
-from calvin_eval.results.remains import remove_remains, temporary_name
 from calvin_eval.results.schema import SCHEMA_VERSION, ChainRecord
 
 JOURNAL = "chains.jsonl"
@@ -243,21 +242,6 @@ class RunFolder:
         if Path(name).name != name or name in ("", ".", ".."):
             raise ValueError(f"expected the bare name of a file in the run folder, found {name!r}")
         return self.path / name
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Put the bytes under that name: all of them, durably, or none. May raise OSError."""
-    temporary = path.with_name(temporary_name(path.name, "tmp"))
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
 
 
 def _is_new(folder: Path, beside: Collection[str]) -> bool:

@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from calvin_eval.errors import AssetError, UnknownNameError
+from calvin_eval.files import write_atomic
 from calvin_eval.protocol import SCENES
 
 _CONF = Path("calvin_env/conf")
@@ -306,9 +307,5 @@ def _content_addressed(text: str) -> str:
         folder = Path(tempfile.mkdtemp(prefix="calvin-eval-"))
     target = folder / f"{digest[:32]}.urdf"
     if not target.exists() or target.read_text(encoding="utf-8") != text:
-        with tempfile.NamedTemporaryFile(
-            "w", dir=folder, suffix=".tmp", delete=False, encoding="utf-8"
-        ) as file:
-            file.write(text)
-        os.replace(file.name, target)
+        write_atomic(target, text.encode())
     return str(target)

@@ -25,6 +25,7 @@ LEAVES = {
     "errors": set(),
     "checks": {"errors"},
     "extras": {"errors"},
+    "files": set(),
     "foreign": {"errors", "foreign"},
     "plugins": {"errors"},
     "protocol": {"checks", "errors"},
@@ -110,6 +111,7 @@ def test_every_folder_of_code_is_packaged() -> None:
             assert f'"{init.parent.relative_to(ROOT)}"' in text, f"{init.parent} is not packaged"
 
 
+@pytest.mark.slow
 def test_no_folder_reaches_another_by_a_string() -> None:
     """`import_module` of a name of ours would be an import that the test above cannot see."""
     for top in ("eval", *MAY_IMPORT):

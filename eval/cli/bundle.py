@@ -58,10 +58,10 @@ def export(run: Path, meta: Path | None, out: Path) -> None:
     evo-sota.json that of Evo-SOTA.io. A run that departs from the official protocol says so.
     """
     from calvin_eval.cli.verify import opened
+    from calvin_eval.files import write_atomic
     from calvin_eval.results.bundle import CARD
     from calvin_eval.results.leaderboards import leaderboard_entries
     from calvin_eval.results.model_card import read_model_card
-    from calvin_eval.results.store import write_atomic
     from calvin_eval.results.verification import recheck_derived
     from calvin_eval.running.prepare import utc_now
 

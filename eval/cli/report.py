@@ -80,7 +80,7 @@ def print_report(view: View, console: Console) -> None:
 
 def _write(path: Path, text: str) -> None:
     from calvin_eval.errors import UsageError
-    from calvin_eval.results.store import write_atomic
+    from calvin_eval.files import write_atomic
 
     try:
         write_atomic(path, text.encode("utf-8"))

@@ -6,7 +6,6 @@ Facts of the format: CALVIN, dataset README. `auto_lang_ann.npy` is a pickled di
 from __future__ import annotations
 
 import io
-import os
 import pickle
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Any, Final
 import numpy as np
 import yaml
 
+from calvin_eval.files import write_atomic
 from calvin_eval.rollouts.recording.episode import Episode
 from calvin_eval.sim.symbolic import BLOCKS, TASK_NAMES
 
@@ -89,6 +89,4 @@ def save_plain(path: Path, content: Mapping[str, Any]) -> None:
     pickled = pickle.dumps(box, protocol=3)
     data.write(pickled.replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n"))
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(data.getvalue())
-    os.replace(temporary, path)
+    write_atomic(path, data.getvalue())

@@ -13,9 +13,10 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from calvin_eval.files import write_atomic
 from calvin_eval.rollouts.recording.episode import Episode
 from calvin_eval.rollouts.recording.labels import save_plain
-from calvin_eval.rollouts.recording.store import frame_name, write_atomically
+from calvin_eval.rollouts.recording.store import frame_name
 from calvin_eval.sim.packs import AssetPack
 from calvin_eval.sim.upstream_package import camera_configuration
 
@@ -56,7 +57,7 @@ def write_statistics(folder: Path, count: int) -> None:
         content[name] = [{"_target_": _NORMALIZE, "mean": mean.tolist(), "std": deviation.tolist()}]
     content["act_min_bound"] = np.min(columns["actions"], axis=0).tolist()
     content["act_max_bound"] = np.max(columns["actions"], axis=0).tolist()
-    write_atomically(folder / STATISTICS, yaml.safe_dump(content, sort_keys=False))
+    write_atomic(folder / STATISTICS, yaml.safe_dump(content, sort_keys=False).encode())
 
 
 def write_environment(folder: Path, pack: AssetPack, scene: str) -> None:
@@ -73,7 +74,7 @@ def write_environment(folder: Path, pack: AssetPack, scene: str) -> None:
     }
     path = folder / ENVIRONMENT
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, yaml.safe_dump(content, sort_keys=False))
+    write_atomic(path, yaml.safe_dump(content, sort_keys=False).encode())
 
 
 _ENV: Mapping[str, Any] = {

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from calvin_eval.errors import UsageError
+from calvin_eval.files import write_atomic
 from calvin_eval.rollouts.recording.episode import Episode
 
 CONFIG: Final = "record.json"
@@ -49,14 +50,7 @@ def open_recording(out: Path, config: Mapping[str, Any]) -> None:
     if out.exists() and any(out.iterdir()):
         raise UsageError(f"expected a new or empty folder, found something else in {out}")
     out.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(config, indent=2) + "\n")
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file that is whole or not there."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    write_atomic(path, (json.dumps(config, indent=2) + "\n").encode())
 
 
 class SplitStore:
@@ -116,5 +110,5 @@ class SplitStore:
     def close(self, episodes: Sequence[Episode]) -> None:
         """Everything about the split is written: it is complete."""
         lines = "".join(f"{episode.to_json()}\n" for episode in episodes)
-        write_atomically(self.folder / EPISODES, lines)
+        write_atomic(self.folder / EPISODES, lines.encode())
         shutil.rmtree(self._staging, ignore_errors=True)

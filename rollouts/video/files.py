@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from calvin_eval.results import remains
+from calvin_eval import files
 from calvin_eval.rollouts.video.frames import Frame
 from calvin_eval.sim.bullet import captured_output
 
@@ -66,7 +66,7 @@ class VideoFile:
     def __init__(self, path: Path, fps: int) -> None:
         self._path = path
         # Hidden until it is whole; the ending still names the format.
-        self._temporary = path.with_name(remains.temporary_name(path.stem, path.suffix[1:]))
+        self._temporary = path.with_name(files.temporary_name(path.stem, path.suffix[1:]))
         self._fps = fps
         self._writer: Any = None
         self._words: IO[bytes] | None = None
@@ -188,4 +188,4 @@ def _pattern(chain: int) -> str:
 
 def remove_remains(folder: Path) -> None:
     """Remove what processes that are gone left of their videos, as far as that is allowed."""
-    remains.remove_remains(folder, ".chain*.*")
+    files.remove_remains(folder, ".chain*.*")

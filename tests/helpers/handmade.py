@@ -7,10 +7,11 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+from calvin_eval.files import write_atomic
 from calvin_eval.protocol import BENCHMARK
 from calvin_eval.results.journal import encode_journal
 from calvin_eval.results.schema import ChainRecord, SubtaskRecord
-from calvin_eval.results.store import JOURNAL, RunFolder, write_atomic
+from calvin_eval.results.store import JOURNAL, RunFolder
 
 TASKS = ("a", "b", "c", "d", "e")
 HEADER: Mapping[str, Any] = {

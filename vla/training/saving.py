@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from calvin_eval.errors import RunFolderError
+from calvin_eval.files import backup_of
 from calvin_eval.vla.checkpoint import STEP
 
 RESUME, PEFT, VLM = "resume", "peft", "vlm"
@@ -229,8 +230,5 @@ def start_folder(folder: Path, *, overwrite: bool) -> None:
                 f"{folder} exists: go on with it by resume=true, keep it as {folder.name}.bak-N by "
                 "overwrite=true, or choose another out="
             )
-        number = 1
-        while (backup := folder.with_name(f"{folder.name}.bak-{number}")).exists():
-            number += 1
-        folder.rename(backup)
+        folder.rename(backup_of(folder))
     folder.mkdir(parents=True, exist_ok=True)
