@@ -69,6 +69,7 @@ def test_there_are_commands_on_most_pages() -> None:
     assert len({page for page, _ in CALLS}) > 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("page", "arguments"), CALLS)
 def test_a_command_is_understood(page: str, arguments: str) -> None:
     command, context = context_of(words_of(arguments))

@@ -46,6 +46,7 @@ def value(key: str) -> object:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "policy"])
 def test_a_default_that_is_shown_is_the_configurations(name: str) -> None:
     (option,) = [o for o in run_command.params if o.name == name]

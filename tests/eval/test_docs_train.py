@@ -22,6 +22,7 @@ def test_there_are_commands() -> None:
     assert len(RESUMING) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c not in RESUMING])
 def test_commands_are_understood(command: str) -> None:
     words = shlex.split(command, comments=True)

@@ -80,6 +80,7 @@ def test_there_is_a_preset_for_every_published_variant() -> None:
     } <= set(preset_names())  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", preset_names())
 def test_every_preset_states_its_source_and_turns_a_network_into_actions(name: str) -> None:
     config = composed(f"policy={name}")

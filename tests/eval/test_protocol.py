@@ -37,6 +37,7 @@ def test_the_configuration_without_overrides_is_official() -> None:
     assert compose_config(["ckpt=builtin:still"]).protocol == OFFICIAL
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [entry.name for entry in fields(Protocol)])
 def test_every_rule_is_a_key_of_the_configuration(name: str) -> None:
     section, value = RULES[name].section, OTHERS[name]

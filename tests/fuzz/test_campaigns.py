@@ -166,6 +166,7 @@ def test_journals(command: Any, run_folder: Path, tmp_path: Path) -> None:
     campaign("journal", safe)
 
 
+@pytest.mark.slow
 def test_cards(command: Any, tmp_path: Path) -> None:
     run_folder = write_run(tmp_path / "run", [record(chain, chain) for chain in range(6)])
     assert command("card", run_folder, "--out", tmp_path / "card.json") == 0

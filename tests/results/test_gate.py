@@ -155,6 +155,7 @@ def test_a_drop_is_paired_where_the_chains_are_the_same() -> None:
     assert decided(GateSpec(max_drop=-np.mean(steps)), worse, baseline=old) == "undecided"
 
 
+@pytest.mark.slow
 def test_a_drop_is_unpaired_where_they_are_not() -> None:
     counts = np.bincount(LENGTHS).tolist()
     worse = RNG.choice(6, size=800, p=[0.1, 0.15, 0.15, 0.1, 0.1, 0.4]).tolist()
@@ -237,6 +238,7 @@ def test_a_run_without_records_is_refused(tmp_path: Path) -> None:
         read_baseline(run)
 
 
+@pytest.mark.slow
 def test_false_decisions_stay_below_what_is_stated() -> None:
     """At the threshold itself every decision is a false one."""
     rng = np.random.default_rng(12)

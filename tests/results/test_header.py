@@ -139,6 +139,7 @@ def leaves(tree: Any, prefix: str = "") -> list[str]:
     return [*([prefix] if prefix else []), *inner]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [None, "text", -1, 0.5, True, [], {}, ["a"], MISSING], ids=shown)
 def test_the_schema_takes_what_the_reader_takes_and_nothing_else(value: object) -> None:
     """Every entry of a real header, replaced by a value of every kind."""

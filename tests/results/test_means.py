@@ -149,6 +149,7 @@ def test_the_shortcut_of_the_simulation_agrees_with_the_interval() -> None:
                 assert covers(values, mean) == (found.low <= mean <= found.high), (values, mean)
 
 
+@pytest.mark.slow
 def test_the_difference_of_two_means() -> None:
     rng = np.random.default_rng(2)
     ours, theirs = rng.integers(0, 6, 400).tolist(), rng.integers(2, 6, 300).tolist()

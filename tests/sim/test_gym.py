@@ -73,6 +73,7 @@ def test_the_task_can_be_done_from_its_start(env: Any) -> None:
 PLACES = {"slider": "plank_link", "table": "base_link"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scene", list("ABCD"))
 @pytest.mark.parametrize("colour", ["red", "blue", "pink"])
 @pytest.mark.parametrize("place", list(PLACES))

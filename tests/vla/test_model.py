@@ -156,6 +156,7 @@ HEADS: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", HEADS, ids=str)
 @pytest.mark.parametrize("history", ["post", "pre", "video"])
 @torch.no_grad()
