@@ -207,9 +207,7 @@ def find_vlm(config: Config, given: Any = None) -> Path:
         CheckpointError: it is nowhere; nothing is ever downloaded.
     """
     named = str(config.values["vlm"].get("pretrained_model_name_or_path") or "")
-    places = [config.path.parent / named, Path(named)] if named else []
-    if given is not None:
-        places = [Path(str(given))]
+    places = _vlm_places(config, given)
     for place in places:
         if (place / "config.json").is_file():
             return place
@@ -220,6 +218,30 @@ def find_vlm(config: Config, given: Any = None) -> Path:
         f"folder, with config.json and the tokenizer's files, at {where}. Nothing is downloaded: "
         f"get it{f' from {url}' if url else ''} and give policy.options.vlm=PATH."
     )
+
+
+def vlm_type(config: Config, given: Any = None) -> object:
+    """The `model_type` of the vision-language model, as far as its folder is here; else None.
+
+    Args:
+        config: names the folder.
+        given: the user's path, which wins.
+    """
+    for place in _vlm_places(config, given):
+        try:
+            found = parse_json((place / "config.json").read_bytes(), strict=False)
+        except (OSError, DocumentError):
+            continue
+        return found.get("model_type") if isinstance(found, dict) else None
+    return None
+
+
+def _vlm_places(config: Config, given: Any) -> list[Path]:
+    """Where the folder of the vision-language model may lie, the likeliest first."""
+    if given is not None:
+        return [Path(str(given))]
+    named = str(config.values["vlm"].get("pretrained_model_name_or_path") or "")
+    return [config.path.parent / named, Path(named)] if named else []
 
 
 def read_compat(source: Source, config: Config | None = None) -> Compat:

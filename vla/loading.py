@@ -10,8 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from calvin_eval.errors import CheckpointError, UsageError
 from calvin_eval.vla.compat import Compat
-from calvin_eval.vla.config import Config, find_config, find_vlm, read_compat, read_config
+from calvin_eval.vla.config import (
+    Config,
+    find_config,
+    find_vlm,
+    read_compat,
+    read_config,
+    vlm_type,
+)
 from calvin_eval.vla.stages import action_stages
+from calvin_eval.vla.supported import check_backbone, check_lacking
 from calvin_eval.wrappers.loaders.base import LoadedPolicy, Source, file_facts, readable_size
 from calvin_eval.wrappers.loaders.folders import is_adapter, is_zero
 from calvin_eval.wrappers.loaders.torch_file import chosen_device
@@ -40,6 +48,8 @@ def declare(source: Source) -> tuple[Settings, Settings]:
     """
     source.check_options(OPTIONS)
     config = read_config(find_config(source))
+    check_backbone(config.values, vlm_type(config, source.options.get("vlm")))
+    check_lacking(config.values)
     compat = read_compat(source, config)
     _check_history(config, compat)
     return {}, action_stages(config, compat, source.options.get("raw_calvin", True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +22,56 @@ LACKING = {
 """Keys of a configuration that must be false or null, and what they would switch on."""
 
 
+MODEL_TYPES = (
+    "kosmos-2", "paligemma", "llava", "qwen2_vl", "qwen2_5_vl", "idefics3", "smolvlm",
+)  # fmt: skip
+"""`model_type` of the vision-language models that can be built."""
+_FOREIGN = {
+    "Flamingo": r"flamingo",
+    "Moondream": r"moondream",
+    "UForm": r"uform",
+    "LLaVA-MPT": r"(^|[^a-z])mpt([^a-z]|$)",
+    "Qwen-VL": r"^(robo)?qwen$|qwen-vl",
+}
+"""Vision-language models with code of their own, and how a configuration names them."""
+
+
+def check_backbone(config: Mapping[str, Any], kind: object = None) -> None:
+    """Refuse a vision-language model that is not built here, before anybody fetches its weights.
+
+    Args:
+        config: the project configuration, parents merged.
+        kind: the `model_type` in the model's own `config.json`, if it is here; it decides.
+
+    Raises:
+        CheckpointError: the model needs code of its own, or is of no family that is known.
+    """
+    if kind in MODEL_TYPES:
+        return
+    vlm = config.get("vlm") or {}
+    folder = str(vlm.get("pretrained_model_name_or_path") or "").rstrip("/").rpartition("/")[2]
+    names = [config.get("robovlm_name"), config.get("model"), vlm.get("name"), folder]
+    # RoboQwen and qwen are Qwen-VL unless the folder says that it is a later one.
+    later = re.search(r"qwen-?[23]", folder.lower()) or "qwen2" in str(config.get("model")).lower()
+    for model, pattern in _FOREIGN.items():
+        if model == "Qwen-VL" and later:
+            continue
+        if any(re.search(pattern, str(name or "").lower()) for name in names):
+            raise CheckpointError(foreign_backbone(f"found {model} ({folder or names[0]})"))
+    if kind is not None:
+        raise CheckpointError(foreign_backbone(f"found the model_type {kind!r}"))
+
+
+def foreign_backbone(found: str) -> str:
+    """What to say of a vision-language model that is not built here."""
+    return (
+        "expected a vision-language model that transformers has and calvin-eval knows (model_type "
+        f"{', '.join(MODEL_TYPES)}), {found}. Qwen-VL, Flamingo, Moondream, UForm and LLaVA-MPT "
+        "bring code of their own, which is never run, so their weights are of no use here: serve "
+        "such a policy from its own environment and give its address to --ckpt (docs/servers.md)."
+    )
+
+
 def check_supported(config: Mapping[str, Any]) -> None:
     """Refuse configurations of models that are not built here.
 
@@ -34,18 +85,23 @@ def check_supported(config: Mapping[str, Any]) -> None:
     for key in ("model", "window_size", "fwd_pred_next_n", "act_head"):
         if not config.get(key):
             raise CheckpointError(f"project configuration: expected a value of {key!r}, found none")
-    for key, meaning in LACKING.items():
-        if config.get(key):
-            raise CheckpointError(
-                f"project configuration: {key} = {config[key]!r} asks for {meaning}, which "
-                "calvin-eval does not have; expected false or null"
-            )
+    check_lacking(config)
     if not (config.get("train_setup") or {}).get("predict_action", True):
         raise CheckpointError(
             "project configuration: train_setup.predict_action is false: such a model was trained "
             "without actions and cannot control a robot"
         )
     _check_head(config["act_head"])
+
+
+def check_lacking(config: Mapping[str, Any]) -> None:
+    """Raise a CheckpointError for a part of a model that is not built here."""
+    for key, meaning in LACKING.items():
+        if config.get(key):
+            raise CheckpointError(
+                f"project configuration: {key} = {config[key]!r} asks for {meaning}, which "
+                "calvin-eval does not have; expected false or null"
+            )
 
 
 def _check_head(head: Mapping[str, Any]) -> None:

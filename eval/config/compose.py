@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import datetime
 from difflib import get_close_matches
-from glob import glob
 from pathlib import Path
 from typing import Any
 
 from calvin_eval.checks import check_fields
 from calvin_eval.config.arguments import with_arguments
+from calvin_eval.config.checkpoints import expand, run_names
 from calvin_eval.config.hydra_scope import CONFIG_MODULE, hydra_scope
 from calvin_eval.config.preset_files import check_stages, store_preset
 from calvin_eval.config.schema import (
@@ -23,7 +23,6 @@ from calvin_eval.config.schema import (
     PolicyConfig,
     SimConfig,
     VideoConfig,
-    policy_name,
 )
 from calvin_eval.config.values import (
     check_cluster,
@@ -119,29 +118,18 @@ def compose_configs(
     Args:
         overrides: see `compose_config`.
         settings: see `compose_config`.
-        ckpts: as given by `--ckpt`; one that is no path but matches files stands for them.
-            With more than one, `out` is the folder of their run folders.
+        ckpts: as given by `--ckpt`, see `checkpoints.expand`. With more than one, `out` is the
+            folder of their run folders.
     """
-    named = [name for ckpt in ckpts for name in _expand(ckpt)]
+    named = expand(ckpts)
     if len(named) <= 1:
         return [compose_config(overrides, {**settings, **({"ckpt": named[0]} if named else {})})]
     config = compose_config(overrides, {**settings, "ckpt": named[0]})
     folder = config.out or f"runs/{datetime.now().strftime('%Y%m%d-%H%M%S')}"
-    names = _distinct([policy_name(name) for name in named])
     return [
         replace(config, ckpt=ckpt, out=f"{folder}/{name}")
-        for ckpt, name in zip(named, names, strict=True)
+        for ckpt, name in zip(named, run_names(named), strict=True)
     ]
-
-
-def _expand(ckpt: str) -> list[str]:
-    if Path(ckpt).exists() or not any(c in ckpt for c in "*?["):
-        return [ckpt]
-    return sorted(glob(ckpt)) or [ckpt]
-
-
-def _distinct(names: list[str]) -> list[str]:
-    return [n if names.count(n) == 1 else f"{i:02d}-{n}" for i, n in enumerate(names, 1)]
 
 
 def usage_error(error: Exception, defaults: Any) -> UsageError:

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from requirements import skip
 
+from calvin_eval.config.compose import compose_config
+from calvin_eval.config.listing import render_configs
 from calvin_eval.errors import CheckpointError, UnknownNameError, UsageError
 from calvin_eval.vla.compat import Compat
 from calvin_eval.vla.config import (
@@ -21,6 +23,8 @@ from calvin_eval.vla.config import (
     read_compat,
     read_config,
 )
+from calvin_eval.vla.supported import MODEL_TYPES
+from calvin_eval.wrappers.loaders import declared
 from calvin_eval.wrappers.loaders.base import Source
 from calvin_eval.wrappers.loaders.folders import folder_kind, robovlms_configs
 
@@ -249,3 +253,64 @@ def test_audit_of_the_original_configurations(tmp_path: Path) -> None:
             shown = subprocess.run([*git, "show", f"HEAD:{name}"], capture_output=True, check=True)
             path.write_bytes(shown.stdout)
     assert audit_lora(tmp_path) == {"true": 0, "false": 10, "absent": 1}
+
+
+FOREIGN = [
+    {"robovlm_name": "RoboQwen", "model": "qwen", "vlm": {"pretrained_model_name_or_path": "v/Q"}},
+    {"vlm": {"pretrained_model_name_or_path": ".vlms/Qwen-VL-Chat"}},
+    {"robovlm_name": "RoboMoonDream", "model": "moondream"},
+    {"robovlm_name": "RoboFlamingo", "vlm": {"pretrained_model_name_or_path": "mpt-1b-dolly"}},
+    {"robovlm_name": "RoboUform"},
+    {"robovlm_name": "RoboLLaVA", "vlm": {"pretrained_model_name_or_path": "v/LLaVA-MPT-7B"}},
+]
+
+
+@pytest.mark.parametrize("config", FOREIGN)
+def test_models_with_code_of_their_own_are_refused_by_their_names(
+    tmp_path: Path, config: dict[str, Any]
+) -> None:
+    """Before anybody is told where to get their weights, and where a configuration is printed."""
+    write(tmp_path / "c.json", **{**BASE, **config}, model_url="https://example.org/weights")
+    with pytest.raises(CheckpointError, match=r"code of their own.*no use here") as caught:
+        declared(source(tmp_path))
+    assert "example.org" not in str(caught.value)
+    with pytest.raises(CheckpointError, match="code of their own"):
+        render_configs([compose_config([], {"ckpt": str(tmp_path)})])
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"robovlm_name": "RoboQwen", "model": "qwen2_5_vl"},
+        {"robovlm_name": "RoboQwen", "vlm": {"pretrained_model_name_or_path": "Qwen2-VL-2B"}},
+        {"robovlm_name": "RoboLLaVA", "vlm": {"pretrained_model_name_or_path": "llava-1.5-7b"}},
+        {"robovlm_name": "RoboPaligemma", "model": "paligemma"},
+    ],
+)
+def test_models_of_transformers_are_not(tmp_path: Path, config: dict[str, Any]) -> None:
+    write(tmp_path / "c.json", **{**BASE, **config})
+    assert declared(source(tmp_path)) is not None
+
+
+def test_the_models_own_folder_decides(tmp_path: Path) -> None:
+    write(tmp_path / "c.json", **{**BASE, "robovlm_name": "RoboQwen", "model": "qwen"})
+    write(tmp_path / "vlm" / "config.json", model_type="qwen2_vl")
+    assert declared(source(tmp_path, vlm=str(tmp_path / "vlm"))) is not None
+    write(tmp_path / "vlm" / "config.json", model_type="chatglm")
+    write(tmp_path / "c.json", **BASE)
+    with pytest.raises(CheckpointError, match="found the model_type 'chatglm'"):
+        declared(source(tmp_path, vlm=str(tmp_path / "vlm")))
+
+
+def test_parts_that_are_not_built_are_refused_before_the_weights(tmp_path: Path) -> None:
+    write(tmp_path / "c.json", **BASE, use_vision_resampler=True)
+    with pytest.raises(CheckpointError, match="a Perceiver over the image tokens"):
+        declared(source(tmp_path))
+
+
+@pytest.mark.needs("vla")
+def test_the_names_of_families_are_those_that_are_built() -> None:
+    from calvin_eval.vla.backbones import FAMILIES
+
+    assert tuple(FAMILIES) == MODEL_TYPES

@@ -99,7 +99,7 @@ class TestRecognition:
         ("ckpt", "message"),
         [
             ("ws://localhost:port", "expected ws://HOST:PORT"),
-            ("https://example.org/policy.pt", "expected ws://HOST:PORT"),
+            ("https://example.org/policy.pt", "calvin-eval downloads nothing"),
             ("no/such/policy.pt", "no such file or policy: 'no/such/policy.pt'"),
             ("policy.pt", "no such file or policy"),
             ("", "no such file or policy"),

@@ -16,6 +16,7 @@ from calvin_eval.vla.backbones.kosmos import Kosmos2
 from calvin_eval.vla.backbones.llava import Llava
 from calvin_eval.vla.backbones.paligemma import PaliGemma
 from calvin_eval.vla.backbones.qwen import Qwen2VL
+from calvin_eval.vla.supported import foreign_backbone
 
 __all__ = ["FAMILIES", "Backbone", "build_backbone"]
 
@@ -45,10 +46,5 @@ def build_backbone(folder: Path) -> Backbone:
             f"{path}: expected the config.json of a vision-language model: {error}"
         ) from error
     if kind not in FAMILIES:
-        raise CheckpointError(
-            f"{path}: expected a model_type that transformers has and calvin-eval knows "
-            f"({', '.join(FAMILIES)}), found {kind!r}. Qwen-VL, Flamingo, Moondream, UForm and "
-            "LLaVA-MPT bring code of their own, which is never run; serve such a policy from its "
-            "own environment and give its address to --ckpt."
-        )
+        raise CheckpointError(f"{path}: {foreign_backbone(f'found {kind!r}')}")
     return FAMILIES[kind].from_folder(folder)

@@ -16,6 +16,7 @@ from calvin_eval.wrappers.loaders.base import CheckpointLoader, LoadedPolicy, Po
 from calvin_eval.wrappers.loaders.builtin import PREFIX, load_builtin, load_recording
 from calvin_eval.wrappers.loaders.declared import Stages, arrange, declared, kind_of, server_loader
 from calvin_eval.wrappers.loaders.detect import RECOGNISED, detect
+from calvin_eval.wrappers.loaders.elsewhere import explain_missing
 from calvin_eval.wrappers.loaders.needs import require_packages
 from calvin_eval.wrappers.loaders.python_class import (
     PLUGIN,
@@ -137,6 +138,8 @@ def _load(source: Source) -> LoadedPolicy:
         return load(source)
     if is_class_spec(ckpt):
         return load_class(source)
+    if (said := explain_missing(ckpt)) is not None:
+        raise CheckpointError(f"no such file or policy: {said}.")
     raise CheckpointError(f"no such file or policy: {ckpt!r}: expected {RECOGNISED}.")
 
 

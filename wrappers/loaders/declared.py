@@ -9,10 +9,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from calvin_eval import plugins
+from calvin_eval.errors import CheckpointError
 from calvin_eval.wrappers.loaders import weights
 from calvin_eval.wrappers.loaders.base import PolicyLoader, Source
 from calvin_eval.wrappers.loaders.builtin import PREFIX
 from calvin_eval.wrappers.loaders.detect import detect
+from calvin_eval.wrappers.loaders.elsewhere import explain_elsewhere
 from calvin_eval.wrappers.loaders.python_class import is_class_spec
 from calvin_eval.wrappers.stages import (
     ACTION_STAGES,
@@ -88,11 +90,14 @@ def kind_of(ckpt: str) -> str | None:
         returns.
 
     Raises:
-        CheckpointError: there is a file or folder, and it is of no kind that is known.
+        CheckpointError: there is a file or folder, and it is of no kind that is known; or it is an
+            address that would have to be downloaded.
     """
     if ckpt.startswith(PREFIX):
         return "builtin"
     if re.match(r"\w+://", ckpt):
+        if (said := explain_elsewhere(ckpt)) is not None:
+            raise CheckpointError(f"{said}.")
         return "remote"
     source = Source(ckpt=ckpt, options={})
     if ckpt and source.path.exists():

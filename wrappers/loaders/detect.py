@@ -19,6 +19,7 @@ from calvin_eval.foreign.archives import (
 from calvin_eval.foreign.documents import DocumentError, parse_json
 from calvin_eval.wrappers.builtin.replay import ACTIONS_KEY
 from calvin_eval.wrappers.loaders.folders import FOLDER_KINDS, folder_kind
+from calvin_eval.wrappers.loaders.published import explain
 
 RECOGNISED = (
     "a TorchScript file, a torch.export archive (.pt2), a folder of RoboVLMs or LeRobot, recorded "
@@ -43,9 +44,7 @@ def detect(path: Path) -> str:
     if path.is_dir():
         kind = folder_kind(path)
         if kind is None and (kind := _plugins_kind(path)) is None:
-            raise CheckpointError(
-                f"{path} is a folder of no kind that calvin-eval knows: expected {RECOGNISED}."
-            )
+            raise CheckpointError(explain(path) or _unknown_folder(path))
         return kind
     try:
         with path.open("rb") as file:
@@ -200,6 +199,21 @@ def _is_safetensors(path: Path, head: bytes, size: int) -> bool:
             return isinstance(parse_json(file.read(length)), dict)
         except DocumentError:
             return False
+
+
+def _unknown_folder(path: Path) -> str:
+    """What to say of a folder that nobody recognises: mostly it holds what was meant."""
+    inside = [
+        entry.name
+        for entry in sorted(path.iterdir())
+        if entry.is_dir() and folder_kind(entry) is not None
+    ]
+    if inside:
+        return (
+            f"{path} is a folder of no kind that calvin-eval knows, with {len(inside)} in it that "
+            f"are: choose one, such as --ckpt {path / inside[-1]}, or all by --ckpt '{path}/*'."
+        )
+    return f"{path} is a folder of no kind that calvin-eval knows: expected {RECOGNISED}."
 
 
 def _unknown(path: Path, head: bytes) -> str:

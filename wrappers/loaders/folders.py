@@ -21,14 +21,24 @@ FOLDER_KINDS = ("lerobot", "robovlms")
 """What `folder_kind` tells apart; each is an entry point of ours in `calvin_eval.loaders`."""
 
 
+_LEROBOT_PLACES = (
+    "", "pretrained_model", "checkpoints/last/pretrained_model", "last/pretrained_model",
+)  # fmt: skip
+"""Where a policy lies in what LeRobot's training writes: itself, its step, its run, its steps."""
+
+
 def is_lerobot(path: Path) -> bool:
-    """Whether LeRobot's `save_pretrained` wrote the folder, or the one named so inside."""
+    """Whether LeRobot's `save_pretrained` wrote the folder, or the newest in a training run."""
     return lerobot_folder(path) is not None
 
 
 def lerobot_folder(path: Path) -> Path | None:
-    """The folder itself or its `pretrained_model`, whichever has a LeRobot policy's config."""
-    for folder in (path, path / "pretrained_model"):
+    """The folder with a LeRobot policy's config: itself, its `pretrained_model`, or its last step.
+
+    Of a training run it is the step that the link `checkpoints/last` means, by its number.
+    """
+    for place in _LEROBOT_PLACES:
+        folder = path / place
         try:
             config = parse_json((folder / "config.json").read_bytes(), strict=False)
         except (OSError, DocumentError):
@@ -36,7 +46,7 @@ def lerobot_folder(path: Path) -> Path | None:
         if isinstance(config, dict) and {"type", "input_features", "output_features"} <= set(
             config
         ):
-            return folder
+            return folder.resolve() if "last" in place else folder
     return None
 
 

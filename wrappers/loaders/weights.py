@@ -16,6 +16,7 @@ from calvin_eval.foreign.documents import parse_json
 from calvin_eval.wrappers.loaders.base import TRUST_FLAG, LoadedPolicy, Source
 from calvin_eval.wrappers.loaders.detect import damaged, detect, open_archive
 from calvin_eval.wrappers.loaders.folders import robovlms_configs
+from calvin_eval.wrappers.loaders.published import explain
 from calvin_eval.wrappers.loaders.torch_file import load_module
 from calvin_eval.wrappers.stages import Settings
 
@@ -199,6 +200,8 @@ def _resolved(file: Any) -> Iterator[tuple[str, Any, str | None]]:
 
 def _weights_only(path: Path, tensors: int, example: str | None) -> str:
     such = f", such as {example!r}" if example else ""
+    if (said := explain(path.absolute().parent)) is not None:
+        return said
     return (
         f"{path} holds weights without an architecture ({tensors} tensors{such}), so there is "
         "nothing to run them with: load them in a class of yours and run that as file.py:Class "
