@@ -91,7 +91,7 @@ def evaluate(  # noqa: PLR0913 - one argument per flag
         max_batch: requests in one call of the policy.
         batch_wait: seconds to wait for a fuller batch.
         retries: of a chain after a crash or a hang of the simulator.
-        step_timeout: seconds without a sign of life that count as a hang.
+        step_timeout: seconds without an answer that count as a hang.
         max_errors: stop after so many error records.
         video: `all`, `failures`, `successes`, `none`, or the first so many chains.
         gate: stop when decided, for example `"min-avg-len=3.5"`; see `Run.decision`.

@@ -26,7 +26,7 @@ class Entry:
         facts: paths of header entries (`scene`, `config.seed`), entries of a record
             (`record.tasks`) and files; `x.*` stands for everything inside of x.
         treatment: what is done with them.
-        why: what they are held against, or why nothing can be.
+        why: what they are compared with, or why nothing can be.
     """
 
     facts: tuple[str, ...]

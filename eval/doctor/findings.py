@@ -18,7 +18,7 @@ class CheckResult:
     Attributes:
         name: of the thing, in a word or two.
         status: `error` if a run will fail or its numbers mean nothing; `warning` if it will be
-            slow, or its numbers are not to be held against other machines'.
+            slow, or its numbers are not to be compared with other machines'.
         detail: what was found.
         remedy: what to type or to do, one per line; empty if all is well.
     """

@@ -43,7 +43,7 @@ class Checked:
 
     Attributes:
         policy: one line about it.
-        source: what it was held against.
+        source: what it was compared with.
         actions: how many were looked at.
         findings: what is suspicious; empty if nothing is.
     """

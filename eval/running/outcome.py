@@ -27,7 +27,7 @@ class Run:
         policy: one line about what was evaluated.
         advice: one line about where the time went.
         interrupted: whether it was stopped before its end.
-        decision: of the gate that it was held against, if there was one.
+        decision: of the gate that it was checked by, if there was one.
         check: of the checkpoint card that it was expected to reproduce, if there was one.
     """
 

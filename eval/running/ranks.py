@@ -25,7 +25,7 @@ from calvin_eval.sim.chains import load_chains
 from calvin_eval.sim.selection import select
 
 SILENCE_SECONDS = 1800.0
-"""How long the first process waits for a shard that shows no sign of life, at least."""
+"""How long the first process waits for a shard that gives no answer, at least."""
 
 _POLL_SECONDS = 0.5
 
@@ -127,7 +127,7 @@ def _check_divisible(config: EvalConfig, launch: Launch) -> None:
         )
     if config.gate is not None or config.expect is not None:
         raise UsageError(
-            f"a gate or a card is held against a whole run, and {here} run parts of it: expected "
+            f"a gate or a card is compared with a whole run, and {here} run parts of it: expected "
             "one process with --devices cuda:0,cuda:1, or no --gate and --expect here and "
             "`calvin-eval gate` on the merged run"
         )
@@ -154,7 +154,7 @@ def _wait(share: Share, shard: Path, patience: float) -> None:
             if _status(shard) == "finished":
                 return
             raise RunFolderError(
-                f"expected the shard {shard} from another process; found no sign of life there for "
+                f"expected the shard {shard} from another process; found nothing new there for "
                 f"{patience:.0f} s. Do all processes see this folder? {_remedy(share)}"
             )
 

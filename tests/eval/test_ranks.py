@@ -107,7 +107,7 @@ def test_the_first_process_does_not_wait_for_ever(
     monkeypatch.setattr(ranks, "SILENCE_SECONDS", 0.0)
     monkeypatch.setattr(ranks, "_POLL_SECONDS", 0.05)
     config = config_of(tmp_path / "run")
-    with pytest.raises(RunFolderError, match=r"no sign of life.*--resume.*calvin-eval merge"):
+    with pytest.raises(RunFolderError, match=r"nothing new there.*--resume.*calvin-eval merge"):
         run_as(0, config)
     assert len(RunFolder.open(tmp_path / "run/shards/1-of-2").records()) == 3
     # The same processes again, with --resume.

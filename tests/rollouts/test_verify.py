@@ -544,7 +544,7 @@ def test_a_run_on_a_list_that_is_made_anew_is_verified(tmp_path: Path, chains: s
     result = check(folder)
     assert result.status == "verified"
     forge(folder, lambda data: data[1].update(tasks=[*data[1]["tasks"], "turn_on_led"]))
-    assert last(check(folder), 1).what == "tasks"  # held against the list, and not its own word
+    assert last(check(folder), 1).what == "tasks"  # compared with the list, not with its own word
 
 
 def test_an_error_has_no_verdict(chance: RunFolder) -> None:

@@ -1,4 +1,4 @@
-"""A policy's actions held against demonstrated ones: which convention explains the difference?
+"""A policy's actions compared with demonstrated ones: which convention explains the difference?
 
 A finding is made only where the evidence is strong: a repair has to explain clearly more of the
 demonstrations, in both halves of them. A policy that is merely bad gets no finding but one.

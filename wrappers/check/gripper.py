@@ -1,4 +1,4 @@
-"""The gripper's commands held against the demonstrated ones."""
+"""The gripper's commands compared with the demonstrated ones."""
 
 from __future__ import annotations
 

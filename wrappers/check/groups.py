@@ -1,4 +1,4 @@
-"""Three columns that belong together, positions or rotations, held against demonstrations."""
+"""Three columns that belong together, positions or rotations, compared with demonstrations."""
 
 from __future__ import annotations
 

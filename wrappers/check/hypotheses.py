@@ -68,7 +68,7 @@ def fit(x: Numbers, y: Numbers) -> float:
 
 
 def clearly_better(new: float, old: float) -> bool:
-    """Whether a correlation is another matter than one that it is held against."""
+    """Whether a correlation is another matter than the one that it is compared with."""
     if new < LEAST_CORRELATION:
         return False
     explains = 1 - new**2 <= _UNEXPLAINED * (1 - max(old, 0.0) ** 2)

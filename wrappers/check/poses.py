@@ -1,4 +1,4 @@
-"""Absolute poses held against where the arm was."""
+"""Absolute poses compared with where the arm was."""
 
 from __future__ import annotations
 

@@ -105,9 +105,9 @@ class Relative(ActionStage):
     `rel_actions` are to its `actions`. Put it behind `execute`.
 
     Attributes:
-        start: what the first pose of a chunk is held against: "measured", the pose at the
+        start: what the first pose of a chunk is compared with: "measured", the pose at the
             decision, or "commanded", the last pose of the chunk before (the measured pose at the
-            start of a subtask). Later poses are held against the one before them.
+            start of a subtask). Later poses are compared with the one before them.
     """
 
     start: str = "measured"
