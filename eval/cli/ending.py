@@ -11,6 +11,7 @@ import traceback
 
 import click
 
+from calvin_eval.config.upstream import answer
 from calvin_eval.console.saying import OutputGone, say
 from calvin_eval.errors import UsageError
 from calvin_eval.foreign.text import one_line, shortened
@@ -79,7 +80,11 @@ def tell(text: str) -> None:
 
 
 def shown(error: click.ClickException) -> str:
-    """What click would print of an error."""
+    """What click would print of an error, and of another script's option what stands for it."""
+    if isinstance(error, click.NoSuchOption) and error.ctx is not None:
+        name = error.option_name
+        if error.ctx.command.name == "run" and (said := answer(name)) is not None:
+            error = click.UsageError(f"No such option: {name}. Here it is {said}.", error.ctx)
     text = io.StringIO()
     error.show(text)
     return text.getvalue().rstrip("\n")

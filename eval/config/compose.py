@@ -24,6 +24,7 @@ from calvin_eval.config.schema import (
     SimConfig,
     VideoConfig,
 )
+from calvin_eval.config.upstream import answer
 from calvin_eval.config.values import (
     check_cluster,
     check_number,
@@ -161,7 +162,9 @@ def _group_names(group: str) -> list[str]:
 
 
 def unknown_key(key: str, known: Sequence[str]) -> UsageError:
-    """An error that names the nearest known key."""
+    """An error that names what stands for another script's key, or the nearest known key."""
+    if (said := answer(key)) is not None:
+        return UsageError(f"unknown configuration key {key!r}: here it is {said}.")
     leaf = {name.rsplit(".", maxsplit=1)[-1]: name for name in known}
     near = get_close_matches(key, known, n=1) or [
         leaf[name] for name in get_close_matches(key.rsplit(".", maxsplit=1)[-1], leaf, n=1)

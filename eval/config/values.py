@@ -67,9 +67,20 @@ def selection_text(value: Any) -> str:
     return str(value)
 
 
+_SPLIT = re.compile(r"(?:(?:TASK|CALVIN)[-_ ]*)*([A-D]+)(?:(?:->|=>|→|⇒|>|TO|2|[-_/ ])+([A-D]))?")
+
+
 def split_of(name: str) -> str:
-    """Papers write ABC->D, ABC_D and ABC-D for one thing."""
-    plain = re.sub(r"(->|→|-)", "_", name.strip()).upper().removeprefix("TASK_")
-    if plain not in SPLITS:
-        raise UnknownNameError("split", name, SPLITS)
-    return plain
+    """A split by any of the names that papers and data sets have for it.
+
+    `ABC->D`, `ABC-D`, `task_ABC_D` and `ABC` are one thing; so are `D->D` and `D`.
+
+    Raises:
+        UnknownNameError: there is no such split.
+    """
+    found = _SPLIT.fullmatch(name.strip().upper())
+    trained, scene = found.groups() if found else (None, None)
+    for split in (f"{trained}_{scene or 'D'}", trained):
+        if split in SPLITS and scene in (None, SPLITS[split]):
+            return split
+    raise UnknownNameError("split", name, SPLITS)
