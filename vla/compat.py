@@ -16,6 +16,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "ensemble": ("first", "temporal"),
     "pre_select": ("oldest", "latest"),
     "gripper_unnorm": ("scaled", "bypass"),
+    "regular_action": ("kept", "undone"),
+    "video_frames": ("one", "window"),
     "act_insert": ("column", "per_row"),
     "tcp_4d_shape": ("flattened", "fixed"),
     "mu_law_axis": ("first", "last"),
@@ -47,6 +49,10 @@ class Compat:
         euler_wrap: whether the Euler difference of the state-relative composition is wrapped.
         gripper_unnorm: "scaled" un-normalises the thresholded gripper like the arm, "bypass"
             leaves it alone.
+        regular_action: whether actions that training regularised (`regular_action`, `x_mean`,
+            `x_std`) are brought back at evaluation: the original leaves them as they are.
+        video_frames: frames that a model with history "video" is shown at evaluation: the present
+            "one" in the original, the last W as in training with "window".
         act_insert: where the action tokens go in a batch of texts of different lengths: "column"
             is one place for all rows, which is after the end and the padding of the shorter ones;
             "per_row" is before each row's own end. They differ in padded batches only.
@@ -74,6 +80,8 @@ class Compat:
     pre_select: str = "oldest"
     euler_wrap: bool = False
     gripper_unnorm: str = "scaled"
+    regular_action: str = "kept"
+    video_frames: str = "one"
     act_insert: str = "column"
     tcp_4d_shape: str = "flattened"
     mu_law_axis: str = "first"
@@ -115,6 +123,8 @@ class Compat:
             pre_select="latest",
             euler_wrap=True,
             gripper_unnorm="bypass",
+            regular_action="undone",
+            video_frames="window",
             act_insert="per_row",
             tcp_4d_shape="fixed",
             mu_law_axis="last",

@@ -35,6 +35,9 @@ OPTIONS = (
     "compat", *Compat.__dataclass_fields__,
 )  # fmt: skip
 
+_LATER = ("action_history", "regular_action", "video_frames")
+"""Options that older releases did not write down."""
+
 OLDEST_TRANSFORMERS = 5
 """Its module layout is the one that parameter names are translated to."""
 
@@ -268,11 +271,13 @@ def _facts(plan: LoadPlan, weights: Weights, report: LoadReport) -> dict[str, An
 
 
 def _compat_facts(compat: Compat) -> dict[str, Any]:
-    """All options; `action_history`, which came later, only where it is used."""
-    facts = asdict(compat)
-    if compat.action_history == "none":
-        del facts["action_history"]
-    return facts
+    """All options; those that came later only where they are used."""
+    plain = Compat()
+    return {
+        name: value
+        for name, value in asdict(compat).items()
+        if name not in _LATER or value != getattr(plain, name)
+    }
 
 
 def _description(plan: LoadPlan, facts: Mapping[str, Any]) -> str:

@@ -254,8 +254,9 @@ def save_adapter(model: nn.Module, folder: Path) -> Path:
         raise UsageError("expected a model with LoRA adapters, found none")
     adapters = get_peft_model_state_dict(backbone, save_embedding_layers=False)
     state = {f"backbone.{name}": value for name, value in adapters.items()}
+    # Under the names that peft gives them: trained biases are among the adapters', too.
     state |= {
-        name.replace(".base_layer.", "."): value
+        name: value
         for name, value in model.named_parameters()
         if value.requires_grad and ".lora_" not in name
     }

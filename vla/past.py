@@ -55,6 +55,8 @@ class PastActions:
         self._before, self._chunk = config.window - 1, config.chunk
         self._steps = prompts.steps_named(config.chunk, model.compat.prompt_steps)
         self._actions = ActionTransform.from_config(config.values, model.compat)
+        kept = self._actions.moments is not None and model.compat.regular_action == "kept"
+        self._raw = self._actions.tcp or kept
         self._writer = Writer(
             tokenizer=model.preprocess.tokenizer,
             chat=prompts.chat_name(config.values),
@@ -129,10 +131,11 @@ class PastActions:
     def _row(self, done: Executed) -> NDArray[np.float64] | None:
         """An executed action (7,) as training scales it; None where that is not known.
 
-        In the TCP frame only the network itself knows: the pose that an action was relative to is
-        gone.
+        In the TCP frame only the network itself knows, since the pose that an action was relative
+        to is gone; and regularising that evaluation does not undo must not be done
+        twice.
         """
-        if self._actions.tcp:
+        if self._raw:
             return None if done.raw is None else np.asarray(done.raw, np.float64)
         scaled = self._actions.scaled(np.asarray(done.sent, np.float64)[None])
         return np.asarray(scaled[0], np.float64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,8 +26,8 @@ class Memory:
     """What a session remembers: at most W entries of one decision each, the oldest first.
 
     Attributes:
-        frames: images (cameras, 3, S, S) of past decisions, with history "pre" or interleaved
-            questions.
+        frames: images (cameras, 3, S, S) of past decisions, with history "pre" or "video", or
+            interleaved questions.
         features: (K, D) of past decisions, with any other history.
         answers: that were given at those frames, for interleaved questions.
     """
@@ -65,6 +65,8 @@ class RoboVLMsPolicy(BasePolicy):
         )
         self._model = model
         self._config = config
+        video = config.history == "video" and model.compat.video_frames == "window"
+        self._windows = video or config.history == "pre"
         self._row = 0 if pre_select == "oldest" else -1
         self._most = max_batch
         self._memories: dict[int, Memory] = {}
@@ -120,10 +122,13 @@ class RoboVLMsPolicy(BasePolicy):
         memories = [self._memory(request) for request in requests]
         if self._past is not None and self._past.interleaves:
             return self._interleaved(self._past, images, requests, memories)
-        if self._config.history == "pre":
+        if self._windows:
             frames = [self._last((*m.frames, i)) for m, i in zip(memories, images, strict=True)]
             images = torch.stack([torch.stack(window) for window in frames])
-            memories = [Memory(frames=window) for window in frames]
+            memories = [
+                replace(memory, frames=window)
+                for memory, window in zip(memories, frames, strict=True)
+            ]
         else:
             images = images.unsqueeze(1)
         static = images[:, :, 0].to(self._device, self._dtype)
@@ -210,7 +215,8 @@ class RoboVLMsPolicy(BasePolicy):
         rows = torch.arange(len(windows))
         ends = torch.tensor([len(window) - 1 for window in windows])
         chunks = _chunks(arm[rows, ends], logit[rows, ends])
-        return chunks, [Memory(features=window) for window in windows]
+        kept = zip(memories, windows, strict=True)
+        return chunks, [replace(memory, features=window) for memory, window in kept]
 
 
 def _chunks(arm: Tensor, logit: Tensor) -> list[NDArray[Any]]:

@@ -52,11 +52,19 @@ def action_stages(config: Config, compat: Compat, raw_calvin: Any = True) -> Set
 
 
 def _physical(config: Config, compat: Compat) -> dict[str, dict[str, Any]]:
-    """What undoes companding and normalisation."""
+    """What undoes companding, regularising and normalisation."""
     values = config.values
     stages: dict[str, dict[str, Any]] = {}
     if values.get("use_mu_law"):
         stages["mu_law"] = {"mu": float(values.get("mu_val", 255))}
+    if values.get("regular_action") and compat.regular_action == "undone":
+        stages["unregularize"] = {
+            "use": "unnormalize",
+            "method": "mean_std",
+            "mean": float(values.get("x_mean", 0)),
+            "std": float(values.get("x_std", 1)),
+            "eps": 1e-6,
+        }
     if values.get("norm_action"):
         stages["unnormalize"] = {
             "low": _bound(config, "norm_min"),

@@ -12,14 +12,15 @@ ACTION_SPACES = ("continuous", "down_sample", "discrete")
 HISTORIES = ("post", "pre", "video")
 TOKEN_SOURCES = ("all", "text", "vision")
 LACKING = {
-    "act_encoder": "an action encoder",
     "fwd_head": "a head that predicts images, which RoboVLMs does not ship",
     "use_vision_resampler": "a Perceiver over the image tokens",
-    "use_clip_norm": "a CLIP text loss",
-    "use_state": "proprioception as a token, which RoboVLMs never feeds",
-    "use_mim_obs_loss": "a masked-image loss",
 }
-"""Keys of a configuration that must be false or null, and what they would switch on."""
+"""Keys of a configuration that must be false or null, and what they would switch on.
+
+`use_clip_norm`, `use_mim_obs_loss`, `act_encoder` and `use_state` change nothing of what a model
+does at evaluation: two are losses, one is stored and never used, and of the last the original looks
+up a misspelt key. Training says what becomes of them, see `calvin_eval.vla.keys`.
+"""
 
 
 MODEL_TYPES = (

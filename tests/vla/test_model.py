@@ -440,11 +440,7 @@ def test_half_precision_stays_close(build: Builder) -> None:
     ("values", "error", "message"),
     [
         ({"fwd_head": {"type": "X"}}, CheckpointError, "fwd_head .* predicts images"),
-        ({"act_encoder": {"type": "X"}}, CheckpointError, "act_encoder"),
         ({"use_vision_resampler": True}, CheckpointError, "Perceiver"),
-        ({"use_clip_norm": True}, CheckpointError, "use_clip_norm"),
-        ({"use_state": True}, CheckpointError, "proprioception"),
-        ({"use_mim_obs_loss": True}, CheckpointError, "masked-image"),
         ({"train_setup": {"predict_action": False}}, CheckpointError, "cannot control a robot"),
         ({"window_size": None}, CheckpointError, "window_size"),
         ({"act_head": {"action_space": "continous"}}, UnknownNameError, "'continuous'"),

@@ -160,6 +160,7 @@ def _adapt(model: RoboVLM, setup: TrainSetup) -> None:
         lora_dropout=setup.lora_dropout,
         bias=setup.lora_bias,  # type: ignore[arg-type]  # one of BIASES
         target_modules=lora_targets(model, setup.lora_targets),
+        task_type="CAUSAL_LM",
     )
     inject_adapter_in_model(config, model.backbone)
 

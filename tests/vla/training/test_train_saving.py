@@ -42,9 +42,11 @@ def full(data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingOutcom
     return run(data, out, "trainer.max_steps=5", "save.every=1", "compat.pre_select=oldest")
 
 
-@pytest.fixture(scope="module")
-def lora(data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingOutcome:
-    """Adapters on a pretrained model, strong enough to be seen."""
+@pytest.fixture(scope="module", params=["none", "all", "lora_only"])
+def lora(
+    request: pytest.FixtureRequest, data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> TrainingOutcome:
+    """Adapters on a pretrained model, strong enough to be seen, with biases or without."""
     folder = tmp_path_factory.mktemp("lora")
     vlm = save_vlm(folder / "vlm", "smolvlm", save_weights=True)
     small = [text for text in SMALL if not text.startswith("vlm.sizes")]
@@ -53,7 +55,8 @@ def lora(data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingOutcom
         "act_head.type=FCDecoder", "trainer.precision='32'", "learning_rate=0.05",
         f"vlm.pretrained_model_name_or_path={vlm}", "trainer.max_steps=4",
         "train_setup.lora_enable=true", "train_setup.lora_r=2", "train_setup.train_vision=false",
-        "train_setup.train_text_embedding=false",
+        "train_setup.train_text_embedding=false", f"train_setup.lora_bias={request.param}",
+        "train_setup.lora_targets=robovlms",
     ])  # fmt: skip
     return train(config.project, config.out, TrainingNotes())
 
@@ -128,6 +131,10 @@ def test_adapters_are_in_the_checkpoint_and_beside_it(lora: TrainingOutcome) -> 
     np.testing.assert_allclose(chunk(peft, merge=True), applied, atol=1e-5)
     changed = [v for name, v in state.items() if "lora_B" in name and v.abs().max() > 1e-3]
     assert changed, "else the comparison says nothing"
+    settings = json.loads((peft / "adapter_config.json").read_text(encoding="utf-8"))
+    assert settings["task_type"] == "CAUSAL_LM"
+    biases = [n for n in load_file(peft / "adapter_model.safetensors") if n.endswith("layer.bias")]
+    assert bool(biases) == (settings["bias"] != "none")
 
 
 def test_names_count_epochs_as_lightning_does() -> None:
