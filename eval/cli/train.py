@@ -37,6 +37,8 @@ def train(
         import yaml
 
         say(yaml.safe_dump(config.project, sort_keys=False), nl=False)
+        for key, reason in config.idle.items():
+            say(f"# has no effect (as in the original): {key}: {reason}")
         return
 
     from calvin_eval.running.training import print_training, run_training

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from calvin_eval.config.compose import compose_config, key_names, unknown_key, u
 from calvin_eval.config.hydra_scope import hydra_scope
 from calvin_eval.config.values import check_number
 from calvin_eval.errors import RunFolderError, UsageError
+from calvin_eval.vla.keys import check_keys, idle_keys
 
 CONFIG, GROUP = "train", "model"
 _FROM_FILE = "_from_file"
@@ -59,12 +60,14 @@ class TrainConfig:
         out: the run folder.
         resume: whether the folder's training goes on.
         overwrite: whether an older run of that name is moved aside.
+        idle: keys that have no effect, and why.
     """
 
     project: dict[str, Any]
     out: Path
     resume: bool
     overwrite: bool
+    idle: Mapping[str, str] = field(default_factory=dict)
 
 
 def compose_training(overrides: Sequence[str]) -> TrainConfig:
@@ -80,13 +83,18 @@ def compose_training(overrides: Sequence[str]) -> TrainConfig:
         RunFolderError: no training to go on with.
     """
     call, rest = _split(overrides)
-    raw = _composed(rest, Path(call["out"]) if call["resume"] else None)
+    raw, idle = _composed(rest, Path(call["out"]) if call["resume"] else None)
     raw = {key: value for key, value in raw.items() if key not in _CALL_KEYS}
     _check(raw)
+    check_keys(raw)
     _place_data(raw, call["data"])
     folder = call["out"] or f"runs/train-{raw['model']}-{datetime.now():%Y%m%d-%H%M%S}"
     return TrainConfig(
-        project=raw, out=Path(folder), resume=call["resume"], overwrite=call["overwrite"]
+        project=raw,
+        out=Path(folder),
+        resume=call["resume"],
+        overwrite=call["overwrite"],
+        idle=idle,
     )
 
 
@@ -112,13 +120,16 @@ def _split(overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     return call, rest
 
 
-def _composed(overrides: Sequence[str], resumed: Path | None) -> dict[str, Any]:
+def _composed(
+    overrides: Sequence[str], resumed: Path | None
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The configuration, and its keys without effect."""
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     with hydra_scope() as compose:
-        start, rest = _start(overrides, resumed)
+        start, rest, written = _start(overrides, resumed)
         try:
             defaults = compose(CONFIG, overrides=start)
             raw: Any = OmegaConf.to_container(
@@ -126,15 +137,21 @@ def _composed(overrides: Sequence[str], resumed: Path | None) -> dict[str, Any]:
             )
         except (HydraException, OmegaConfBaseException) as error:
             raise usage_error(error, compose(CONFIG)) from error
+        packaged: Any = OmegaConf.to_container(compose(CONFIG))
     known = key_names(OmegaConf.to_container(defaults))
     for key in key_names(raw):
         if key not in known and not key.startswith(_FREE_FORM):
             raise unknown_key(key, known)
-    return dict(raw)
+    idle = idle_keys(raw, packaged, all_given=False)
+    if resumed is None:
+        idle = idle_keys(written, packaged, all_given=True) | idle
+    return dict(raw), idle
 
 
-def _start(overrides: Sequence[str], resumed: Path | None) -> tuple[list[str], list[str]]:
-    """The choice of a model, and the other overrides as Hydra takes them."""
+def _start(
+    overrides: Sequence[str], resumed: Path | None
+) -> tuple[list[str], list[str], dict[str, Any]]:
+    """The choice of a model, the other overrides as Hydra takes them, and a project file's keys."""
     start = [override for override in overrides if override.startswith(f"{GROUP}=")]
     rest = [override for override in overrides if override not in start]
     # With the section's own name too: Hydra refuses new keys in a table given as a whole.
@@ -146,10 +163,12 @@ def _start(overrides: Sequence[str], resumed: Path | None) -> tuple[list[str], l
         found = sorted(resumed.glob("*-project.json"))
         if not found:
             raise RunFolderError(f"{resumed}: expected a training to go on with, found none")
-        return [f"{GROUP}={_store(found[-1])}"], rest
+        return [f"{GROUP}={_store(found[-1])}"], rest, _file(found[-1])
     names = [override.partition("=")[2] for override in start]
-    paths = {name: f"{GROUP}={_store(Path(name))}" for name in names if name.endswith(".json")}
-    return [paths.get(name, f"{GROUP}={name}") for name in names], rest
+    files = [name for name in names if name.endswith(".json")]
+    written = {} if not files else _checked_file(Path(files[-1]))
+    paths = {name: f"{GROUP}={_store(Path(name))}" for name in files}
+    return [paths.get(name, f"{GROUP}={name}") for name in names], rest, written
 
 
 def _quoted(override: str) -> str:
@@ -172,11 +191,37 @@ def _store(path: Path) -> str:
     """Make a project file, with its parents, an option of the group `model`."""
     from hydra.core.config_store import ConfigStore
 
-    from calvin_eval.vla.config import read_config
-
-    node = dict(read_config(path).values)
+    node = _file(path)
     ConfigStore.instance().store(group=GROUP, name=_FROM_FILE, package="_global_", node=node)
     return _FROM_FILE
+
+
+def _file(path: Path) -> dict[str, Any]:
+    from calvin_eval.vla.config import read_config
+
+    return dict(read_config(path).values)
+
+
+def _checked_file(path: Path) -> dict[str, Any]:
+    """A project file of RoboVLMs, whose `resume` means a checkpoint.
+
+    Raises:
+        UsageError: a key of another form than here.
+    """
+    values = _file(path)
+    if values.get("resume") not in (None, False, ""):
+        raise UsageError(
+            f"{path}: resume={values['resume']!r}: the state of another trainer cannot be gone on "
+            "with. model_load_path=CHECKPOINT starts from its weights; out=RUN resume=true goes "
+            "on with a training of calvin-eval. Set resume to null."
+        )
+    for name in _SECTIONS:
+        if name in values and not isinstance(values[name], Mapping):
+            raise UsageError(
+                f"{path}: expected {name} to be one section, found "
+                f"{type(values[name]).__name__}: choose one of them"
+            )
+    return values
 
 
 def _check(raw: Mapping[str, Any]) -> None:

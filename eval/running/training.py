@@ -47,6 +47,7 @@ def run_training(config: TrainConfig, *, quiet: bool = False) -> TrainingOutcome
 
     silent = quiet or os.environ.get("RANK", "0") != "0"  # of several processes one tells
     with Shown(config.project, quiet=silent) as shown:
+        shown.idle(config.idle)
         return train(
             config.project, config.out, shown, resume=config.resume, overwrite=config.overwrite
         )
@@ -83,6 +84,13 @@ class Shown:
 
     def __exit__(self, *error: object) -> None:
         self._progress.stop()
+
+    def idle(self, keys: Mapping[str, str]) -> None:
+        """List the keys of the project file that do nothing."""
+        if keys:
+            self._say("has no effect (as in the original):")
+        for key, reason in keys.items():
+            self._say(f"  {key}: {reason}")
 
     def reading(self, split: str, done: int, total: int) -> None:
         """Show how many frames are in memory."""

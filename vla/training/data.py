@@ -259,6 +259,7 @@ def _collator(config: Mapping[str, Any], preprocess: Preprocess) -> CalvinCollat
             chat=prompts.chat_name(config),
             actions=actions,
             prompt_steps=compat.prompt_steps,
+            predict_stop=config["train_dataset"].get("predict_stop_token") is not False,
         )
     return CalvinCollator(
         window=int(config["window_size"]),

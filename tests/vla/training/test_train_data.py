@@ -219,3 +219,15 @@ def test_words_of_actions_lie_in_the_frame_that_evaluation_takes_them_to_be_in(
     assert abs(tokenizer.decode(words)[:6] - cut).max() < 0.01
     world = first_batch(project(data, *WORDS), preprocess)["action_chunck"][0, 0, 0, :6].numpy()
     assert abs(world - turned).max() > 0.05
+
+
+@pytest.mark.parametrize("learned", [True, False])
+def test_whether_the_end_token_is_learned(
+    data: Path, preprocess: Preprocess, learned: bool
+) -> None:
+    config = project(data, *WORDS, f"train_dataset.predict_stop_token={str(learned).lower()}")
+    batch = first_batch(config, preprocess)
+    end = preprocess.tokenizer.eos_token_id
+    labels = batch["instr_and_action_labels"]
+    assert bool((labels == end).any()) == learned
+    assert (batch["instr_and_action_ids"] == end).any()
