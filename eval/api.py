@@ -6,7 +6,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import Any, Literal, cast
 
 from calvin_eval.config.compose import compose_config
@@ -17,7 +17,8 @@ from calvin_eval.rollouts.batching import BatchRules
 from calvin_eval.rollouts.service import PolicyService
 from calvin_eval.rollouts.worker import PolicyLink
 from calvin_eval.running.outcome import Run
-from calvin_eval.running.prepare import PolicyInUse, gather_inputs, make_plan
+from calvin_eval.running.policy_in_use import PolicyInUse
+from calvin_eval.running.prepare import gather_inputs, make_plan
 from calvin_eval.running.recorder import Display
 from calvin_eval.running.run import make_engine, run_evaluation, run_plan
 from calvin_eval.wrappers.interface import ModelCalls, read_interface
@@ -140,12 +141,20 @@ def _evaluate_object(
         loaded = _as_loaded(_as_policy(instance, config), config)
         return wrap(loaded, config.policy.observe, config.policy.actions)
 
-    loaded = load(policy if make is None else make())
-    further = None if make is None else lambda: load(make()).policy
-    with closing(PolicyService(loaded.policy, make=further, rules=rules)) as service:
-        plan = make_plan(gather_inputs(config), _in_use(loaded, service))
-        with closing(make_engine(plan)) as engine:
-            return run_plan(plan, engine, display)
+    with ExitStack() as held:
+
+        def begin() -> tuple[LoadedPolicy, PolicyLink]:
+            loaded = load(policy if make is None else make())
+            further = None if make is None else lambda: load(make()).policy
+            service = PolicyService(loaded.policy, make=further, rules=rules)
+            held.callback(service.close)
+            link = PolicyLink(requirements=loaded.policy.requirements, address=service.address)
+            return loaded, link
+
+        in_use = held.enter_context(closing(PolicyInUse.here(begin)))
+        plan = make_plan(gather_inputs(config), in_use)
+        engine = held.enter_context(closing(make_engine(plan)))
+        return run_plan(plan, engine, display)
 
 
 def _is_factory(policy: object) -> bool:
@@ -178,8 +187,3 @@ def _as_loaded(policy: Policy, config: EvalConfig) -> LoadedPolicy:
         description=f"policy object {config.ckpt.partition(':')[2]} of this process{how}",
         metadata={"kind": "object", "ckpt": config.ckpt},
     )
-
-
-def _in_use(loaded: LoadedPolicy, service: PolicyService) -> PolicyInUse:
-    link = PolicyLink(requirements=loaded.policy.requirements, address=service.address)
-    return PolicyInUse.fixed(loaded, link)

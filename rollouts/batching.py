@@ -18,6 +18,7 @@ from typing import Any
 
 from calvin_eval.errors import PolicyError
 from calvin_eval.rollouts.policy_errors import RemotePolicyError
+from calvin_eval.rollouts.printed import speaking
 from calvin_eval.wrappers.policy import BasePolicy, Chunk, Request
 
 _NOBODY = object()
@@ -205,7 +206,8 @@ class Batcher:
     def _end(self, item: _End) -> None:
         self._began = time.monotonic()
         try:
-            item.policy.end(item.session)
+            with speaking():
+                item.policy.end(item.session)
         except BaseException:
             item.done.set_exception(RemotePolicyError(traceback.format_exc()))
         else:
@@ -224,7 +226,7 @@ class Batcher:
         start = time.perf_counter()
         self._began = time.monotonic()
         try:
-            with _without_gradients():
+            with _without_gradients(), speaking():
                 chunks = _ask(policy, items)
         except BaseException:
             if len(items) > 1:

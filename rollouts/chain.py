@@ -14,12 +14,12 @@ import traceback
 import typing
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from calvin_eval.errors import AssetError, PolicyError, RenderError
 from calvin_eval.protocol import OFFICIAL, Protocol
-from calvin_eval.results.schema import ChainRecord, SubtaskRecord
+from calvin_eval.results.schema import PRINTED, ChainRecord, SubtaskRecord
 from calvin_eval.rollouts.policy_errors import (
     PolicyLostError,
     RemotePolicyError,
@@ -73,6 +73,13 @@ class ChainOutcome:
     actions: tuple[tuple[Action, ...], ...]
     seconds: Mapping[str, float]
     waits: tuple[Waits, ...] = ()
+
+    def quoting(self, printed: str) -> ChainOutcome:
+        """The outcome with what the policy printed last in its error, if there are both."""
+        if self.record.error is None or not printed.strip():
+            return self
+        error = f"{self.record.error.rstrip()}\n\n{PRINTED}\n{printed}"
+        return replace(self, record=replace(self.record, error=error))
 
 
 class ChainRunner:

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 from calvin_eval.errors import CalvinEvalError, CheckpointError
 from calvin_eval.rollouts.batching import BatchRules
+from calvin_eval.rollouts.policy_log import PolicyLog
+from calvin_eval.rollouts.printed import PrintedHere
 from calvin_eval.rollouts.processes import Child
 from calvin_eval.rollouts.service import BUSY, REPORT, PolicySpec, ServiceReady, ServiceSetup
 from calvin_eval.rollouts.worker import PolicyLink
@@ -33,6 +35,9 @@ class PolicyHost(Protocol):
 
     def report(self) -> list[Mapping[str, Any]]:
         """What the policy reports of the run so far; nothing if it does not answer."""
+
+    def printed(self) -> str:
+        """The last lines that the policy printed, as far as they can be seen from here."""
 
     def replace(self) -> str:
         """End the process, dead or stuck, and start another; returns how the old one ended."""
@@ -80,6 +85,7 @@ class LocalPolicyHost:
         device: `cpu`, `cuda:N`, or None to leave the choice to the policy. The process sees only
             this device.
         rules: when a batch goes.
+        log: takes what the process prints.
 
     Attributes:
         ready: the description, metadata and requirements of the loaded policy, and its address.
@@ -88,8 +94,16 @@ class LocalPolicyHost:
         CalvinEvalError: the policy cannot be loaded.
     """
 
-    def __init__(self, spec: PolicySpec, device: str | None, rules: BatchRules) -> None:
+    def __init__(
+        self,
+        spec: PolicySpec,
+        device: str | None,
+        rules: BatchRules,
+        log: PolicyLog | None = None,
+    ) -> None:
         self._setup = ServiceSetup(policy=spec, batch=rules)
+        self._log = log or PolicyLog()
+        self._name = f"policy on {device}" if device else "policy"
         self._environment = device_environment(device)
         self._start()
 
@@ -97,7 +111,9 @@ class LocalPolicyHost:
         python = self._setup.policy.python
         python = python and os.path.expanduser(python)
         try:
-            self._child = Child("calvin_eval.rollouts.service", self._environment, python)
+            self._child = Child(
+                "calvin_eval.rollouts.service", self._environment, python, self._take_line
+            )
         except OSError as error:
             raise CheckpointError(
                 f"policy.python={python}: it cannot be run ({error.strerror}): expected the Python "
@@ -118,6 +134,9 @@ class LocalPolicyHost:
             raise answer
         self.ready: ServiceReady = answer
 
+    def _take_line(self, line: str) -> None:
+        self._log.add(self._name, line)
+
     @property
     def link(self) -> PolicyLink:
         """Where workers find it now."""
@@ -136,6 +155,10 @@ class LocalPolicyHost:
     def report(self) -> list[Mapping[str, Any]]:
         """What the policy reports of the run so far; nothing if it does not answer."""
         return self._ask(REPORT) or []
+
+    def printed(self) -> str:
+        """The last lines that the process printed."""
+        return self._child.printed()
 
     def _ask(self, question: str) -> Any:
         try:
@@ -159,9 +182,15 @@ class LocalPolicyHost:
 
 @dataclass(frozen=True)
 class FixedPolicy:
-    """A policy without a process to watch: it is in the workers, or in the caller's process."""
+    """A policy without a process to watch: it is in the workers, or in the caller's process.
+
+    Attributes:
+        link: where workers find it.
+        prints: what it prints, in the caller's process.
+    """
 
     link: PolicyLink
+    prints: PrintedHere | None = None
 
     alive = True
 
@@ -177,8 +206,14 @@ class FixedPolicy:
         """Nothing: the policy is elsewhere."""
         return []
 
+    def printed(self) -> str:
+        """The last lines that it printed, in the caller's process."""
+        return "" if self.prints is None else self.prints.last()
+
     def close(self) -> None:
-        """Nothing to end."""
+        """Listen no more to what it prints."""
+        if self.prints is not None:
+            self.prints.close()
 
 
 def device_environment(device: str | None) -> Mapping[str, str]:

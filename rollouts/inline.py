@@ -49,7 +49,7 @@ class InlineEngine:
         errors = 0
         with contextlib.closing(env), marked_interrupts():
             for current in chains:
-                outcome = runner.run(current)
+                outcome = runner.run(current).quoting(hosts[0].printed())
                 watcher.finished(0, outcome, outcome.seconds["policy"])
                 errors += outcome.record.status == "error"
                 if errors == self._faults.max_errors or watcher.done:

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Iterator
 
 from calvin_eval.rollouts.interrupts import is_users
+from calvin_eval.rollouts.printed import speaking
 
 
 class PolicyLostError(Exception):
@@ -25,11 +26,14 @@ class RemotePolicyError(Exception):
 def policy_code() -> Iterator[None]:
     """Let nothing that the policy's code raises end this process, but the user's Ctrl-C.
 
+    What it prints is known for the policy's.
+
     Raises:
         RemotePolicyError: in place of what is no `Exception`, such as `SystemExit`.
     """
     try:
-        yield
+        with speaking():
+            yield
     except Exception:
         raise
     except BaseException as error:

@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import io
 import os
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Mapping
 from multiprocessing.connection import Connection
-from typing import IO, Any
+from typing import Any
+
+from calvin_eval.rollouts.printed import PrintedByProcess, Sink
 
 _PR_SET_PDEATHSIG = 1
-_TAIL = 2000  # characters of a dead child's last output that a message quotes
 
 
 class Child:
@@ -31,6 +32,7 @@ class Child:
         module: whose `main` is run; it calls `join_parent` first.
         environment: variables that the child gets beside its parent's.
         python: interpreter that runs it, with calvin-eval installed; the parent's if None.
+        sink: gets every line that the child prints; only the last ones are kept if None.
 
     Attributes:
         connection: sends and receives pickled objects; end of file means that the child is gone.
@@ -41,20 +43,29 @@ class Child:
         module: str,
         environment: Mapping[str, str] | None = None,
         python: str | None = None,
+        sink: Sink = lambda line: None,
     ) -> None:
         parent_end, child_end = socket.socketpair()
         # Not `-m module`: messages are made of the importable module's classes, not of __main__'s.
         code = f"from {module} import main; main()"
-        self._output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `kill`
-        with child_end:
-            self._process = subprocess.Popen(
-                [python or sys.executable, "-c", code, str(child_end.fileno()), str(os.getpid())],
-                pass_fds=(child_end.fileno(),),
-                stdin=subprocess.DEVNULL,
-                stdout=self._output,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **(environment or {})},
-            )
+        command = [python or sys.executable, "-c", code, str(child_end.fileno()), str(os.getpid())]
+        printed, written = os.pipe()
+        try:
+            with child_end:
+                self._process = subprocess.Popen(
+                    command,
+                    pass_fds=(child_end.fileno(),),
+                    stdin=subprocess.DEVNULL,
+                    stdout=written,
+                    stderr=subprocess.STDOUT,
+                    env={**os.environ, **(environment or {})},
+                )
+        except OSError:
+            os.close(printed)
+            raise
+        finally:
+            os.close(written)
+        self._printed = PrintedByProcess(printed, sink)
         self.connection: Connection[Any, Any] = Connection(parent_end.detach())
 
     @property
@@ -79,12 +90,15 @@ class Child:
     def exit_report(self) -> str:
         """How the process ended, and the last that it printed; waits for its end."""
         code = self._process.wait()
+        output = self.printed().strip()
         with contextlib.suppress(ValueError):
             how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-            self._output.seek(0)
-            output = self._output.read().decode(errors="replace").strip()[-_TAIL:]
             return f"{how}; last output:\n{output}" if output else f"{how}, no output"
         return f"exit code {code}"
+
+    def printed(self) -> str:
+        """The last lines that the process printed until now."""
+        return self._printed.last()
 
     def kill(self) -> None:
         """End the process at once and free everything; a second call does nothing."""
@@ -92,7 +106,7 @@ class Child:
             self._process.kill()
         self._process.wait()
         self.connection.close()
-        self._output.close()
+        self._printed.close()
 
     def stop(self, seconds: float = 5.0) -> None:
         """Close the line, which asks the child to end, and kill it if it does not."""
@@ -106,8 +120,11 @@ def join_parent() -> Connection[Any, Any]:
     """In a child: the line to the parent.
 
     The child ignores Ctrl-C, which is the parent's to handle, and is killed by the system when
-    the parent dies, even inside a driver that hangs.
+    the parent dies, even inside a driver that hangs. What it prints is text in UTF-8, line by line.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # whatever the locale: what is printed is read
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
     descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":

@@ -216,7 +216,8 @@ class Supervisor:
         assert chain is not None
         last = max(len(message.outcome.record.subtasks) - 1, 0)
         self._watcher.progress(slot.number, chain.id, last, message.steps)
-        self._record(slot.number, message.outcome, message.inference)
+        outcome = message.outcome.quoting(self._hosts[slot.host].printed())
+        self._record(slot.number, outcome, message.inference)
 
     def _record(self, worker: int, outcome: ChainOutcome, inference: float = 0.0) -> None:
         self._watcher.finished(worker, outcome, inference)

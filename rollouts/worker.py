@@ -67,14 +67,18 @@ class SimulatorSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyLink:
-    """Where a worker finds the policy: at an address, or by loading it into its own process.
+    """Where a worker finds the policy: at an address, by loading it into its own process, or here.
 
     Only policies that cost nothing and import nothing heavy are loaded into workers.
+
+    Attributes:
+        here: the policy itself, where the worker is in the process that loaded it.
     """
 
     requirements: Requirements
     address: str | None = None
     inline: PolicySpec | None = None
+    here: BasePolicy | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,6 +221,8 @@ def connect(link: PolicyLink) -> BasePolicy:
     """The policy at a link, as the chain loop sees it."""
     if link.address is not None:
         return SocketPolicy(link.address, link.requirements)
+    if link.here is not None:
+        return link.here
     assert link.inline is not None
     policy: BasePolicy = link.inline.load().policy
     return policy

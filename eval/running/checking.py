@@ -14,8 +14,8 @@ from calvin_eval.rollouts.chain import ChainOutcome, ChainRunner
 from calvin_eval.rollouts.demonstrations import replayed
 from calvin_eval.rollouts.interrupts import marked_interrupts
 from calvin_eval.rollouts.worker import PolicyLink
+from calvin_eval.running.policy_in_use import PolicyInUse
 from calvin_eval.running.prepare import (
-    PolicyInUse,
     RunInputs,
     RunPlan,
     gather_inputs,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from calvin_eval.config.presets import check_kind
@@ -16,11 +16,13 @@ from calvin_eval.results.header import Header
 from calvin_eval.results.provenance import provenance
 from calvin_eval.results.schema import SCHEMA_VERSION
 from calvin_eval.rollouts.batching import BatchRules
-from calvin_eval.rollouts.hosts import FixedPolicy, LocalPolicyHost, PolicyHost, ServingHost
+from calvin_eval.rollouts.hosts import LocalPolicyHost, ServingHost
+from calvin_eval.rollouts.policy_log import PolicyLog
 from calvin_eval.rollouts.ray.cluster import cluster_resources, connect
 from calvin_eval.rollouts.service import PolicySpec
 from calvin_eval.rollouts.worker import Assignment, PolicyLink, SimulatorSpec
 from calvin_eval.running.capacity import worker_room
+from calvin_eval.running.policy_in_use import PolicyInUse
 from calvin_eval.sim.chains import Chain, ChainList, load_chains
 from calvin_eval.sim.instruction_lists import require_own_chains
 from calvin_eval.sim.instructions import InstructionSet, load_instructions
@@ -29,44 +31,8 @@ from calvin_eval.sim.packs import AssetPack, CameraSpec, load_pack
 from calvin_eval.sim.render import RenderInfo, resolve_backend
 from calvin_eval.sim.selection import select
 from calvin_eval.wrappers.loaders import LoadedPolicy
-from calvin_eval.wrappers.policy import Requirements
 
 _LoadHost = Callable[[PolicySpec, str | None, BatchRules], ServingHost]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PolicyInUse:
-    """A loaded policy, wherever it is.
-
-    Attributes:
-        hosts: its processes, or where else workers find it.
-        description: one line for the user.
-        metadata: facts for the header.
-    """
-
-    hosts: Sequence[PolicyHost]
-    description: str
-    metadata: Mapping[str, Any]
-    requirements: Requirements
-
-    @classmethod
-    def fixed(cls, loaded: LoadedPolicy, link: PolicyLink) -> PolicyInUse:
-        """A policy without processes of its own: workers load it, or find it by the link."""
-        return cls(
-            hosts=(FixedPolicy(link),),
-            description=loaded.description,
-            metadata=loaded.metadata,
-            requirements=link.requirements,
-        )
-
-    def report(self) -> list[Mapping[str, Any]]:
-        """What its instances say of the run, as far as they do."""
-        return [entry for host in self.hosts for entry in host.report()]
-
-    def close(self) -> None:
-        """End its processes."""
-        for host in self.hosts:
-            host.close()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,7 +178,9 @@ def open_policy(config: EvalConfig) -> PolicyInUse:
         )
     if on_ray:
         connect(config.engine.address)
-    if is_light(config.ckpt) or config.engine.workers == 0:
+    if config.engine.workers == 0:
+        return PolicyInUse.here(lambda: _loaded_here(spec))
+    if is_light(config.ckpt):
         loaded = spec.load()
         link = PolicyLink(
             requirements=loaded.policy.requirements,
@@ -220,7 +188,8 @@ def open_policy(config: EvalConfig) -> PolicyInUse:
         )
         return PolicyInUse.fixed(loaded, link)
     rules = BatchRules(most=config.engine.max_batch, wait=config.engine.batch_wait)
-    load: _LoadHost = _ray_policy_host() if on_ray else LocalPolicyHost
+    log = PolicyLog()
+    load: _LoadHost = _ray_policy_host() if on_ray else partial(LocalPolicyHost, log=log)
     hosts: list[ServingHost] = []
     try:
         for device in config.engine.devices or (None,):
@@ -235,7 +204,13 @@ def open_policy(config: EvalConfig) -> PolicyInUse:
         description=ready.description,
         metadata=ready.metadata,
         requirements=ready.requirements,
+        log=log,
     )
+
+
+def _loaded_here(spec: PolicySpec) -> tuple[LoadedPolicy, PolicyLink]:
+    loaded: LoadedPolicy = spec.load()
+    return loaded, PolicyLink(requirements=loaded.policy.requirements, here=loaded.policy)
 
 
 def make_plan(inputs: RunInputs, policy: PolicyInUse) -> RunPlan:

@@ -25,6 +25,7 @@ from calvin_eval.results.store import RunFolder
 from calvin_eval.rollouts.engine import Engine, FaultRules
 from calvin_eval.rollouts.inline import InlineEngine
 from calvin_eval.rollouts.local import LocalWorkers
+from calvin_eval.rollouts.policy_log import NAME as POLICY_LOG
 from calvin_eval.rollouts.ray.cluster import connect
 from calvin_eval.rollouts.supervisor import SupervisedEngine
 from calvin_eval.rollouts.video.films import VideoSpec, parse_which
@@ -142,6 +143,7 @@ def run_plan(plan: RunPlan, engine: Engine, display: Display) -> Run:
     gate, card = _make_gate(plan), _read_card(plan)
     with contextlib.ExitStack() as held:
         folder, journal, done = _open_folder(plan, display, held)
+        plan.policy.log.keep(folder.path / POLICY_LOG)
         introduce(plan, folder, display)
         videos = _make_videos(plan, folder, display)
         if videos is not None:

@@ -159,6 +159,10 @@ class RayPolicyHost:
             return []
         return found
 
+    def printed(self) -> str:
+        """Nothing: Ray keeps what its actors print, in logs of its own."""
+        return ""
+
     def forget(self, client: str) -> None:
         """A worker is gone."""
         self._process.actor.forget.remote(client)
