@@ -12,7 +12,7 @@ import math
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -20,6 +20,7 @@ from calvin_eval.errors import RunFolderError
 from calvin_eval.results.conclude import conclude
 from calvin_eval.results.header import HEADER
 from calvin_eval.results.ledger import Claim, ledger_to_json
+from calvin_eval.results.signatures import Signature
 from calvin_eval.results.store import JOURNAL, RunFolder
 
 CheckStatus: TypeAlias = Literal["verified", "deviates", "unchecked"]
@@ -80,6 +81,7 @@ class Verification:
         deviations: of the run as a whole: summary, verdict, chain list, instructions.
         notes: what could not be checked of the run as a whole, and what would help.
         claim: the run's score; None if records and header do not belong together.
+        signature: of the bundle; None if there is none.
     """
 
     recorded: int
@@ -88,6 +90,24 @@ class Verification:
     deviations: tuple[Deviation, ...]
     notes: tuple[str, ...]
     claim: Claim | None
+    signature: Signature | None = None
+
+    def signed(self, signature: Signature | None, *, wanted: bool) -> Verification:
+        """The same with what is known of the bundle's signature.
+
+        Args:
+            signature: beside the bundle, if there is one.
+            wanted: whether one by a known signer was asked for.
+        """
+        if signature is None:
+            problem = "none beside the bundle" if wanted else None
+        else:
+            problem = signature.problem
+        if problem is None:
+            return replace(self, signature=signature)
+        expected = "one of this file, by one of the signers" if wanted else "one of this file"
+        deviation = Deviation(what="the signature", expected=expected, found=problem)
+        return replace(self, signature=signature, deviations=(deviation, *self.deviations))
 
     def of(self, status: CheckStatus) -> tuple[ChainCheck, ...]:
         """The chains with this status."""

@@ -26,8 +26,19 @@ _RUN = click.argument("run", type=click.Path(path_type=Path))
     "--video", "videos", multiple=True, metavar="GLOB",
     help="Take these of the run's videos, for example '0003*'; may be given more than once.",
 )  # fmt: skip
+@option(
+    "--sign", "key", metavar="KEY", type=click.Path(path_type=Path),
+    help="Sign it with this SSH key, into NAME.zip.sig.",
+)  # fmt: skip
 @option("--overwrite", is_flag=True, help="Replace an older bundle of that name.")
-def bundle(run: Path, meta: Path, out: Path, videos: tuple[str, ...], overwrite: bool) -> None:
+def bundle(
+    run: Path,
+    meta: Path,
+    out: Path,
+    videos: tuple[str, ...],
+    key: Path | None,
+    overwrite: bool,
+) -> None:
     """Pack the run folder RUN into one file that anybody can verify.
 
     Records, actions, metrics, chosen videos and the model card, with the SHA-256 of each. The same
@@ -35,12 +46,18 @@ def bundle(run: Path, meta: Path, out: Path, videos: tuple[str, ...], overwrite:
     """
     from calvin_eval.results.bundle import write_bundle
     from calvin_eval.results.model_card import read_model_card
+    from calvin_eval.results.signatures import sign, signature_path
     from calvin_eval.results.store import RunFolder
 
     card, folder = read_model_card(meta), RunFolder.open(run)
+    if signature_path(out).exists() and not overwrite:
+        raise UsageError(f"{signature_path(out)} exists: choose another --out, or --overwrite")
     info = write_bundle(folder, card, out, videos=videos, overwrite=overwrite)
     megabytes = info.path.stat().st_size / 1e6
     say(f"{info.path}: {len(info.files)} files, {megabytes:.1f} MB, sha256 {info.sha256}")
+    signature_path(info.path).unlink(missing_ok=True)  # of the bundle that was replaced
+    if key is not None:
+        say(f"signed: {sign(info.path, key)}")
     say(f"anybody can check it by: calvin-eval verify {info.path.name}")
 
 

@@ -21,6 +21,7 @@ from calvin_eval.errors import RunFolderError, UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from calvin_eval.results.signatures import Signature
     from calvin_eval.results.store import RunFolder
     from calvin_eval.results.verification import ChainCheck, Deviation, Verification
 
@@ -45,6 +46,12 @@ _SHOWN = 10
 @option("--assets", metavar="PACK", help="Where the run's asset pack is.")
 @option("--chain-list", metavar="FILE", help="The run's own chain list.")
 @option("--instructions", metavar="FILE", help="The run's own instructions.")
+@option(
+    "--signers",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Want a signature of the bundle by one of these SSH keys.",
+)
 @option("--workers", type=click.IntRange(0), metavar="N", show_default="one per core",
         help="Processes.")  # fmt: skip
 @json_option
@@ -55,12 +62,17 @@ def verify(ctx: click.Context, /, run: Path, as_json: bool, **options: Any) -> N
     No policy is needed and nothing is drawn. Exits with 0 if everything agrees, with 1 if anything
     deviates, and with 3 if nothing deviates but some chains could not be checked.
     """
+    from calvin_eval.results.signatures import check_signature
     from calvin_eval.rollouts.verify.inputs import Sources
     from calvin_eval.rollouts.verify.verify import verify_run
 
     sources = Sources(
         assets=options["assets"], chains=options["chain_list"], instructions=options["instructions"]
     )
+    signers = options["signers"]
+    if signers is not None and run.is_dir():
+        raise UsageError("expected a bundle with --signers: a run folder has no signature")
+    signature = check_signature(run, signers) if run.is_file() else None
     with opened(run) as folder:
         chains, seed = _choose(folder, options)
         with _progress(len(chains or ())) as watch:
@@ -70,7 +82,7 @@ def verify(ctx: click.Context, /, run: Path, as_json: bool, **options: Any) -> N
                 sources=sources,
                 workers=_workers(options["workers"], len(chains or ())),
                 watch=watch,
-            )
+            ).signed(signature, wanted=signers is not None)
     if as_json:
         say(json.dumps({**result.to_json(), "sample_seed": seed}, indent=2))
     else:
@@ -149,6 +161,8 @@ def print_verification(result: Verification, console: Console, seed: int | None)
     console.print(f"[{colour}]{result.status}[/]: {', '.join(counts)} of {result.recorded} chains")
     if result.claim is not None:
         console.print(f"claim: {result.claim}", markup=False)
+    if result.signature is not None and result.signature.good:
+        console.print(_describe_signature(result.signature), markup=False)
     drawn = "" if seed is None else f", drawn with --seed {seed}"
     console.print(f"{len(result.chains)} chains simulated again in {steps} steps{drawn}")
     lines = [f"  {_describe(deviation)}" for deviation in result.deviations]
@@ -171,6 +185,12 @@ def _print_ledger(console: Console) -> None:
         for entry in LEDGER:
             if entry.treatment == treatment:
                 console.print(f"  {entry.why} ({', '.join(entry.facts)})", markup=False)
+
+
+def _describe_signature(signature: Signature) -> str:
+    if signature.signer is not None:
+        return f"signed by {signature.signer} ({signature.key})"
+    return f"signed with the {signature.key}; whose it is was not checked (--signers FILE)"
 
 
 def _describe(deviation: Deviation) -> str:

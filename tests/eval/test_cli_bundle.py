@@ -6,6 +6,7 @@ import datetime
 import hashlib
 import json
 import shutil
+import subprocess
 import zipfile
 from importlib.resources import files
 from pathlib import Path
@@ -279,3 +280,28 @@ def test_a_card_for_another_split_is_found_on_reading(zipped: Path) -> None:
         done = call(command, zipped, *arguments)
         assert isinstance(done.exception, RunFolderError)
         assert "expected training_split 'D'" in str(done.exception)
+
+
+@pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs ssh-keygen")
+@pytest.mark.slow
+def test_a_signed_bundle_says_who_vouches_for_it(made: Path, tmp_path: Path) -> None:
+    key, signers, out = tmp_path / "key", tmp_path / "signers", tmp_path / "signed.zip"
+    make = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)]
+    subprocess.run(make, check=True)
+    signers.write_text(f"lab@example.org {key.with_suffix('.pub').read_text()}")
+    pack = [bundle, made / "run", "--meta", made / "model.json", "-o", out]
+    assert f"signed: {out}.sig" in call(*pack, "--sign", key).stdout
+
+    look = [verify, out, "--chains", "0", "--workers", "0"]
+    known, unknown = call(*look, "--signers", signers), call(*look)
+    assert (known.exit_code, unknown.exit_code) == (0, 0)
+    assert "signed by lab@example.org (ED25519 key SHA256:" in known.stdout
+    assert "whose it is was not checked (--signers FILE)" in unknown.stdout
+
+    assert call(*pack, "--overwrite").exit_code == 0  # without --sign: the old signature goes
+    assert call(*look).exit_code == 0
+    unsigned = call(*look, "--signers", signers)
+    assert unsigned.exit_code == 1
+    assert "the signature: expected" in unsigned.stdout
+    folder = call(verify, made / "run", "--signers", signers)
+    assert isinstance(folder.exception, UsageError)
