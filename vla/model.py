@@ -35,7 +35,9 @@ from calvin_eval.vla.compat import Compat
 from calvin_eval.vla.decoding import greedy
 from calvin_eval.vla.fusion import Fused
 from calvin_eval.vla.heads import build_head, pool
+from calvin_eval.vla.images import cameras
 from calvin_eval.vla.preprocess import Preprocess
+from calvin_eval.vla.resampler import PerceiverResampler
 from calvin_eval.vla.supported import check_supported
 
 
@@ -54,6 +56,7 @@ class RoboVLM(nn.Module):
         preprocess: see `Preprocess`.
         act_head: see `calvin_eval.vla.heads`.
         action_token: (D,), the continuous action token, of which K go into a sequence.
+        vision_resampler: behind the projector, with `use_vision_resampler`; else None.
         action_tokenizer: of a discrete model, else None.
         space: "continuous", "down_sample" or "discrete".
         history: "post" (frames apart, the head remembers), "pre" (frames in one sequence) or
@@ -82,6 +85,9 @@ class RoboVLM(nn.Module):
         self._start = int(tokenizer.bos_token is not None)
         self._end = int(tokenizer.eos_token is not None)
         self.act_head = build_head(head, parts.hidden_size, self.steps, self.window)
+        self.vision_resampler: PerceiverResampler | None = None
+        if config.get("use_vision_resampler"):
+            self.vision_resampler = PerceiverResampler(parts.hidden_size)
         if self.space == "continuous":
             self.action_token = nn.Parameter(torch.zeros(parts.hidden_size))
         self.action_tokenizer: ActionTokenizer | None = None
@@ -176,12 +182,12 @@ class RoboVLM(nn.Module):
         self, static: Tensor, hand: Tensor | None, ids: Tensor, mask: Tensor, *, per_row: bool
     ) -> Fused:
         """One sequence per frame, (B * T, L), or per row with history "video"; reads marked."""
-        cameras = self._cameras(static, hand)
+        shown = cameras(static, hand, self.use_hand)
         if self.history != "video":
             ids, mask = (part.repeat_interleave(static.shape[1], 0) for part in (ids, mask))
-            cameras = [camera.flatten(0, 1).unsqueeze(1) for camera in cameras]
+            shown = [camera.flatten(0, 1).unsqueeze(1) for camera in shown]
         fused = self._words(ids, mask)
-        for camera in cameras:
+        for camera in shown:
             fused = fused.insert(self._tokens(camera), self._start)
         if self.space == "continuous":
             block = self.action_token.expand(len(ids), self.latent, -1)
@@ -272,7 +278,7 @@ class RoboVLM(nn.Module):
             labels: (B, L) int64, or None.
         """
         fused = self._words(ids, mask, labels)
-        for camera in self._cameras(static, hand):
+        for camera in cameras(static, hand, self.use_hand):
             # Index 1 whether or not the prompt starts with a start token.
             fused = fused.insert(self._tokens(camera), 1)
         return fused
@@ -283,23 +289,10 @@ class RoboVLM(nn.Module):
         outside = ids >= self.parts.words.num_embeddings
         return Fused.words(self.parts.embed(ids.masked_fill(outside & ~mask, 0)), mask, labels)
 
-    def _cameras(self, static: Tensor, hand: Tensor | None) -> list[Tensor]:
-        """Cameras in the order of their insertion: the last one ends up in front."""
-        if not self.use_hand:
-            hand = None
-        elif hand is None:
-            raise PolicyError("use_hand_rgb: expected images of the gripper camera, found none")
-        cameras = [static] if hand is None else [static, hand]
-        for camera in cameras:
-            if camera.dim() != 5 or camera.shape[:2] != static.shape[:2]:
-                raise PolicyError(
-                    f"images: expected (B, T, 3, S, S), the same B and T for both cameras, found "
-                    f"{tuple(camera.shape)}"
-                )
-        return cameras
-
     def _tokens(self, images: Tensor) -> Tensor:
         """Images (B, T, 3, S, S) to their tokens, one after the other: (B, T * N, D)."""
-        pixels = images.flatten(0, 1).to(self.device, self.dtype)
-        tokens = self.parts.wrap_images(self.parts.encode_images(pixels))
+        tokens = self.parts.encode_images(images.flatten(0, 1).to(self.device, self.dtype))
+        if self.vision_resampler is not None:
+            tokens = self.vision_resampler(tokens)
+        tokens = self.parts.wrap_images(tokens)
         return tokens.reshape(len(images), -1, tokens.shape[-1])

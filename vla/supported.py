@@ -13,7 +13,6 @@ HISTORIES = ("post", "pre", "video")
 TOKEN_SOURCES = ("all", "text", "vision")
 LACKING = {
     "fwd_head": "a head that predicts images, which RoboVLMs does not ship",
-    "use_vision_resampler": "a Perceiver over the image tokens",
 }
 """Keys of a configuration that must be false or null, and what they would switch on.
 
@@ -24,14 +23,13 @@ up a misspelt key. Training says what becomes of them, see `calvin_eval.vla.keys
 
 
 MODEL_TYPES = (
-    "kosmos-2", "paligemma", "llava", "qwen2_vl", "qwen2_5_vl", "idefics3", "smolvlm",
+    "kosmos-2", "paligemma", "llava", "llava_mpt", "qwen2_vl", "qwen2_5_vl", "idefics3", "smolvlm",
 )  # fmt: skip
 """`model_type` of the vision-language models that can be built."""
 _FOREIGN = {
     "Flamingo": r"flamingo",
     "Moondream": r"moondream",
     "UForm": r"uform",
-    "LLaVA-MPT": r"(^|[^a-z])mpt([^a-z]|$)",
     "Qwen-VL": r"^(robo)?qwen$|qwen-vl",
 }
 """Vision-language models with code of their own, and how a configuration names them."""
@@ -66,8 +64,8 @@ def check_backbone(config: Mapping[str, Any], kind: object = None) -> None:
 def foreign_backbone(found: str) -> str:
     """What to say of a vision-language model that is not built here."""
     return (
-        "expected a vision-language model that transformers has and calvin-eval knows (model_type "
-        f"{', '.join(MODEL_TYPES)}), {found}. Qwen-VL, Flamingo, Moondream, UForm and LLaVA-MPT "
+        f"expected a vision-language model that calvin-eval knows (model_type "
+        f"{', '.join(MODEL_TYPES)}), {found}. Qwen-VL, Flamingo, Moondream and UForm "
         "bring code of their own, which is never run, so their weights are of no use here: serve "
         "such a policy from its own environment and give its address to --ckpt (docs/servers.md)."
     )

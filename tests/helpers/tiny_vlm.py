@@ -7,6 +7,7 @@ configuration that RoboVLMs saves beside a checkpoint of it.
 
 from __future__ import annotations
 
+import json
 import zlib
 from pathlib import Path
 from typing import Any
@@ -31,13 +32,17 @@ SPECIALS: dict[str, dict[str, str]] = {
     "kosmos": {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"},
     "paligemma": {"pad_token": "<pad>", "eos_token": "<eos>", "bos_token": "<bos>"},
     "llava": {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"},
+    "llava_mpt": {"bos_token": "<end>", "eos_token": "<end>", "pad_token": "<pad>"},
     "qwen2_vl": {"pad_token": "<|endoftext|>", "eos_token": "<|im_end|>"},
     "qwen2_5_vl": {"pad_token": "<|endoftext|>", "eos_token": "<|im_end|>"},
     "idefics3": {"bos_token": "<|begin_of_text|>", "eos_token": "<end>", "pad_token": "<pad>"},
     "smolvlm": {"bos_token": "<|im_start|>", "eos_token": "<end>", "pad_token": "<pad>"},
 }
 FAMILIES = tuple(SPECIALS)
-ROBOVLM_NAMES = {"kosmos": "RoboKosMos", "paligemma": "RoboPaligemma", "llava": "RoboLLaVA"}
+ROBOVLM_NAMES = {"kosmos": "RoboKosMos", "paligemma": "RoboPaligemma", "llava": "RoboLLaVA",
+                 "llava_mpt": "RoboLLaVA"}  # fmt: skip
+OWN = ("llava_mpt",)
+"""Families that transformers does not have."""
 IMAGE_SIZE = {"qwen2_vl": 56, "qwen2_5_vl": 56}
 """Side of the images in pixels, where it is not 28."""
 
@@ -107,6 +112,14 @@ def _llava() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _llava_mpt() -> dict[str, Any]:
+    return {
+        "model_type": "llava_mpt", "d_model": HIDDEN, "n_heads": 2, "n_layers": 2,
+        "vocab_size": 1000, "max_seq_len": 512, "mm_vision_tower": "clip", "mm_hidden_size": 24,
+        "mm_vision_select_layer": -2, "mm_projector_type": "mlp2x_gelu",
+    }  # fmt: skip
+
+
 def _qwen2_vl() -> dict[str, Any]:
     vision = {
         "depth": 2, "embed_dim": 32, "hidden_size": HIDDEN, "mlp_ratio": 2, "num_heads": 2,
@@ -143,7 +156,8 @@ def _smolvlm() -> dict[str, Any]:
 
 
 CONFIGS = {
-    "kosmos": _kosmos, "paligemma": _paligemma, "llava": _llava, "qwen2_vl": _qwen2_vl,
+    "kosmos": _kosmos, "paligemma": _paligemma, "llava": _llava, "llava_mpt": _llava_mpt,
+    "qwen2_vl": _qwen2_vl,
     "qwen2_5_vl": _qwen2_5_vl, "idefics3": _idefics3, "smolvlm": _smolvlm,
 }  # fmt: skip
 
@@ -151,11 +165,17 @@ CONFIGS = {
 def save_vlm(folder: Path, family: str, *, save_weights: bool = False) -> Path:
     """Write one family's tiny model to a folder and return the folder."""
     values = CONFIGS[family]()
-    config = AutoConfig.for_model(values.pop("model_type"), **values)
-    config.save_pretrained(folder)
-    if save_weights:
-        torch.manual_seed(0)
-        AutoModelForImageTextToText.from_config(config).save_pretrained(folder)
+    if family in OWN:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(json.dumps(values), encoding="utf-8")
+        clip = vision_config(projection_dim=HIDDEN)
+        AutoConfig.for_model("clip_vision_model", **clip).save_pretrained(folder / "clip")
+    else:
+        config = AutoConfig.for_model(values.pop("model_type"), **values)
+        config.save_pretrained(folder)
+        if save_weights:
+            torch.manual_seed(0)
+            AutoModelForImageTextToText.from_config(config).save_pretrained(folder)
     texts = tokenizer(family)
     if family == "kosmos":
         images = CLIPImageProcessorPil(size={"height": 28, "width": 28}, do_center_crop=False)
@@ -198,7 +218,8 @@ def project(family: str, **values: Any) -> dict[str, Any]:
     }  # fmt: skip
     processor = family in ("kosmos", "paligemma")
     return {
-        "robovlm_name": ROBOVLM_NAMES.get(family, "RoboVLM"), "model": family, "seq_len": 1,
+        "robovlm_name": ROBOVLM_NAMES.get(family, "RoboVLM"),
+        "model": family.removesuffix("_mpt"), "seq_len": 1,
         "image_size": IMAGE_SIZE.get(family, 28), "window_size": 4, "fwd_pred_next_n": 3,
         "use_hand_rgb": True, "act_head": head, "act_encoder": None, "fwd_head": None,
         "use_vision_resampler": False, "norm_action": True, "norm_min": -0.65, "norm_max": 0.65,

@@ -176,6 +176,10 @@ def old_name(family: str, key: str) -> str:
         key = key.replace("model.multi_modal_projector", "multi_modal_projector")
         key = key.replace("model.language_model.", "language_model.model.")
         return key.replace("lm_head", "language_model.lm_head")
+    if family == "llava_mpt":
+        return key.replace(
+            ".vision_tower.vision_tower.", ".vision_tower.vision_tower.vision_model."
+        )
     if family.startswith("qwen"):
         return key.replace("model.visual.", "visual.").replace("model.language_model.", "model.")
     return key

@@ -9,11 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from calvin_eval.errors import CheckpointError
-from calvin_eval.foreign.documents import parse_json
-from calvin_eval.vla.backbones.base import Backbone
+from calvin_eval.vla.backbones.base import Backbone, folder_values
 from calvin_eval.vla.backbones.idefics import Idefics3
 from calvin_eval.vla.backbones.kosmos import Kosmos2
 from calvin_eval.vla.backbones.llava import Llava
+from calvin_eval.vla.backbones.llava_mpt import LlavaMpt
 from calvin_eval.vla.backbones.paligemma import PaliGemma
 from calvin_eval.vla.backbones.qwen import Qwen2VL
 from calvin_eval.vla.supported import foreign_backbone
@@ -24,6 +24,7 @@ FAMILIES: dict[str, type[Backbone]] = {
     "kosmos-2": Kosmos2,
     "paligemma": PaliGemma,
     "llava": Llava,
+    "llava_mpt": LlavaMpt,
     "qwen2_vl": Qwen2VL,
     "qwen2_5_vl": Qwen2VL,
     "idefics3": Idefics3,
@@ -38,13 +39,7 @@ def build_backbone(folder: Path) -> Backbone:
     Raises:
         CheckpointError: no readable `config.json`, or a family that transformers does not have.
     """
-    path = folder / "config.json"
-    try:
-        kind = parse_json(path.read_bytes(), strict=False).get("model_type")
-    except (OSError, ValueError, AttributeError) as error:
-        raise CheckpointError(
-            f"{path}: expected the config.json of a vision-language model: {error}"
-        ) from error
+    kind = folder_values(folder).get("model_type")
     if kind not in FAMILIES:
-        raise CheckpointError(f"{path}: {foreign_backbone(f'found {kind!r}')}")
+        raise CheckpointError(f"{folder / 'config.json'}: {foreign_backbone(f'found {kind!r}')}")
     return FAMILIES[kind].from_folder(folder)

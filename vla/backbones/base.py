@@ -14,6 +14,7 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightRenaming, rename_source_key
 
 from calvin_eval.errors import CheckpointError
+from calvin_eval.foreign.documents import parse_json
 
 
 class Backbone(ABC):
@@ -31,6 +32,10 @@ class Backbone(ABC):
         text_at: where in the model its text model lies, without the output layer.
         vision_at: where its vision tower lies.
         head_at: where its output layer lies.
+        words_at: where its word embeddings lie; in the text model's `embed_tokens` if empty.
+        projector_at: where its projector lies, if that is inside the text model.
+        vision_is_fixed: whether the vision tower never learns, whatever `train_vision` says.
+        own_positions: whether the text model takes positions; if not, it has relative ones.
         clip_images: whether RoboVLMs feeds the family images with CLIP's mean and deviation;
             otherwise with those of the model's own image processor.
         tokenizer_in_processor: whether the processor adds tokens to the tokenizer of the folder.
@@ -39,6 +44,10 @@ class Backbone(ABC):
     text_at: ClassVar[str]
     vision_at: ClassVar[str]
     head_at: ClassVar[str] = "lm_head"
+    words_at: ClassVar[str] = ""
+    projector_at: ClassVar[str] = ""
+    vision_is_fixed: ClassVar[bool] = False
+    own_positions: ClassVar[bool] = True
     clip_images: ClassVar[bool] = True
     tokenizer_in_processor: ClassVar[bool] = False
 
@@ -87,8 +96,16 @@ class Backbone(ABC):
     @property
     def words(self) -> nn.Embedding:
         """The embedding matrix of the words."""
-        words: nn.Embedding = self.text.embed_tokens
+        place = self.words_at or f"{self.text_at}.embed_tokens"
+        words: nn.Embedding = attrgetter(place)(self.model)
         return words
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The text model's layers."""
+        text = self.text
+        layers: nn.ModuleList = text.layers if hasattr(text, "layers") else text.blocks
+        return layers
 
     @property
     def hidden_size(self) -> int:
@@ -131,9 +148,9 @@ class Backbone(ABC):
         output = self.text(
             inputs_embeds=embeds,
             attention_mask=mask.to(torch.long),
-            position_ids=positions,
             past_key_values=cache,
             use_cache=cache is not None,
+            **({"position_ids": positions} if self.own_positions else {}),
         )
         hidden: Tensor = output.last_hidden_state
         return hidden
@@ -150,3 +167,24 @@ class Backbone(ABC):
         """
         renamed, _ = rename_source_key(key, self._renamings, [])
         return renamed
+
+
+def folder_values(folder: Path) -> dict[str, Any]:
+    """What a folder's `config.json` says.
+
+    Raises:
+        CheckpointError: no readable `config.json`.
+    """
+    path = folder / "config.json"
+    try:
+        values = parse_json(path.read_bytes(), strict=False)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: expected the config.json of a vision-language model: {error}"
+        ) from error
+    if not isinstance(values, dict):
+        raise CheckpointError(
+            f"{path}: expected the config.json of a vision-language model, found "
+            f"{type(values).__name__}"
+        )
+    return values

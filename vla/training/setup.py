@@ -24,7 +24,7 @@ LACKING = {
 """Keys of `train_setup` that must be false, and what they would switch on.
 
 Keys that RoboVLMs' code does not read and that its configurations set all the same stay unread
-here: `tune_mm_mlp_adapter`, `mm_projector_lr`, `freeze_resampler` and their like.
+here: `tune_mm_mlp_adapter`, `mm_projector_lr` and their like.
 """
 
 
@@ -38,6 +38,7 @@ class TrainSetup:
             nothing else of the backbone but the parts below; -1 for everything.
         train_vision: whether the vision tower is trained.
         train_text_embedding: whether the word embeddings are.
+        freeze_resampler: whether the Perceiver of `use_vision_resampler` stays as it is.
         gradient_checkpointing: whether activations are computed twice to save memory. RoboVLMs
             has the key and does not read it.
         lora_enable: whether the backbone is trained through adapters alone, and the word
@@ -55,6 +56,7 @@ class TrainSetup:
     train_decoder_layers: int = -1
     train_vision: bool = False
     train_text_embedding: bool = False
+    freeze_resampler: bool = False
     gradient_checkpointing: bool = False
     lora_enable: bool = False
     lora_r: int = 64
@@ -133,7 +135,7 @@ def prepare(model: RoboVLM, setup: TrainSetup) -> None:
     backbone, parts = model.backbone, model.parts
     backbone.requires_grad_(not setup.freeze_backbone and setup.train_decoder_layers == -1)
     if setup.train_decoder_layers > 0 and not setup.freeze_backbone:
-        layers = parts.text.layers
+        layers = parts.layers
         if setup.train_decoder_layers > len(layers):
             raise UsageError(
                 f"train_setup.train_decoder_layers: the text model has {len(layers)} layers, "
@@ -141,10 +143,12 @@ def prepare(model: RoboVLM, setup: TrainSetup) -> None:
             )
         for layer in layers[-setup.train_decoder_layers :]:
             layer.requires_grad_(True)
-    parts.vision.requires_grad_(setup.train_vision)
+    parts.vision.requires_grad_(setup.train_vision and not parts.vision_is_fixed)
     if setup.lora_enable:
         _adapt(model, setup)
     parts.words.requires_grad_(setup.train_text_embedding)
+    if model.vision_resampler is not None:
+        model.vision_resampler.requires_grad_(not setup.freeze_resampler)
     if setup.gradient_checkpointing:
         vlm = parts.model  # transformers has renamed the method; both names take the same
         enable = getattr(vlm, "activation_checkpointing_enable", vlm.gradient_checkpointing_enable)
@@ -169,7 +173,9 @@ def lora_targets(model: RoboVLM, rule: str = "language") -> list[str]:
     """Names in the backbone of the layers that get an adapter, see `TrainSetup.lora_targets`."""
     linear = [n for n, m in model.backbone.named_modules() if isinstance(m, nn.Linear)]
     if rule == "language":
+        within = (f"{model.parts.vision_at}.", f"{model.parts.projector_at or '-'}.")
         linear = [name for name in linear if name.startswith(f"{model.parts.text_at}.")]
+        linear = [name for name in linear if not name.startswith(within)]
         return [name for name in linear if name != model.parts.head_at]
     last = {n.rpartition(".")[2] for n in linear if not any(part in n for part in SKIPPED)}
     last -= {"lm_head"}
@@ -207,8 +213,10 @@ def _parts(model: RoboVLM) -> Iterator[tuple[str, Tensor]]:
     places = {
         f"backbone.{model.parts.head_at}.": "output layer",
         f"backbone.{model.parts.vision_at}.": "vision tower",
+        f"backbone.{model.parts.projector_at or '-'}.": "projector",
         f"backbone.{model.parts.text_at}.": "text model",
         "backbone.": "projector",
+        "vision_resampler.": "resampler",
         "act_head.": "policy head",
         "action_token": "action token",
     }

@@ -120,6 +120,8 @@ def test_what_flags_freeze_gets_no_gradient(
     build: Builder, family: str, setup: dict[str, Any], expected: set[str]
 ) -> None:
     model = build(family, **setup)
+    if model.parts.vision_is_fixed:
+        expected = expected - {"vision"}
     trained = {part(model, n, p) for n, p in model.named_parameters() if p.requires_grad}
     has = {part(model, n, p) for n, p in model.named_parameters()} | {"adapters"}
     assert trained - {"output"} == expected & has
@@ -144,13 +146,16 @@ def test_the_last_decoder_layers_alone(build: Builder) -> None:
 @pytest.mark.parametrize("family", tiny_vlm.FAMILIES)
 def test_adapters_lie_on_every_linear_layer_of_the_text_model(build: Builder, family: str) -> None:
     model = build(family)
-    linear = {id(m) for m in model.parts.text.modules() if isinstance(m, nn.Linear)}
+    others = (model.parts.vision_at, model.parts.projector_at or "-")
+    names = model.backbone.named_modules()
+    inner = [(n, m) for n, m in names if n.startswith(f"{model.parts.text_at}.")]
+    linear = {id(m) for n, m in inner if isinstance(m, nn.Linear) and not n.startswith(others)}
     targets = lora_targets(model)
     assert {id(model.backbone.get_submodule(name)) for name in targets} == linear
-    assert len(targets) == len(linear) > 10
+    assert len(targets) == len(linear) > 7
     adapted = build(family, **LORA)
-    names = {n for n, _ in adapted.backbone.named_modules() if n.endswith(".base_layer")}
-    assert names == {f"{name}.base_layer" for name in targets}
+    wrapped = {n for n, _ in adapted.backbone.named_modules() if n.endswith(".base_layer")}
+    assert wrapped == {f"{name}.base_layer" for name in targets}
     factors = [p for n, p in adapted.named_parameters() if ".lora_A." in n]
     assert {p.shape[0] for p in factors} == {4}
 
@@ -265,6 +270,20 @@ def test_biases_are_trained_as_the_option_says(build: Builder, bias: str) -> Non
     trained = {name for name, parameter in biases.items() if parameter.requires_grad}
     assert len(biases) > len(adapted) > 2
     assert trained == {"none": set(), "all": set(biases), "lora_only": adapted}[bias]
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_resampler_is_trained_unless_it_is_frozen(vlms: Path, frozen: bool) -> None:
+    """Also where the backbone is frozen, as in RoboVLMs."""
+    config = project("kosmos", freeze_backbone=True, freeze_resampler=frozen)
+    model = RoboVLM.build({**config, "use_vision_resampler": True}, vlms / "kosmos", Compat())
+    prepare(model, TrainSetup.from_config(config))
+    Trainee(model).train()(fitting(model))["loss"].backward()
+    moved = [n for n, p in model.named_parameters() if p.grad is not None and "resampler" in n]
+    # 64 latents, 6 layers of 11 parameters, and the norm behind them.
+    assert len(moved) == (0 if frozen else 1 + 6 * 11 + 2)
+    report = {row.part: row for row in parameter_report(model)}
+    assert (report["resampler"].trained == 0) == frozen
 
 
 def test_the_report_counts_every_parameter_once(build: Builder) -> None:

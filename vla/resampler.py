@@ -1,0 +1,132 @@
+"""Perceiver resampler and gated cross attention: how Flamingo brings images into a language model.
+
+Parameter names are those of flamingo-pytorch, which RoboVLMs and OpenFlamingo took over.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+LATENTS, DEPTH, HEADS, HEAD_DIM = 64, 6, 8, 64
+"""RoboVLMs' own: what a configuration says under `vision_resampler` is read by nobody."""
+
+
+def feed_forward(width: int) -> nn.Sequential:
+    """Norm, linear layer to four times the width, GELU, linear layer back; without biases."""
+    return nn.Sequential(
+        nn.LayerNorm(width),
+        nn.Linear(width, 4 * width, bias=False),
+        nn.GELU(),
+        nn.Linear(4 * width, width, bias=False),
+    )
+
+
+def _attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Attention of `HEADS` heads: (B, M, H) over (B, N, H) to (B, M, H)."""
+    split = [part.unflatten(-1, (HEADS, HEAD_DIM)).transpose(1, 2)
+             for part in (queries, keys, values)]  # fmt: skip
+    found = F.scaled_dot_product_attention(*split, attn_mask=mask)
+    return found.transpose(1, 2).flatten(2)
+
+
+class PerceiverAttention(nn.Module):
+    """Latents look at image tokens and at each other."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        inner = HEADS * HEAD_DIM
+        self.norm_media, self.norm_latents = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.to_q = nn.Linear(width, inner, bias=False)
+        self.to_kv = nn.Linear(width, 2 * inner, bias=False)
+        self.to_out = nn.Linear(inner, width, bias=False)
+
+    def forward(self, tokens: Tensor, latents: Tensor) -> Tensor:
+        """Image tokens (B, N, D) and latents (B, M, D) to (B, M, D)."""
+        latents = self.norm_latents(latents)
+        keys, values = self.to_kv(torch.cat([self.norm_media(tokens), latents], 1)).chunk(2, -1)
+        found: Tensor = self.to_out(_attend(self.to_q(latents), keys, values))
+        return found
+
+
+class PerceiverResampler(nn.Module):
+    """Any number of image tokens to 64.
+
+    Args:
+        width: D, of the tokens.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.latents = nn.Parameter(torch.randn(LATENTS, width))
+        self.layers = nn.ModuleList(
+            nn.ModuleList([PerceiverAttention(width), feed_forward(width)]) for _ in range(DEPTH)
+        )
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Tokens of one image each, (B, N, D), to (B, 64, D)."""
+        latents = self.latents.expand(len(tokens), -1, -1)
+        for layer in self.layers:
+            attention, further = layer  # type: ignore[misc]  # a ModuleList of two
+            latents = latents + attention(tokens, latents)
+            latents = latents + further(latents)
+        found: Tensor = self.norm(latents)
+        return found
+
+
+class MaskedCrossAttention(nn.Module):
+    """Words look at the images that were shown last before them.
+
+    Args:
+        width: of the words.
+        visual: of the images' latents.
+    """
+
+    def __init__(self, width: int, visual: int) -> None:
+        super().__init__()
+        inner = HEADS * HEAD_DIM
+        self.norm = nn.LayerNorm(width)
+        self.to_q = nn.Linear(width, inner, bias=False)
+        self.to_kv = nn.Linear(visual, 2 * inner, bias=False)
+        self.to_out = nn.Linear(inner, width, bias=False)
+
+    def forward(self, words: Tensor, media: Tensor, places: Tensor) -> Tensor:
+        """Words that look at images.
+
+        Args:
+            words: hidden states (B, L, D).
+            media: latents of each image, (B, M, N, V).
+            places: (B, L) bool, True where an image is shown; words before the first see none.
+
+        Returns:
+            (B, L, D).
+        """
+        keys, values = self.to_kv(media.flatten(1, 2)).chunk(2, -1)
+        shown = places.cumsum(1).unsqueeze(-1)
+        number = torch.arange(1, media.shape[1] + 1, device=words.device)
+        seen = shown == number.repeat_interleave(media.shape[2])
+        blind = ~seen.any(-1, keepdim=True)
+        # Rows without anything to look at are taken out below; their softmax must not be of nothing.
+        mask = (seen | blind).unsqueeze(1)
+        found = _attend(self.to_q(self.norm(words)), keys, values, mask)
+        result: Tensor = self.to_out(found.masked_fill(blind, 0.0))
+        return result
+
+
+class GatedCrossAttentionBlock(nn.Module):
+    """Cross attention and a feed-forward layer, each behind a gate that starts closed."""
+
+    def __init__(self, width: int, visual: int) -> None:
+        super().__init__()
+        self.attn = MaskedCrossAttention(width, visual)
+        self.attn_gate = nn.Parameter(torch.zeros(1))
+        self.ff = feed_forward(width)
+        self.ff_gate = nn.Parameter(torch.zeros(1))
+
+    def forward(self, words: Tensor, media: Tensor, places: Tensor) -> Tensor:
+        """See `MaskedCrossAttention.forward`."""
+        words = words + self.attn(words, media, places) * self.attn_gate.tanh()
+        found: Tensor = words + self.ff(words) * self.ff_gate.tanh()
+        return found
