@@ -5,6 +5,8 @@ Parameter names are those of flamingo-pytorch, which RoboVLMs and OpenFlamingo t
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -25,9 +27,11 @@ def feed_forward(width: int) -> nn.Sequential:
 
 def _attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
     """Attention of `HEADS` heads: (B, M, H) over (B, N, H) to (B, M, H)."""
-    split = [part.unflatten(-1, (HEADS, HEAD_DIM)).transpose(1, 2)
-             for part in (queries, keys, values)]  # fmt: skip
-    found = F.scaled_dot_product_attention(*split, attn_mask=mask)
+    q, k, v = (
+        part.reshape(*part.shape[:-1], HEADS, HEAD_DIM).transpose(1, 2)
+        for part in (queries, keys, values)
+    )
+    found = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     return found.transpose(1, 2).flatten(2)
 
 
@@ -69,9 +73,9 @@ class PerceiverResampler(nn.Module):
         """Tokens of one image each, (B, N, D), to (B, 64, D)."""
         latents = self.latents.expand(len(tokens), -1, -1)
         for layer in self.layers:
-            attention, further = layer  # type: ignore[misc]  # a ModuleList of two
-            latents = latents + attention(tokens, latents)
-            latents = latents + further(latents)
+            parts: Any = layer  # attention and what is behind it
+            latents = latents + parts[0](tokens, latents)
+            latents = latents + parts[1](latents)
         found: Tensor = self.norm(latents)
         return found
 
@@ -108,7 +112,7 @@ class MaskedCrossAttention(nn.Module):
         number = torch.arange(1, media.shape[1] + 1, device=words.device)
         seen = shown == number.repeat_interleave(media.shape[2])
         blind = ~seen.any(-1, keepdim=True)
-        # Rows without anything to look at are taken out below; their softmax must not be of nothing.
+        # What sees nothing is taken out below: no softmax can be of nothing.
         mask = (seen | blind).unsqueeze(1)
         found = _attend(self.to_q(self.norm(words)), keys, values, mask)
         result: Tensor = self.to_out(found.masked_fill(blind, 0.0))

@@ -101,7 +101,8 @@ def _tower_config(folder: Path, name: str) -> CLIPVisionConfig:
             f"{folder / 'config.json'}: mm_vision_tower names {name!r}: expected a folder of that "
             f"name in or beside {folder}, or one of {', '.join(TOWERS)}"
         )
-    return CLIPVisionConfig(**{**LARGE, **TOWERS[name]})
+    values: dict[str, Any] = {**LARGE, **TOWERS[name]}
+    return CLIPVisionConfig(**values)
 
 
 def _projector(kind: str, width: int, text: int) -> nn.Module:

@@ -60,7 +60,8 @@ def make_mpt(values: Mapping[str, Any]) -> Any:
             raise UsageError(f"expected {MOSAIC} with {_ONLY}, found {', '.join(wrong)}")
         values = {**values, "attn_config": {"clip_qkv": limit}}
     shape = {key: value for key, value in values.items() if key not in _LEFT_OUT}
-    model = MptForCausalLM(MptConfig(**shape)).float()
+    made: Any = MptForCausalLM(MptConfig(**shape))
+    model = made.float()
     if old and normed:
         for block in model.transformer.blocks:
             block.attn.clip_qkv = None
