@@ -261,7 +261,6 @@ FOREIGN = [
     {"robovlm_name": "RoboMoonDream", "model": "moondream"},
     {"robovlm_name": "RoboFlamingo", "vlm": {"pretrained_model_name_or_path": "mpt-1b-dolly"}},
     {"robovlm_name": "RoboUform"},
-    {"robovlm_name": "RoboLLaVA", "vlm": {"pretrained_model_name_or_path": "v/LLaVA-MPT-7B"}},
 ]
 
 
@@ -285,6 +284,7 @@ def test_models_with_code_of_their_own_are_refused_by_their_names(
         {"robovlm_name": "RoboQwen", "model": "qwen2_5_vl"},
         {"robovlm_name": "RoboQwen", "vlm": {"pretrained_model_name_or_path": "Qwen2-VL-2B"}},
         {"robovlm_name": "RoboLLaVA", "vlm": {"pretrained_model_name_or_path": "llava-1.5-7b"}},
+        {"robovlm_name": "RoboLLaVA", "vlm": {"pretrained_model_name_or_path": "v/LLaVA-MPT-7B"}},
         {"robovlm_name": "RoboPaligemma", "model": "paligemma"},
     ],
 )
@@ -304,8 +304,8 @@ def test_the_models_own_folder_decides(tmp_path: Path) -> None:
 
 
 def test_parts_that_are_not_built_are_refused_before_the_weights(tmp_path: Path) -> None:
-    write(tmp_path / "c.json", **BASE, use_vision_resampler=True)
-    with pytest.raises(CheckpointError, match="a Perceiver over the image tokens"):
+    write(tmp_path / "c.json", **BASE, use_clip_norm=True)
+    with pytest.raises(CheckpointError, match="a CLIP text loss"):
         declared(source(tmp_path))
 
 
