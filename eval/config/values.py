@@ -79,8 +79,9 @@ def split_of(name: str) -> str:
         UnknownNameError: there is no such split.
     """
     found = _SPLIT.fullmatch(name.strip().upper())
-    trained, scene = found.groups() if found else (None, None)
-    for split in (f"{trained}_{scene or 'D'}", trained):
-        if split in SPLITS and scene in (None, SPLITS[split]):
-            return split
+    if found is not None:
+        trained, scene = str(found[1]), found[2]
+        for split in (f"{trained}_{scene or 'D'}", trained):
+            if split in SPLITS and scene in (None, SPLITS[split]):
+                return split
     raise UnknownNameError("split", name, SPLITS)

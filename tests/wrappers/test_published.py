@@ -135,3 +135,15 @@ def test_names_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         resolve("owner/flower_abc")
     for other in ("policies/mine.pt", "a/b/c", "/owner/name", "name", "package.module:Class"):
         assert explain_missing(other) is None
+
+
+@pytest.mark.parametrize("ckpt", ["127.0.0.1:8000", "localhost:8000", "gpu-machine.lab:80/act"])
+def test_an_address_without_a_scheme_is_told_the_schemes(ckpt: str) -> None:
+    with pytest.raises(CheckpointError, match=r"the address of a server: expected ws://HOST:PORT"):
+        resolve(ckpt)
+
+
+@pytest.mark.parametrize("ckpt", ["http://127.0.0.1:8000", "tcp://127.0.0.1:5555"])
+def test_other_schemes_are_told_the_presets(ckpt: str) -> None:
+    with pytest.raises(CheckpointError, match=r"--policy openpi.*--policy\s+starvla"):
+        resolve(ckpt)

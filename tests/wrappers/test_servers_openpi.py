@@ -443,7 +443,7 @@ def test_an_address_with_a_password_is_refused_without_repeating_it() -> None:
         ({"retries": True}, UsageError, "retries"),
         ({"connections": 0}, UsageError, "connections"),
         ({"token_env": 3}, UsageError, "token_env"),
-        ({"protocol": "openvla"}, UnknownNameError, "openpi, vla_eval, auto"),
+        ({"protocol": "openvla"}, UnknownNameError, "vla_eval, starvla, auto"),
         ({"protocol": "openpi", "cameras": ["static"]}, UnknownNameError, "cameras"),
     ],
 )
@@ -505,3 +505,52 @@ def test_our_own_server_answers_with_the_number_of_the_request() -> None:
 def test_images_that_no_camera_draws_are_refused(size: tuple[int, int]) -> None:
     with pytest.raises(CheckpointError, match="1 to 4096 pixels"):
         Requirements(rgb=("static",), sizes={"static": size})
+
+
+def test_a_state_in_parts_under_several_keys() -> None:
+    state = {"obs/pos": [0, 1, 2], "obs/rot": "3:6", "obs/gripper": 6, "obs/all": list(range(8))}
+    with OpenpiServer(chunk) as server:
+        loaded = connect(server, keys={"state": state})
+        request = fake_request(loaded.policy.requirements)
+        loaded.policy.act([request])
+    sent, robot = server.requests[0], request.obs["robot_obs"].astype(np.float32)
+    assert "observation/state" not in sent
+    np.testing.assert_array_equal(sent["obs/pos"], robot[:3])
+    np.testing.assert_array_equal(sent["obs/rot"], robot[3:6])
+    np.testing.assert_array_equal(sent["obs/gripper"], robot[6:7])
+    np.testing.assert_array_equal(sent["obs/all"], np.r_[robot[:7], robot[14]])
+    keys = json.loads(json.dumps(loaded.metadata["keys"]))
+    assert keys["state"]["obs/rot"] == [3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ({}, "expected keys in policy.options.keys.state"),
+        ({"a": []}, "to be indices of the state"),
+        ({"a": [-1]}, "to be indices of the state"),
+        ({"a": "x"}, "to be indices of the state"),
+        ({"a": True}, "to be indices of the state"),
+        ([0, 1], "to be text or null or a map of keys to indices"),
+    ],
+)
+def test_parts_of_a_state_that_cannot_be_meant(state: object, message: str) -> None:
+    with OpenpiServer(chunk) as server, pytest.raises(UsageError, match=message):
+        connect(server, keys={"state": state})
+
+
+def test_a_part_behind_the_end_of_the_state() -> None:
+    with OpenpiServer(chunk) as server:
+        loaded = connect(server, keys={"state": {"a": [8]}})
+        with pytest.raises(PolicyError, match="number 8 of the state, which has 8"):
+            ask(loaded)
+
+
+@pytest.mark.parametrize(
+    "reply", [{"error": "out of memory"}, {"error": {"message": "out of memory"}, "ok": False}]
+)
+def test_what_a_server_says_instead_of_actions_is_shown(reply: dict[str, Any]) -> None:
+    with OpenpiServer(lambda obs: reply) as server:
+        loaded = connect(server)
+        with pytest.raises(PolicyError, match="the server says: out of memory"):
+            ask(loaded)

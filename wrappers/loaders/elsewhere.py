@@ -7,6 +7,13 @@ from __future__ import annotations
 
 import re
 
+SERVERS = (
+    "ws://HOST:PORT or wss://HOST:PORT of a server of openpi (--policy openpi), starVLA (--policy "
+    "starvla), vla-eval (--policy vla_eval) or calvin-eval serve; the client of any other server "
+    "can be wrapped in a class and run as file.py:Class (docs/servers.md)"
+)
+"""Addresses of servers that are spoken to, and with which preset."""
+
 _HUB_NAME = r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}"
 _HUB_PAGE = re.compile(rf"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/(?:models/)?({_HUB_NAME})")
 _HUB_SCHEME = re.compile(rf"(?:hf|huggingface)://(?:models/)?({_HUB_NAME})")
@@ -44,7 +51,9 @@ def explain_elsewhere(ckpt: str) -> str | None:
 
 
 def explain_missing(ckpt: str) -> str | None:
-    """What to say of a path that is not there and looks like a repository of the Hub."""
+    """What to say of a path that is not there, if it looks like a server or a name of the Hub."""
+    if re.fullmatch(r"(?:[\w-]+(?:\.[\w-]+)*|\[[0-9a-fA-F:]+\]):\d{1,5}(?:/act)?", ckpt):
+        return f"{ckpt} looks like the address of a server: expected {SERVERS}"
     if re.fullmatch(_HUB_NAME, ckpt) is None or ckpt.lower().endswith(_FILES):
         return None
     return f"there is no folder {ckpt} here. If it is a repository of the Hugging Face Hub: " + (

@@ -155,8 +155,8 @@ FAMILIES = (
     Family(
         name="starVLA",
         matches=_is_starvla,
-        way="start its own server (its deployment/model_server/server_policy.py), wrap its client "
-        "as file.py:Class (docs/policies.md) and run that with --policy starvla",
+        way="start its own server (its deployment/model_server/server_policy.py) and run "
+        "--policy starvla --ckpt ws://HOST:PORT",
     ),
     Family(
         name="FLOWER",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,11 @@ from calvin_eval.wrappers.custom import read_requirements
 from calvin_eval.wrappers.loaders.base import LoadedPolicy, Source, jsonable
 from calvin_eval.wrappers.policy import Requirements
 from calvin_eval.wrappers.servers import dialect
-from calvin_eval.wrappers.servers.openpi import CalvinPolicy, Keys, OpenpiPolicy
+from calvin_eval.wrappers.servers.keys import read_keys
+from calvin_eval.wrappers.servers.openpi import CalvinPolicy, OpenpiPolicy
 from calvin_eval.wrappers.servers.options import LINK_OPTIONS, check_address, read_link
 from calvin_eval.wrappers.servers.recognise import PROTOCOLS, Greeting, recognise
+from calvin_eval.wrappers.servers.starvla import ARGUMENTS, StarVlaPolicy
 from calvin_eval.wrappers.servers.vla_eval import VlaEvalPolicy
 from calvin_eval.wrappers.stages import Settings
 
@@ -23,6 +25,7 @@ CAMERAS = ("static", "gripper")
 
 _OPTIONS = {
     "openpi": ("keys",),
+    "starvla": ("cameras", "arguments"),
     "calvin_eval": (),
     "vla_eval": ("cameras", "state", "actions", "reset", "ignore"),
 }
@@ -73,7 +76,14 @@ def load(source: Source) -> LoadedPolicy:
     if greeting.protocol == "openpi":
         keys = read_keys(options.get("keys", {}))
         return _loaded(source, greeting, OpenpiPolicy(address, link, greeting.metadata, keys=keys),
-                       keys=_named(keys))  # fmt: skip
+                       keys=keys.named())  # fmt: skip
+    if greeting.protocol == "starvla":
+        arguments = _arguments(options)
+        served = StarVlaPolicy(
+            address, link, greeting.metadata, cameras=_cameras(options, CAMERAS),
+            arguments=arguments,
+        )  # fmt: skip
+        return _loaded(source, greeting, served, arguments=arguments)
     if greeting.protocol == "vla_eval":
         cameras = _cameras(options)
         _check_wishes(address, greeting.metadata, options)
@@ -90,7 +100,7 @@ def load(source: Source) -> LoadedPolicy:
 def declare(source: Source) -> tuple[Settings, Settings] | None:
     """The stages that `load` would declare; None where only the server's handshake can tell."""
     protocol = source.options.get("protocol")
-    return _stages(protocol, source.options) if protocol in ("openpi", "vla_eval") else None
+    return _stages(protocol, source.options) if protocol in PROTOCOLS else None
 
 
 def _check_options(source: Source, protocol: str) -> None:
@@ -109,6 +119,8 @@ def _stages(protocol: str, options: Mapping[str, Any]) -> tuple[Settings, Settin
         if keys.state is not None:
             observe["proprioception"] = {"fields": "eight"}
         return observe, {"gripper": {"input": "signed"}}
+    if protocol == "starvla":
+        return {"images": {"size": 224, "fit": "pad"}}, {"gripper": {"input": "signed"}}
     if protocol == "vla_eval":
         observe = {"images": {}}
         if "gripper" in _cameras(options):
@@ -121,7 +133,10 @@ def _stages(protocol: str, options: Mapping[str, Any]) -> tuple[Settings, Settin
 
 def _loaded(source: Source, greeting: Greeting, policy: Any, **facts: Any) -> LoadedPolicy:
     observe, actions = _stages(greeting.protocol, source.options)
-    name = {"openpi": "openpi", "vla_eval": "vla-eval", "calvin_eval": "calvin-eval"}
+    name = {
+        "openpi": "openpi", "vla_eval": "vla-eval", "calvin_eval": "calvin-eval",
+        "starvla": "starVLA",
+    }  # fmt: skip
     seen = ", ".join(f"rgb_{camera}" for camera in policy.requirements.cameras) or "no camera"
     who = greeting.metadata.get("model_server")
     return LoadedPolicy(
@@ -142,35 +157,19 @@ def _loaded(source: Source, greeting: Greeting, policy: Any, **facts: Any) -> Lo
     )
 
 
-def read_keys(value: object) -> Keys:
-    """The option `keys`: names under which a served configuration looks for what it is sent.
-
-    Raises:
-        UsageError: something else was given.
-    """
-    known = [entry.name for entry in fields(Keys)]
-    if not isinstance(value, Mapping):
+def _arguments(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The option `arguments`, over those that starVLA's own clients send."""
+    given = options.get("arguments", {})
+    if not isinstance(given, Mapping) or not {"examples"}.isdisjoint(given):
         raise UsageError(
-            f"expected policy.options.keys.NAME=KEY with NAME one of {', '.join(known)}; found "
-            f"policy.options.keys={value!r}"
+            "expected policy.options.arguments.NAME=VALUE, arguments of starVLA's model such as "
+            f"unnorm_key; found policy.options.arguments={given!r}"
         )
-    for name, key in value.items():
-        if name not in known:
-            raise UnknownNameError("name in policy.options.keys", name, known)
-        if key is not None and (not isinstance(key, str) or not key):
-            raise UsageError(f"expected policy.options.keys.{name} to be text or null; "
-                             f"found {key!r}")  # fmt: skip
-    return Keys(**value)
+    return {**ARGUMENTS, **given}
 
 
-def _named(keys: Keys) -> dict[str, str | None]:
-    """The names for the header; `actions`, which came later, only where it is sent."""
-    named = asdict(keys)
-    return named if keys.actions is not None else {k: v for k, v in named.items() if k != "actions"}
-
-
-def _cameras(options: Mapping[str, Any]) -> tuple[str, ...]:
-    named = options.get("cameras", ["static"])
+def _cameras(options: Mapping[str, Any], default: Sequence[str] = ("static",)) -> tuple[str, ...]:
+    named = options.get("cameras", list(default))
     if not isinstance(named, Sequence) or isinstance(named, str) or not named:
         raise UsageError(f"expected policy.options.cameras=[static,gripper]; found {named!r}")
     for camera in named:

@@ -7,7 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from queue import LifoQueue
 from typing import Any
 
@@ -16,34 +16,16 @@ from calvin_eval.wrappers.policy import Chunk, Request, Requirements
 from calvin_eval.wrappers.servers import dialect
 from calvin_eval.wrappers.servers.codec import OPENPI
 from calvin_eval.wrappers.servers.connection import Connection, LostError, ServerError
+from calvin_eval.wrappers.servers.keys import Keys
 from calvin_eval.wrappers.servers.options import LinkOptions
 from calvin_eval.wrappers.servers.remote import (
     RemotePolicy,
     milliseconds,
     read_actions,
     read_map,
+    server_words,
 )
 from calvin_eval.wrappers.servers.traffic import Traffic
-
-
-@dataclass(frozen=True, kw_only=True)
-class Keys:
-    """Where a served configuration looks for what CALVIN shows; None leaves something out.
-
-    The defaults are those of openpi's LIBERO configurations, which CALVIN fine-tunes follow.
-    """
-
-    static: str | None = "observation/image"
-    gripper: str | None = "observation/wrist_image"
-    state: str | None = "observation/state"
-    prompt: str | None = "prompt"
-    actions: str | None = None
-
-    @property
-    def cameras(self) -> tuple[str, ...]:
-        """The cameras that are sent."""
-        named = {"static": self.static, "gripper": self.gripper}
-        return tuple(camera for camera, key in named.items() if key is not None)
 
 
 class OpenpiPolicy(RemotePolicy):
@@ -56,7 +38,7 @@ class OpenpiPolicy(RemotePolicy):
         address: of the server.
         options: patience, retries and limits.
         metadata: what the server said when it was recognised; it may say nothing else later.
-        keys: the names of what is sent.
+        keys: the names of what is sent; those of openpi's LIBERO configurations if None.
         requirements: what is rendered; the cameras that have a key, if None.
     """
 
@@ -69,15 +51,15 @@ class OpenpiPolicy(RemotePolicy):
         options: LinkOptions,
         metadata: Mapping[str, Any],
         *,
-        keys: Keys = Keys(),
+        keys: Keys | None = None,
         requirements: Requirements | None = None,
     ) -> None:
         lanes = options.connections or self.lanes
-        seen = Requirements(rgb=keys.cameras) if requirements is None else requirements
+        self.keys = keys or Keys()
+        seen = requirements or Requirements(rgb=self.keys.cameras)
         super().__init__(seen, Traffic(address), lanes)
         self.address = address
         self.metadata = metadata
-        self.keys = keys
         # The one that was used last comes first: the others are only opened when they are needed.
         self._free: LifoQueue[Connection] = LifoQueue()
         for _ in range(lanes):
@@ -91,16 +73,16 @@ class OpenpiPolicy(RemotePolicy):
 
     def _ask(self, request: Request) -> Chunk:
         fields = self._message(request)
-        message, serial = OPENPI.pack(fields), fields.get(dialect.SERIAL)
+        message = OPENPI.pack(fields)
         connection = self._free.get()
         try:
-            reply = connection.retry(lambda: self._exchange(connection, message, serial))
+            reply = connection.retry(lambda: self._exchange(connection, message, fields))
         finally:
             self._free.put(connection)
         return self._chunk(reply)
 
     def _exchange(
-        self, connection: Connection, message: bytes, serial: int | None
+        self, connection: Connection, message: bytes, fields: Mapping[str, Any]
     ) -> Mapping[str, Any]:
         connection.open()
         connection.expect_silence()
@@ -114,11 +96,8 @@ class OpenpiPolicy(RemotePolicy):
             self.traffic.count("errors")
             connection.drop()
             raise
-        if serial is not None and reply.get(dialect.SERIAL) != serial:
-            connection.refuse(
-                f"expected the answer to request {serial}, found that to "
-                f"{reply.get(dialect.SERIAL)!r}"
-            )
+        if (mismatch := self._mismatch(fields, reply)) is not None:
+            connection.refuse(mismatch)
         connection.fresh = False
         timing = reply.get("server_timing")
         inferred = timing.get("infer_ms") if isinstance(timing, dict) else None
@@ -126,33 +105,20 @@ class OpenpiPolicy(RemotePolicy):
         return reply
 
     def _message(self, request: Request) -> dict[str, Any]:
-        keys, obs = self.keys, request.obs
-        message = {
-            keys.prompt: request.instruction,
-            keys.static: obs["rgb_obs"].get("rgb_static"),
-            keys.gripper: obs["rgb_obs"].get("rgb_gripper"),
-        }
-        if keys.state is not None:
-            if "state" not in obs:
-                raise PolicyError(
-                    f"expected a state to send as {keys.state!r}, found none: let the stage "
-                    "proprioception make one, or send none (policy.options.keys.state=null)"
-                )
-            message[keys.state] = obs["state"]
-        if keys.actions is not None:
-            if "actions" not in obs:
-                raise PolicyError(
-                    f"expected executed actions to send as {keys.actions!r}, found none: let the "
-                    "stage history stack them (policy.observe.history.keys=[actions])"
-                )
-            message[keys.actions] = obs["actions"]
-        return {key: value for key, value in message.items() if key is not None}
+        return self.keys.message(request.instruction, request.obs)
+
+    def _mismatch(self, message: Mapping[str, Any], reply: Mapping[str, Any]) -> str | None:
+        """Why a reply is not the answer to a request; None if it is, as far as can be seen.
+
+        openpi's replies do not say what they answer.
+        """
+        return None
 
     def _chunk(self, reply: Mapping[str, Any]) -> Chunk:
         if "actions" not in reply:
             raise PolicyError(
                 f"{self.address}: expected actions in the reply, found the keys "
-                f"{', '.join(sorted(reply)) or '(none)'}"
+                f"{', '.join(sorted(reply)) or '(none)'}{_quoted(reply)}"
             )
         return read_actions(reply["actions"], f"{self.address}: actions")
 
@@ -227,10 +193,22 @@ class CalvinPolicy(OpenpiPolicy):
             self._new.discard(request.session)
         return dialect.request_message(request, client=self._client, serial=serial, reset=reset)
 
+    def _mismatch(self, message: Mapping[str, Any], reply: Mapping[str, Any]) -> str | None:
+        asked, answered = message[dialect.SERIAL], reply.get(dialect.SERIAL)
+        if answered == asked:
+            return None
+        return f"expected the answer to request {asked}, found that to {answered!r}"
+
     def _chunk(self, reply: Mapping[str, Any]) -> Chunk:
         if dialect.POSES in reply:
             return dialect.unpack_chunk(reply)
         return super()._chunk(reply)
+
+
+def _quoted(reply: Mapping[str, Any]) -> str:
+    """What a reply without actions says of it, to be put behind a message."""
+    said = server_words(reply)
+    return f"; the server says: {said}" if said else ""
 
 
 def read_metadata(connection: Connection, timeout: float) -> Mapping[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from calvin_eval.errors import CheckpointError, UsageError
+from calvin_eval.wrappers.loaders.elsewhere import SERVERS
 
 TOKEN_VARIABLE = "CALVIN_EVAL_TOKEN"
 
@@ -91,7 +92,7 @@ def check_address(address: str) -> str:
     except ValueError:
         port = -1
     if parts.scheme not in ("ws", "wss") or not parts.hostname or port == -1:
-        raise CheckpointError(f"{address}: expected ws://HOST:PORT or wss://HOST:PORT.")
+        raise CheckpointError(f"{address}: expected {SERVERS}.")
     if parts.username is not None or parts.password is not None:
         raise CheckpointError(
             f"{parts.scheme}://…@{parts.hostname}: expected an address without user and password, "

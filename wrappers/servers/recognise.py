@@ -11,10 +11,11 @@ from calvin_eval.wrappers.servers import dialect
 from calvin_eval.wrappers.servers.connection import Connection, LostError, ServerError
 from calvin_eval.wrappers.servers.openpi import read_metadata
 from calvin_eval.wrappers.servers.options import LinkOptions
+from calvin_eval.wrappers.servers.starvla import MARKS
 from calvin_eval.wrappers.servers.traffic import Traffic
 from calvin_eval.wrappers.servers.vla_eval import Channel
 
-PROTOCOLS = ("openpi", "vla_eval")
+PROTOCOLS = ("openpi", "vla_eval", "starvla")
 _SILENCE = 2.0  # seconds; openpi's server speaks as soon as the connection is open
 
 
@@ -23,8 +24,8 @@ class Greeting:
     """What a server said of itself.
 
     Attributes:
-        protocol: "openpi", "vla_eval", or "calvin_eval" for a server of ours, which speaks
-            openpi's protocol and more.
+        protocol: one of `PROTOCOLS`, or "calvin_eval" for a server of ours, which speaks openpi's
+            protocol and more.
         metadata: openpi's metadata, or the payload of vla-eval's hello.
     """
 
@@ -40,15 +41,15 @@ def recognise(address: str, options: LinkOptions, protocol: str) -> Greeting:
     Args:
         address: of the server.
         options: patience, retries and limits; a server that is not up yet is waited for.
-        protocol: "openpi", "vla_eval", or "auto".
+        protocol: one of `PROTOCOLS`, or "auto".
 
     Raises:
-        CheckpointError: nobody is there, or somebody who speaks neither protocol.
+        CheckpointError: nobody is there, or somebody who speaks none of the protocols.
     """
     try:
         if protocol == "vla_eval":
             return _hello(address, options)
-        metadata = _listen(address, options, patient=protocol == "openpi")
+        metadata = _listen(address, options, patient=protocol in ("openpi", "starvla"))
         if metadata is None:
             found = _hello_or_metadata(address, options)
             if isinstance(found, Greeting):
@@ -57,8 +58,11 @@ def recognise(address: str, options: LinkOptions, protocol: str) -> Greeting:
     except PolicyError as error:
         hint = "" if protocol != "auto" else f" ({' or '.join(PROTOCOLS)} was expected)"
         raise CheckpointError(f"{error}{hint}") from error
-    ours = isinstance(metadata.get(dialect.MARK), dict)
-    return Greeting("calvin_eval" if ours else "openpi", metadata)
+    if isinstance(metadata.get(dialect.MARK), dict):
+        return Greeting("calvin_eval", metadata)
+    if protocol == "starvla" or (protocol == "auto" and all(mark in metadata for mark in MARKS)):
+        return Greeting("starvla", metadata)
+    return Greeting("openpi", metadata)
 
 
 def _listen(address: str, options: LinkOptions, *, patient: bool) -> Mapping[str, Any] | None:

@@ -126,6 +126,20 @@ def read_map(value: object, where: str) -> Mapping[str, Any]:
     return value
 
 
+_LONGEST_WORDS = 1000  # characters of a server's message that are kept
+
+
+def server_words(reply: Mapping[str, Any]) -> str:
+    """What a server says of a failure, as far as its reply says anything; empty if it does not."""
+    for name in ("error", "message", "detail", "reason"):
+        found = reply.get(name)
+        if isinstance(found, Mapping):
+            found = found.get("message") or found.get("error") or str(dict(found))
+        if found:
+            return str(found)[:_LONGEST_WORDS]
+    return ""
+
+
 def milliseconds(value: object) -> float | None:
     """A duration that a server reports, if it is one."""
     fine = isinstance(value, int | float | np.number) and np.isfinite(value) and value >= 0
