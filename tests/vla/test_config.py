@@ -304,8 +304,8 @@ def test_the_models_own_folder_decides(tmp_path: Path) -> None:
 
 
 def test_parts_that_are_not_built_are_refused_before_the_weights(tmp_path: Path) -> None:
-    write(tmp_path / "c.json", **BASE, use_clip_norm=True)
-    with pytest.raises(CheckpointError, match="a CLIP text loss"):
+    write(tmp_path / "c.json", **BASE, fwd_head={"type": "X"})
+    with pytest.raises(CheckpointError, match="a head that predicts images"):
         declared(source(tmp_path))
 
 
