@@ -133,8 +133,9 @@ class Protocol:
             every chain; None takes the first. Source: `evaluate_policy.py`, `rollout`.
         policy_reset: whether the policy forgets at every subtask or only at the chain's start.
             Source: `evaluate_policy.py`, `rollout`.
-        world_reset: whether the start state is restored for the chain or for every subtask.
-            Source: `evaluate_policy.py`, `evaluate_sequence`.
+        world_reset: whether the start state is restored for the chain or for every subtask, or
+            the `robot` alone is put back for every subtask. Source: `evaluate_policy.py`,
+            `evaluate_sequence`.
         execute: actions executed of every chunk; all if None. The benchmark knows no chunks.
         leftover: whether the rest of a finished subtask's chunk is dropped, or kept and executed
             in the next subtask. Upstream's reset of a policy per subtask drops it.
@@ -168,11 +169,8 @@ class Protocol:
         Literal["subtask", "chain"], Rule(subject="Reset of the policy per")
     ] = "subtask"
     world_reset: Annotated[
-        Literal["chain", "subtask"],
-        Rule(
-            subject="Fresh world per",
-            text=lambda p: p.world_reset if p.deterministic else "run, and not deterministic",
-        ),
+        Literal["chain", "subtask", "robot"],
+        Rule(subject="Fresh world per", text=lambda p: p.fresh_world),
     ] = "chain"
     execute: Annotated[int | None, Rule(judged_by="nothing: the policy's own affair", least=1)] = (
         None
@@ -198,6 +196,14 @@ class Protocol:
                 f"expected protocol.budget=env_steps with --realtime, found {self.budget}: a "
                 "world that goes on counts time, not decisions"
             )
+
+    @property
+    def fresh_world(self) -> str:
+        """How often the start state is restored, in the verdict's words."""
+        if not self.deterministic:
+            return "run, and not deterministic"
+        robot = "chain, and the robot put back for every subtask"
+        return robot if self.world_reset == "robot" else self.world_reset
 
     def to_config(self) -> dict[str, dict[str, Any]]:
         """The configuration's keys with their values, by section: `protocol` and `sim`."""

@@ -32,6 +32,7 @@ from calvin_eval.results.conclude import summarize_run
 from calvin_eval.results.header import Header
 from calvin_eval.results.metrics import completed_chains
 from calvin_eval.results.paired import sign_flip_test
+from calvin_eval.results.published import refuse_published
 from calvin_eval.results.schema import ChainRecord
 from calvin_eval.results.store import RunFolder
 
@@ -271,6 +272,7 @@ def read_card(path: str | os.PathLike[str]) -> Card:
     except DocumentError as error:
         raise RunFolderError(f"{path}: expected a checkpoint card: {error}") from error
     if not isinstance(data, dict) or data.get("kind") != KIND:
+        refuse_published(path, "a checkpoint card")
         raise RunFolderError(
             f"{path}: expected a checkpoint card, found another JSON file. Make a card of a run "
             "with `calvin-eval card RUN`."

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from calvin_eval.errors import RunFolderError, UsageError
@@ -17,9 +16,9 @@ from calvin_eval.results.comparability import (
     Difference,
     differing,
     driver_differences,
-    policy_line,
     protocol_facts,
 )
+from calvin_eval.results.compared import ComparedRun, distinct, rates_of, read_run
 from calvin_eval.results.contrasts import (
     PositionContrast,
     TaskContrast,
@@ -27,47 +26,13 @@ from calvin_eval.results.contrasts import (
     position_contrasts,
     task_contrasts,
 )
-from calvin_eval.results.header import Header
-from calvin_eval.results.metrics import completed_chains
 from calvin_eval.results.paired import Contrast, mean_difference, sign_flip_test
+from calvin_eval.results.published import Published, is_run_folder, read_published
 from calvin_eval.results.schema import ChainRecord
-from calvin_eval.results.store import RunFolder
+from calvin_eval.results.unpaired import Unpaired, compare_rates
 
 SCHEMA = 1
 """Version of the JSON form of a comparison."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ComparedRun:
-    """One of the runs.
-
-    Attributes:
-        name: the folder's name, made unique.
-        policy: one line about it.
-        planned, completed, errors: how much of it there is.
-        folder: where it is.
-        header: its header.
-        records: its completed chains by id.
-    """
-
-    name: str
-    policy: str
-    planned: int
-    completed: int
-    errors: int
-    folder: Path
-    header: Header
-    records: Mapping[int, ChainRecord]
-
-    def video(self, chain: int) -> str | None:
-        """The chain's video inside the run folder, if there is one."""
-        name = f"videos/chain{chain:04d}.mp4"
-        return name if (self.folder / name).is_file() else None
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON values; no path."""
-        names = ("name", "policy", "planned", "completed", "errors")
-        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,10 +99,19 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """All of it: every other run against the first."""
+    """All of it: every other run against the first.
+
+    Attributes:
+        runs: the run folders.
+        pairs: of two runs, chain by chain.
+        published: the result files.
+        unpaired: of a run and a result file, or two of these.
+    """
 
     runs: tuple[ComparedRun, ...]
     pairs: tuple[Pair, ...]
+    published: tuple[Published, ...] = ()
+    unpaired: tuple[Unpaired, ...] = ()
 
     @property
     def forced(self) -> bool:
@@ -146,20 +120,25 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """JSON values."""
-        return {
+        paired = {
             "schema_version": SCHEMA,
             "forced": self.forced,
             "correction": "holm",
             "runs": [run.to_json() for run in self.runs],
             "pairs": [pair.to_json() for pair in self.pairs],
         }
+        if not self.published:
+            return paired
+        files = [{"name": file.name, "what": str(file)} for file in self.published]
+        return {**paired, "published": files, "unpaired": [u.to_json() for u in self.unpaired]}
 
 
 def compare_runs(runs: Sequence[str | os.PathLike[str]], *, force: bool = False) -> Comparison:
     """Compare runs with the first of them.
 
     Args:
-        runs: two or more run folders.
+        runs: two or more run folders, or result files that others published, see
+            `published.read_published`. A file has no chains, so it is held against by rates alone.
         force: compare what differs in assets, revision, renderer or protocol; the comparison
             then says so.
 
@@ -169,8 +148,10 @@ def compare_runs(runs: Sequence[str | os.PathLike[str]], *, force: bool = False)
     """
     if len(runs) < 2:
         raise UsageError(f"expected two or more runs to compare, found {len(runs)}")
-    read = _distinct([read_run(path) for path in runs])
-    found = [(other, _differences(read[0], other)) for other in read[1:]]
+    files = {place: read_published(p) for place, p in enumerate(runs) if not is_run_folder(p)}
+    places = [place for place in range(len(runs)) if place not in files]
+    read = distinct([read_run(runs[place]) for place in places])
+    found = [(o, _differences(read[0], o)) for o in read[1:]] if 0 not in files else []
     bad = [f"{read[0].name} and {other.name}: {_listed(d)}" for other, d in found if d]
     if bad and not force:
         raise RunFolderError(
@@ -179,24 +160,19 @@ def compare_runs(runs: Sequence[str | os.PathLike[str]], *, force: bool = False)
             "or compare nevertheless with --force."
         )
     pairs = tuple(_compare(read[0], other, differences) for other, differences in found)
-    return Comparison(runs=tuple(read), pairs=pairs)
-
-
-def read_run(path: str | os.PathLike[str]) -> ComparedRun:
-    """A run as far as it is compared; raises RunFolderError if there is none."""
-    folder = RunFolder.open(path)
-    header, records = folder.header(), folder.records()
-    done = completed_chains(records)
-    return ComparedRun(
-        name=folder.path.name,
-        policy=policy_line(header),
-        planned=len(header.planned),
-        completed=len(done),
-        errors=len(records) - len(done),
-        folder=folder.path,
-        header=header,
-        records={record.chain: record for record in done},
+    return Comparison(
+        runs=tuple(read),
+        pairs=pairs,
+        published=tuple(files.values()),
+        unpaired=_unpaired({**files, **dict(zip(places, read, strict=True))}),
     )
+
+
+def _unpaired(sides: Mapping[int, ComparedRun | Published]) -> tuple[Unpaired, ...]:
+    """The first side against every other, where one of the two is a result file."""
+    first, *others = [sides[place] for place in sorted(sides)]
+    apart = [o for o in others if isinstance(first, Published) or isinstance(o, Published)]
+    return tuple(compare_rates(rates_of(first), rates_of(other)) for other in apart)
 
 
 def _compare(first: ComparedRun, other: ComparedRun, differences: Sequence[Difference]) -> Pair:
@@ -263,15 +239,3 @@ def _remarks(first: ComparedRun, other: ComparedRun, common: int) -> tuple[str, 
 
 def _listed(differences: Sequence[Difference]) -> str:
     return "; ".join(map(str, differences))
-
-
-def _distinct(runs: Sequence[ComparedRun]) -> list[ComparedRun]:
-    """The runs, named by so much of their paths as tells them apart."""
-    names = [run.folder.name for run in runs]
-    for depth in range(2, 5):
-        if len(set(names)) == len(names):
-            break
-        names = ["/".join(run.folder.parts[-depth:]) for run in runs]
-    else:  # the same folder twice
-        names = [f"{name} ({number})" for number, name in enumerate(names, 1)]
-    return [ComparedRun(**{**vars(run), "name": n}) for run, n in zip(runs, names, strict=True)]

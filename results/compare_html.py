@@ -10,7 +10,8 @@ from urllib.parse import quote
 
 from jinja2 import Environment, StrictUndefined, Template
 
-from calvin_eval.results.compare import ComparedRun, Comparison
+from calvin_eval.results.compare import Comparison
+from calvin_eval.results.compared import ComparedRun
 
 TEMPLATE = "templates/compare.html.j2"
 

@@ -78,7 +78,8 @@ def common_chains(
     """
     pairs = [(first[chain], other[chain]) for chain in sorted(first.keys() & other.keys())]
     for a, b in pairs:
-        if a.tasks != b.tasks or dict(a.initial_state) != dict(b.initial_state):
+        same_start = dict(a.initial_state) == dict(b.initial_state) and a.start == b.start
+        if a.tasks != b.tasks or not same_start:
             raise RunFolderError(
                 f"expected both runs to have the same chain {a.chain}, found {', '.join(a.tasks)} "
                 f"and {', '.join(b.tasks)}, or another start: their chain lists are not the same. "

@@ -23,7 +23,7 @@ from calvin_eval.errors import RunFolderError, UnknownNameError, UsageError
 from calvin_eval.results.bounds import clopper_pearson
 from calvin_eval.results.card import Card, read_card
 from calvin_eval.results.comparability import CHAINS, differing, protocol_facts
-from calvin_eval.results.compare import read_run
+from calvin_eval.results.compared import read_run
 from calvin_eval.results.gate_spec import TOP, Check, Decision, GateSpec
 from calvin_eval.results.header import Header
 from calvin_eval.results.means import difference_bounds, mean_bounds

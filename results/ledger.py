@@ -53,7 +53,7 @@ LEDGER: Final[tuple[Entry, ...]] = (
         facts=(
             "chains.sha256", "chains.planned", "config.protocol.layout",
             "config.protocol.num_chains", "config.protocol.select", "config.shard",
-            "record.chain", "record.initial_state", "record.tasks",
+            "record.chain", "record.initial_state", "record.start", "record.tasks",
         ),
         treatment="recomputed",
         why="from the chain list, if it is at hand",

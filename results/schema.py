@@ -72,18 +72,55 @@ class SubtaskRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StartState:
+    """The numbers that a chain starts from, where its list gives them.
+
+    Attributes:
+        robot_obs: 15 numbers, as the simulator's `robot_obs`.
+        scene_obs: 24 numbers, as its `scene_obs`.
+    """
+
+    robot_obs: tuple[float, ...]
+    scene_obs: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for another count, or a number that is not finite."""
+        for name, size in (("robot_obs", 15), ("scene_obs", 24)):
+            values = getattr(self, name)
+            fine = type(values) is tuple and len(values) == size
+            fine = fine and all(_is_number(v) and math.isfinite(v) for v in values)
+            _require(fine, f"chain.start.{name}", f"{size} finite numbers", values)
+
+    @classmethod
+    def from_json(cls, data: object) -> StartState:
+        """The inverse of `to_json`; raises ValueError for anything else."""
+        names = [field.name for field in fields(cls)]
+        fine = isinstance(data, dict) and sorted(data) == names
+        _require(fine, "chain.start", "robot_obs and scene_obs", data)
+        assert isinstance(data, dict)
+        lists = {n: tuple(v) if isinstance(v, list) else v for n, v in data.items()}
+        return cls(**lists)
+
+    def to_json(self) -> dict[str, Any]:
+        """The state as JSON values."""
+        return {"robot_obs": list(self.robot_obs), "scene_obs": list(self.scene_obs)}
+
+
+@dataclass(frozen=True, kw_only=True)
 class ChainRecord:
     """One chain, finished or broken off by an error.
 
     Attributes:
         chain: the chain's id in its list, 0 or more.
-        initial_state: the symbolic state the chain starts from.
+        initial_state: the symbolic state the chain starts from; may be empty beside `start`.
         tasks: the planned tasks, at least one.
         subtasks: those that ran to their end: the first tasks of the chain, all but perhaps the
             last of them successful.
         status: `completed` if the chain ended by success of all or failure of one task;
             `error` if something else ended it (such a chain says nothing about the policy).
         error: what ended it, for status `error` only.
+        start: the numbers that the chain starts from, if its list gives them; else they follow
+            from `initial_state`. Written only where there are some.
     """
 
     chain: int
@@ -92,6 +129,7 @@ class ChainRecord:
     subtasks: tuple[SubtaskRecord, ...]
     status: ChainStatus
     error: str | None = None
+    start: StartState | None = None
 
     def __post_init__(self) -> None:
         """Raise ValueError for a record that no chain can leave behind."""
@@ -143,6 +181,7 @@ class ChainRecord:
 
     def to_json(self) -> dict[str, Any]:
         """The record as JSON values, keys in the order of the fields."""
+        start = {} if self.start is None else {"start": self.start.to_json()}
         return {
             "chain": self.chain,
             "initial_state": dict(self.initial_state),
@@ -150,18 +189,22 @@ class ChainRecord:
             "subtasks": [subtask.to_json() for subtask in self.subtasks],
             "status": self.status,
             "error": self.error,
+            **start,
         }
 
     @classmethod
     def from_json(cls, data: object) -> ChainRecord:
         """The inverse of `to_json`; raises RunFolderError for anything else."""
+        data = {"start": None, **data} if isinstance(data, dict) else data
         values = _exact_keys(data, [field.name for field in fields(cls)], "chain record")
         for name in ("tasks", "subtasks"):
             if not isinstance(values[name], list):
                 found = type(values[name]).__name__
                 raise RunFolderError(f"damaged chain record: {name} is a {found}, not a list")
         subtasks = tuple(SubtaskRecord.from_json(subtask) for subtask in values["subtasks"])
+        start = values["start"]
         try:
+            values["start"] = None if start is None else StartState.from_json(start)
             return cls(**{**values, "tasks": tuple(values["tasks"]), "subtasks": subtasks})
         except ValueError as error:
             raise RunFolderError(f"damaged chain record: {error}") from error

@@ -22,6 +22,7 @@ from calvin_eval.results.claims import move_aside
 from calvin_eval.results.header import HEADER, Header, RunStatus, check_version
 from calvin_eval.results.journal import Journal, encode_journal, read_journal
 from calvin_eval.results.leaves import differing_leaves
+from calvin_eval.results.published import refuse_published
 from calvin_eval.results.schema import SCHEMA_VERSION, ChainRecord
 
 JOURNAL = "chains.jsonl"
@@ -86,6 +87,10 @@ class RunFolder:
     def open(cls, path: str | os.PathLike[str]) -> RunFolder:
         """Open an existing run; raises RunFolderError if it is none of this schema version."""
         run = cls(Path(path).resolve())
+        if not (run.path / HEADER).is_file():
+            refuse_published(run.path, "a run folder")
+        if run.path.is_file():
+            raise RunFolderError(f"expected a run folder, found the file {run.path}")
         run.document()
         return run
 

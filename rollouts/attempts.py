@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from calvin_eval.results.schema import ChainRecord
-from calvin_eval.rollouts.chain import ChainOutcome
+from calvin_eval.rollouts.chain import ChainOutcome, given_start
 from calvin_eval.sim.chains import Chain
 
 
@@ -45,5 +45,6 @@ class ChainQueue:
             subtasks=(),
             status="error",
             error=f"given up after {attempts} attempts: {reason}",
+            start=given_start(chain),
         )
         return ChainOutcome(record=record, actions=(), seconds={})

@@ -19,7 +19,7 @@ from typing import Any
 
 from calvin_eval.errors import AssetError, PolicyError, RenderError
 from calvin_eval.protocol import OFFICIAL, Protocol
-from calvin_eval.results.schema import PRINTED, ChainRecord, SubtaskRecord
+from calvin_eval.results.schema import PRINTED, ChainRecord, StartState, SubtaskRecord
 from calvin_eval.rollouts.policy_errors import (
     PolicyLostError,
     RemotePolicyError,
@@ -40,6 +40,9 @@ class Simulator(typing.Protocol):
 
     def start(self, robot_obs: Any = None, scene_obs: Any = None) -> None:
         """Build a fresh world in the given state."""
+
+    def place_robot(self, robot_obs: Any) -> None:
+        """Put the robot into the given state; the rest of the world stays."""
 
     def advance(self, action: Any) -> None:
         """Apply one action."""
@@ -80,6 +83,23 @@ class ChainOutcome:
             return self
         error = f"{self.record.error.rstrip()}\n\n{PRINTED}\n{printed}"
         return replace(self, record=replace(self.record, error=error))
+
+
+def restore(env: Simulator, chain: Chain, rules: Protocol) -> None:
+    """Bring back what the rules restore between two subtasks: the start state, or the robot's."""
+    if rules.world_reset == "subtask":
+        env.start(chain.robot_obs, chain.scene_obs)
+    elif rules.world_reset == "robot":
+        env.place_robot(chain.robot_obs)
+
+
+def given_start(chain: Chain) -> StartState | None:
+    """What a chain's record says of its start state beside the symbolic one."""
+    if not chain.given:
+        return None
+    return StartState(
+        robot_obs=tuple(chain.robot_obs.tolist()), scene_obs=tuple(chain.scene_obs.tolist())
+    )
 
 
 class ChainRunner:
@@ -147,6 +167,7 @@ class ChainRunner:
             subtasks=tuple(subtasks),
             status="completed" if error is None else "error",
             error=error,
+            start=given_start(chain),
         )
         return ChainOutcome(
             record=record,
@@ -178,9 +199,10 @@ class ChainRunner:
         started = time.perf_counter()
         task = chain.tasks[position]
         instruction = self._instructions.text(task, chain.id, position)
-        fresh = position > 0 and self._rules.world_reset == "subtask"
+        fresh = position > 0 and self._rules.world_reset != "chain"
         if fresh:
-            self._start(chain)
+            with self._watch.measure("reset"):
+                restore(self._env, chain, self._rules)
         keep = self._rules.leftover == "keep"
         if not position or self._rules.policy_reset == "subtask":
             with policy_code():

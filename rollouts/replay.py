@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from calvin_eval.errors import CalvinEvalError, UsageError
 from calvin_eval.protocol import Protocol
 from calvin_eval.results.schema import ChainRecord
-from calvin_eval.rollouts.chain import Simulator
+from calvin_eval.rollouts.chain import Simulator, restore
 from calvin_eval.sim.chains import Chain
 from calvin_eval.sim.hashes import state_hash
 from calvin_eval.sim.oracle import TaskOracle
@@ -53,7 +53,7 @@ class Step:
         step: actions of the subtask that were applied so far; 0 is the state that it begins in.
         last: whether the subtask has no more actions.
         action: the one that led here; None at step 0.
-        fresh_world: whether the start state was restored for this step.
+        fresh_world: whether the start state, or the robot's alone, was restored for this step.
     """
 
     position: int
@@ -123,9 +123,11 @@ def replay(
         AssetError: the simulator cannot build the world.
     """
     for position, actions in enumerate(subtasks):
-        fresh = not position or rules.world_reset == "subtask"
-        if fresh:
+        fresh = not position or rules.world_reset != "chain"
+        if not position:
             env.start(chain.robot_obs, chain.scene_obs)
+        else:
+            restore(env, chain, rules)
         attempt = _Attempt(
             env=env, oracle=oracle, start_info={} if oracle is None else env.get_info()
         )

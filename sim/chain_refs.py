@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+import numpy as np
 
 from calvin_eval.errors import UsageError
 from calvin_eval.sim.chains import (
@@ -18,6 +20,18 @@ from calvin_eval.sim.chains import (
     salt_of,
 )
 from calvin_eval.sim.packs import AssetPack, SceneSpec
+
+
+class AskedStart(Protocol):
+    """The numbers of a start state."""
+
+    @property
+    def robot_obs(self) -> Sequence[float]:
+        """15 numbers."""
+
+    @property
+    def scene_obs(self) -> Sequence[float]:
+        """24 numbers."""
 
 
 class AskedChain(Protocol):
@@ -34,6 +48,10 @@ class AskedChain(Protocol):
     @property
     def tasks(self) -> tuple[str, ...]:
         """Its subtasks."""
+
+    @property
+    def start(self) -> AskedStart | None:
+        """The numbers that it starts from, if its list gives them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +108,15 @@ class ChainRef:
         Raises:
             UsageError: no chain can start in the recorded state.
         """
+        if asked.start is not None:
+            return Chain(
+                id=asked.chain,
+                initial_state=asked.initial_state,
+                tasks=asked.tasks,
+                robot_obs=np.array(asked.start.robot_obs, dtype=np.float64),
+                scene_obs=np.array(asked.start.scene_obs, dtype=np.float64),
+                given=True,
+            )
         return Chain.draw(
             asked.chain,
             asked.initial_state,

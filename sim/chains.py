@@ -20,7 +20,7 @@ import numpy as np
 
 from calvin_eval.errors import UnknownNameError, UsageError
 from calvin_eval.protocol import BENCHMARK
-from calvin_eval.sim.chain_files import read_chain_file
+from calvin_eval.sim.chain_files import FileChain, read_chain_file
 from calvin_eval.sim.initial_states import FloatArray, initial_robot_obs, initial_scene_obs
 from calvin_eval.sim.layouts import fit_to_scene, is_like_d
 from calvin_eval.sim.packs import SceneSpec
@@ -53,6 +53,8 @@ class Chain:
         tasks: names of the subtasks; five in the official list.
         robot_obs: (15,) float64, read-only: the robot's initial state in metres and radians.
         scene_obs: (24,) float64, read-only: the table's and the blocks' initial state.
+        given: whether its list gives these two as numbers; else they follow from
+            `initial_state`, which may be empty where they are given.
     """
 
     id: int
@@ -60,6 +62,7 @@ class Chain:
     tasks: tuple[str, ...]
     robot_obs: FloatArray = field(repr=False)
     scene_obs: FloatArray = field(repr=False)
+    given: bool = False
 
     def __post_init__(self) -> None:
         for array in (self.robot_obs, self.scene_obs):
@@ -169,6 +172,24 @@ def salt_of(name: str) -> str:
     return {"dev": _DEV_SALT}.get(name, _SINGLE_SALT if name.startswith(_SINGLE) else "")
 
 
+def _file_list(name: str, entries: Iterable[FileChain]) -> ChainList:
+    """A user's list: start states are drawn for symbolic states, or those that it gives."""
+    made = []
+    for i, entry in enumerate(entries):
+        state, scene_obs, robot_obs = entry.initial_state, entry.scene_obs, entry.robot_obs
+        made.append(
+            Chain(
+                id=i,
+                initial_state={} if state is None else state,
+                tasks=entry.tasks,
+                robot_obs=initial_robot_obs() if robot_obs is None else robot_obs,
+                scene_obs=initial_scene_obs(state or {}) if scene_obs is None else scene_obs,
+                given=scene_obs is not None,
+            )
+        )
+    return ChainList(name=name, chains=tuple(made))
+
+
 def _chain_list(name: str, entries: Iterable[SymbolicChain]) -> ChainList:
     """Adds ids and initial observations; equal states share their arrays."""
     salt, robot_obs, rng = salt_of(name), initial_robot_obs(), np.random.RandomState(0)
@@ -251,10 +272,11 @@ def load_chains(
               the first N of the official list.
             - "single:N": chains of one task, N for each task that a chain can start with (at most
               96), with poses of their own; "single:N:TASK+TASK" for these tasks only.
-            - a JSON file `[[initial_state, [task, ...]], ...]`, as upstream's users keep them;
-              chains may have 1 to 10 tasks, and poses are those of the benchmark.
+            - a JSON file `[[initial_state, [task, ...]], ...]`, as upstream's users keep them, or
+              with other entries, see `read_chain_file`; chains may have 1 to 50 tasks, and poses
+              are those of the benchmark where the file gives none.
         scene: start states are fitted to it, so that they mean there what they mean in scene D;
-            None leaves those of scene D.
+            None leaves those of scene D. Those that a file gives as numbers stay as they are.
 
     Returns:
         The list; fitted start states give it another hash.
@@ -265,8 +287,10 @@ def load_chains(
     chains = _find(name_or_path)
     if scene is None or is_like_d(scene):
         return chains
-    fitted = (replace(c, scene_obs=fit_to_scene(c.scene_obs, scene)) for c in chains)
-    return ChainList(name=chains.name, chains=tuple(fitted), fitted_from=chains.sha256)
+    fitted = tuple(
+        c if c.given else replace(c, scene_obs=fit_to_scene(c.scene_obs, scene)) for c in chains
+    )
+    return ChainList(name=chains.name, chains=fitted, fitted_from=chains.sha256)
 
 
 def _find(name_or_path: str | Path) -> ChainList:
@@ -280,7 +304,7 @@ def _find(name_or_path: str | Path) -> ChainList:
         return _single(name)
     path = Path(name_or_path).expanduser()
     if path.is_file():
-        return _chain_list(name_of_list(name_or_path), read_chain_file(path))
+        return _file_list(name_of_list(name_or_path), read_chain_file(path))
     if path.suffix or path.name != name:
         raise UsageError(
             f"chain list {name}: expected a JSON file, found none there; "

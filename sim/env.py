@@ -21,7 +21,7 @@ from calvin_eval.sim.drawing.options import DrawOptions
 from calvin_eval.sim.interface import CalvinInterface
 from calvin_eval.sim.packs import AssetPack, CameraSpec, load_pack
 from calvin_eval.sim.render import Renderer, RenderInfo, resolve_backend
-from calvin_eval.sim.world import Needs, World
+from calvin_eval.sim.world import ROBOT_OBS_SIZE, Needs, World, finite_array
 
 _FREE_TRIES = 1000
 _MIN_BLOCK_DISTANCE = 0.1  # metres between block centres: no two boxes can touch
@@ -59,6 +59,11 @@ class PlayTableEnv(CalvinInterface):
         scene = self._sampled_scene() if scene_obs is None else scene_obs
         world.check_state(np.zeros(15) if robot_obs is None else robot_obs, scene)
         world.reset(robot_obs, scene)
+
+    def place_robot(self, robot_obs: Any) -> None:
+        """Put the robot alone into the given state (15,); table and blocks stay as they are."""
+        self._require_reset()
+        self.world.place_robot(finite_array(robot_obs, "robot_obs", ROBOT_OBS_SIZE))
 
     def advance(self, action: Any) -> None:
         """`step` without observing."""

@@ -35,6 +35,10 @@ class CalvinInterface(ABC):
         """`reset` without observing."""
 
     @abstractmethod
+    def place_robot(self, robot_obs: Any) -> None:
+        """Put the robot alone into the given state (15,); table and blocks stay as they are."""
+
+    @abstractmethod
     def advance(self, action: Any) -> None:
         """`step` without observing."""
 

@@ -143,6 +143,14 @@ class UpstreamEnv(CalvinInterface):
         sim.p.stepSimulation(physicsClientId=sim.cid)
         self._started = True
 
+    def place_robot(self, robot_obs: Any) -> None:
+        """Put the robot alone into the given state (15,); table and blocks stay as they are."""
+        self._require_reset()
+        sim = self._sim
+        sim.robot.reset(finite_array(robot_obs, "robot_obs", ROBOT_OBS_SIZE))
+        sim.robot.gripper_action = 1
+        sim.p.stepSimulation(physicsClientId=sim.cid)
+
     def _build(self) -> None:
         """Load everything anew, in upstream's own order, with the overlapping pairs sorted."""
         sim = self._sim

@@ -103,6 +103,12 @@ class World:
         self.robot.reset(robot_obs)
         self.bullet.stepSimulation()
 
+    def place_robot(self, robot_obs: NDArray[np.float64]) -> None:
+        """Put the robot alone into the given state, gripper open; one physics step passes."""
+        self.robot.reset(np.array(robot_obs, dtype=np.float64))
+        self.robot.gripper_action = 1  # as in a fresh world
+        self.bullet.stepSimulation()
+
     def _build(self) -> None:
         bullet = self.bullet
         bullet.resetSimulation()

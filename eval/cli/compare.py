@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import click
 
+from calvin_eval.cli.compared import BAD, GOOD, p_text, print_unpaired, table
 from calvin_eval.cli.options import json_option, option, out_option
 from calvin_eval.console.saying import say
 
@@ -19,12 +20,12 @@ if TYPE_CHECKING:
     from calvin_eval.results.compare import Comparison, Pair
 
 _MOST_FLIPS, _MOST_TASKS = 10, 10
-_GOOD, _BAD = "green", "bold red"
 
 
 @click.command(short_help="Compare runs of the same chains with the first of them.")
 @click.argument(
-    "runs", nargs=-1, required=True, metavar="RUN RUN [RUN]...", type=click.Path(path_type=Path)
+    "runs", nargs=-1, required=True, metavar="RUN RUN|FILE [RUN|FILE]...",
+    type=click.Path(path_type=Path),
 )  # fmt: skip
 @option("--force", is_flag=True, help="Compare runs of different protocols; it will say so.")
 @out_option("FILE", "Write the comparison too, as .html or .json.", multiple=True)
@@ -37,6 +38,9 @@ def compare(
 
     Everything is paired on the chain. Runs that differ in assets, revision, renderer or protocol
     are refused, naming each difference, unless --force is given.
+
+    A FILE is a published result: upstream's results.json, a flat one, a log with success=N for
+    every chain, or a folder of such logs. It is held against the first by its rates, unpaired.
     """
     from calvin_eval.results.compare import compare_runs
 
@@ -76,11 +80,15 @@ def print_compared(comparison: Comparison, console: Console) -> None:
     from rich.text import Text
 
     for run in comparison.runs:
-        style = "" if run.completed == run.planned else _BAD
+        style = "" if run.completed == run.planned else BAD
         count = f"{run.completed} of {run.planned} chains completed"
         console.print(Text.assemble((run.name, "bold"), "  ", (count, style), "  ", run.policy))
+    for file in comparison.published:
+        console.print(Text.assemble((file.name, "bold"), "  ", str(file)))
     for pair in comparison.pairs:
         _print_pair(pair, console)
+    for unpaired in comparison.unpaired:
+        print_unpaired(unpaired, console)
 
 
 def _print_pair(pair: Pair, console: Console) -> None:
@@ -89,17 +97,17 @@ def _print_pair(pair: Pair, console: Console) -> None:
     console.print()
     console.print(Text(f"{pair.other.name} against {pair.first.name}", style="bold"))
     for difference in pair.differences:
-        console.print(Text.assemble(("  Forced: ", _BAD), "the runs differ in ", str(difference)))
+        console.print(Text.assemble(("  Forced: ", BAD), "the runs differ in ", str(difference)))
     for remark in pair.remarks:
         console.print(Text(f"  {remark}", style="dim"))
     spread = pair.difference
-    style = _GOOD if spread.low > 0 else _BAD if spread.high < 0 else "bold"
+    style = GOOD if spread.low > 0 else BAD if spread.high < 0 else "bold"
     console.print(
         Text.assemble(
             f"Average length of {pair.chains} common chains: {pair.first_length:.3f} and "
             f"{pair.other_length:.3f}, difference ",
             (f"{spread.estimate:+.3f}", style),
-            f" (95 %: {spread.low:+.3f} to {spread.high:+.3f}; p = {_p(pair.p)})",
+            f" (95 %: {spread.low:+.3f} to {spread.high:+.3f}; p = {p_text(pair.p)})",
         )
     )
     console.print()
@@ -111,38 +119,38 @@ def _print_pair(pair: Pair, console: Console) -> None:
 
 
 def _position_table(pair: Pair) -> Table:
-    table = _table("in a row", "first %", "other %", "difference", "95 %", "only one", "p")
+    shown = table("in a row", "first %", "other %", "difference", "95 %", "only one", "p")
     for row in pair.positions:
         spread = row.difference
-        table.add_row(
+        shown.add_row(
             str(row.position),
             f"{100 * row.first:.1f}",
             f"{100 * row.other:.1f}",
             f"{100 * spread.estimate:+.1f}",
             f"{100 * spread.low:+.1f} to {100 * spread.high:+.1f}",
             f"{row.only_first}/{row.only_other}",
-            _p(row.p),
+            p_text(row.p),
         )
-    return table
+    return shown
 
 
 def _task_table(pair: Pair) -> Table:
     """The tasks that differ most; all of them are in the page and in the JSON."""
-    table = _table("task", "first", "other", "both tried", "only one", "p", "p (Holm)")
+    shown = table("task", "first", "other", "both tried", "only one", "p", "p (Holm)")
     for row in pair.tasks[:_MOST_TASKS]:
-        table.add_row(
+        shown.add_row(
             row.task,
             f"{row.first.success}/{row.first.total}",
             f"{row.other.success}/{row.other.total}",
             str(row.common),
             f"{row.only_first}/{row.only_other}",
-            _p(row.p),
-            _p(row.p_holm),
+            p_text(row.p),
+            p_text(row.p_holm),
             style="bold" if row.p_holm < 0.05 else "",
         )
     if len(pair.tasks) > _MOST_TASKS:
-        table.caption = f"and {len(pair.tasks) - _MOST_TASKS} more in --html and --json"
-    return table
+        shown.caption = f"and {len(pair.tasks) - _MOST_TASKS} more in --html and --json"
+    return shown
 
 
 def _print_flips(pair: Pair, console: Console) -> None:
@@ -151,14 +159,14 @@ def _print_flips(pair: Pair, console: Console) -> None:
     console.print(f"{len(pair.flips)} chains went differently: {up} further, {down} less far")
     if not pair.flips:
         return
-    table = _table("chain", "first", "broke off at", "other", "broke off at", "videos")
+    shown = table("chain", "first", "broke off at", "other", "broke off at", "videos")
     for flip in pair.flips[:_MOST_FLIPS]:
         videos = [
             str(run.folder / video)
             for run, video in ((pair.first, flip.first_video), (pair.other, flip.other_video))
             if video
         ]
-        table.add_row(
+        shown.add_row(
             str(flip.chain),
             str(flip.first),
             flip.first_broke or "all done",
@@ -166,25 +174,9 @@ def _print_flips(pair: Pair, console: Console) -> None:
             flip.other_broke or "all done",
             "\n".join(videos),
         )
-    console.print(table)
+    console.print(shown)
     if len(pair.flips) > _MOST_FLIPS:
         console.print(f"and {len(pair.flips) - _MOST_FLIPS} more in --html and --json")
-
-
-def _table(*headings: str) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="dim")
-    for place, heading in enumerate(headings):
-        words = place == 0 or heading in ("broke off at", "videos")
-        justify: Literal["left", "right"] = "left" if words else "right"
-        table.add_column(heading, justify=justify, overflow="fold", no_wrap=place == 0)
-    return table
-
-
-def _p(p: float) -> str:
-    return "<0.0001" if p < 1e-4 else f"{p:.4f}"
 
 
 def _write(path: Path, text: str) -> None:

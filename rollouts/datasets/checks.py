@@ -27,6 +27,11 @@ IMAGES: Final[Mapping[str, tuple[str, tuple[int, ...]]]] = {
     "depth_static": ("f", (200, 200)),
     "depth_gripper": ("f", (84, 84)),
 }
+SPARE: Final[Mapping[str, str]] = {
+    "actions": "absolute actions cannot be trained on",
+    "scene_obs": "frames can be neither drawn again nor simulated from",
+}
+"""States that a converted data set may lack, and what cannot be done without them."""
 LONGEST: Final = 64  # frames of a span in CALVIN's own data
 
 _SHOWN = 5
@@ -207,7 +212,8 @@ def _check_frames(
         arrays |= set(frame)
         if _check_frame(index, frame, faults):
             for name, column in columns.items():
-                column.append(np.asarray(frame[name], np.float64))
+                if name in frame:
+                    column.append(np.asarray(frame[name], np.float64))
     watch(len(chosen), len(chosen))
     facts.read, facts.arrays = len(chosen), sorted(arrays)
     return columns
@@ -218,7 +224,9 @@ def _check_frame(index: int, frame: Mapping[str, Any], faults: _Faults) -> bool:
     sound = True
     for name, size in STATES.items():
         value = frame.get(name)
-        if value is None or value.shape != (size,) or value.dtype.kind != "f":
+        if value is None and name in SPARE:
+            faults.add("warning", "arrays", f"no {name}: {SPARE[name]}", index)
+        elif value is None or value.shape != (size,) or value.dtype.kind != "f":
             found = "none" if value is None else f"{value.dtype} {value.shape}"
             faults.add("error", "arrays", f"{name}: expected {size} numbers, found {found}", index)
             sound = False
@@ -240,7 +248,8 @@ def _check_frame(index: int, frame: Mapping[str, Any], faults: _Faults) -> bool:
 
 
 def _check_values(index: int, frame: Mapping[str, Any], faults: _Faults) -> None:
-    relative, absolute, robot = frame["rel_actions"], frame["actions"], frame["robot_obs"]
+    relative, robot = frame["rel_actions"], frame["robot_obs"]
+    absolute, scene = frame.get("actions", relative), frame.get("scene_obs")
     if np.abs(relative[:6]).max() > 1 + 1e-6:
         faults.add("error", "ranges of numbers", "rel_actions beyond -1 to 1", index)
     for name, value in (("rel_actions", relative[6]), ("actions", absolute[6])):
@@ -252,7 +261,7 @@ def _check_values(index: int, frame: Mapping[str, Any], faults: _Faults) -> None
         faults.add("warning", "ranges of numbers", "robot_obs: a gripper wider than 8 cm", index)
     if np.abs(robot[:3]).max() > 1.5 or np.abs(robot[3:6]).max() > np.pi + 1e-3:
         faults.add("warning", "ranges of numbers", "robot_obs: a tcp that is out of reach", index)
-    if not np.isin(frame["scene_obs"][4:6], (0, 1)).all():
+    if scene is not None and not np.isin(scene[4:6], (0, 1)).all():
         faults.add("error", "ranges of numbers", "scene_obs: a light that is not 0 or 1", index)
 
 
@@ -264,6 +273,8 @@ def _check_statistics(
 ) -> None:
     """Sum the numbers up, and compare `statistics.yaml` with them."""
     for name, column in columns.items():
+        if not column:
+            continue
         values = np.array(column)
         facts.statistics[name] = {
             "min": values.min(0).tolist(), "mean": values.mean(0).tolist(),

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from calvin_eval.errors import UsageError
 from calvin_eval.foreign.archives import ArchiveError
 from calvin_eval.foreign.arrays import read_arrays
+from calvin_eval.wrappers.check.annotations import find_annotations
 from calvin_eval.wrappers.check.unpickle import load_plain
 
 SPLITS: Final = ("training", "validation")
 RANGES: Final = "ep_start_end_ids.npy"
-ANNOTATIONS: Final = ("lang_annotations/auto_lang_ann.npy", "auto_lang_ann.npy")
 
 _FRAME = re.compile(r"(?P<prefix>.*?)(?P<index>\d+)\.npz")
 _SCENE = re.compile(r"calvin_(?:scene|table)_([ABCD])")
@@ -115,7 +115,7 @@ class SplitFolder:
         Raises:
             UsageError: they are damaged, or hold something else.
         """
-        path = next((self.path / n for n in ANNOTATIONS if (self.path / n).is_file()), None)
+        path = find_annotations(self.path)
         if path is None:
             return None
         content = load_plain(path)

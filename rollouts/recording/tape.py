@@ -67,6 +67,11 @@ class Tape:
         self._reset_to = {k: np.array(v, float) for k, v in given.items() if v is not None}
         self._target = np.array(self._env.get_state_obs()["robot_obs"][:6])
 
+    def place_robot(self, robot_obs: Any) -> None:
+        """Put the robot alone into the given state."""
+        self._env.place_robot(robot_obs)
+        self._target = np.array(self._env.get_state_obs()["robot_obs"][:6])
+
     def advance(self, action: Any) -> None:
         """Apply one action and keep the frame.
 

@@ -19,9 +19,9 @@ from calvin_eval.errors import (
 from calvin_eval.protocol import Protocol
 from calvin_eval.results.actions import decode_actions
 from calvin_eval.results.archive import check_actions_file
-from calvin_eval.results.schema import ChainRecord, SubtaskRecord
+from calvin_eval.results.schema import ChainRecord, StartState, SubtaskRecord
 from calvin_eval.results.verification import ChainCheck, Deviation
-from calvin_eval.rollouts.chain import Simulator
+from calvin_eval.rollouts.chain import Simulator, given_start
 from calvin_eval.rollouts.replay import Step, replay
 from calvin_eval.rollouts.worker import SimulatorSpec
 from calvin_eval.sim.chains import Chain
@@ -200,6 +200,8 @@ def differences_in_question(evidence: Evidence) -> Iterator[Deviation]:
     expected, found = _as_text(chain.initial_state), _as_text(record.initial_state)
     if expected != found:
         yield Deviation(what="initial state", expected=expected, found=found)
+    if (state := given_start(chain)) != record.start:
+        yield Deviation(what="start state", expected=_brief(state), found=_brief(record.start))
     if chain.tasks != record.tasks:
         yield Deviation(
             what="tasks", expected=", ".join(chain.tasks), found=", ".join(record.tasks)
@@ -212,6 +214,12 @@ def differences_in_question(evidence: Evidence) -> Iterator[Deviation]:
             yield Deviation(
                 what="instruction", position=position, expected=sentence, found=subtask.instruction
             )
+
+
+def _brief(state: StartState | None) -> str:
+    if state is None:
+        return "that of the symbolic state"
+    return f"robot_obs {list(state.robot_obs)} and scene_obs {list(state.scene_obs)}"
 
 
 def _as_text(state: Mapping[str, Any]) -> str:

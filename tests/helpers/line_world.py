@@ -34,6 +34,10 @@ class Line:
         self.x = 0.0
         self.calls.append("start")
 
+    def place_robot(self, robot_obs: Any) -> None:
+        self.x = 0.0
+        self.calls.append("place")
+
     def advance(self, action: Any) -> None:
         self.x += float(action[0])
         self.calls.append("step")

@@ -113,6 +113,13 @@ def test_frames_between_decisions_live_as_long_as_the_policys_memory(
     assert next(e for e in policy.log if e[0] == 7 and e[1] == 1)[2] == seen
 
 
+def test_the_robot_alone_may_be_put_back_for_every_subtask() -> None:
+    world = Line()
+    record = run(Scripted(chunk(1.0)), world, world_reset="robot")
+    assert [world.calls.count(call) for call in ("start", "place")] == [1, 2]
+    assert [s.steps for s in record.subtasks] == [1, 2, 3]
+
+
 def test_the_world_may_be_restored_for_every_subtask() -> None:
     world = Line()
     record = run(Scripted(chunk(1.0)), world, world_reset="subtask")

@@ -75,6 +75,25 @@ def test_a_sound_split_is_sound(drawn: Path) -> None:
     assert facts.statistics["rel_actions"]["max"][6] == 1
 
 
+@pytest.mark.parametrize("name", ["scene_obs", "actions"])
+def test_states_that_a_converted_split_lacks_are_warned_of(split: Path, name: str) -> None:
+    for path in split.glob("*.npz"):
+        with np.load(path) as archive:
+            arrays = {key: archive[key] for key in archive.files if key != name}
+        np.savez_compressed(path, **arrays)
+    report = check(split)
+    assert report.sound
+    (fault,) = report.faults
+    assert (fault.level, fault.check) == ("warning", "arrays")
+    assert f"no {name}: " in fault.message
+    assert name not in report.splits[0].statistics
+
+
+def test_annotations_in_another_folder_are_found(split: Path) -> None:
+    (split / "lang_annotations").rename(split / "lang_clip_resnet50")
+    assert check(split).splits[0].annotations == 1
+
+
 def missing(split: Path) -> None:
     file(split, 5).unlink()
 

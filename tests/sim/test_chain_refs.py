@@ -26,6 +26,7 @@ class Asked:
     chain: int
     initial_state: Any
     tasks: tuple[str, ...]
+    start: Any = None
 
 
 @pytest.fixture(scope="module")

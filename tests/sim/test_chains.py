@@ -302,8 +302,8 @@ def test_the_hash_covers_states_tasks_and_order(tmp_path: Path) -> None:
 
 
 def test_chains_of_a_file_may_be_short_or_long(tmp_path: Path) -> None:
-    path = write(tmp_path / "mine.json", [[STATE, TASKS[:1]], [STATE, TASKS * 5]])
-    assert [len(c.tasks) for c in load_chains(str(path))] == [1, 10]
+    path = write(tmp_path / "mine.json", [[STATE, TASKS[:1]], [STATE, TASKS * 25]])
+    assert [len(c.tasks) for c in load_chains(str(path))] == [1, 50]
 
 
 @pytest.mark.parametrize(
@@ -313,8 +313,8 @@ def test_chains_of_a_file_may_be_short_or_long(tmp_path: Path) -> None:
         ({"chains": []}, "expected a non-empty list"),
         ([[STATE, TASKS], [STATE]], "entry 1: expected \\[initial_state"),
         ([[STATE, "open_drawer"]], "entry 0: expected \\[initial_state"),
-        ([[STATE, []]], "expected 1 to 10 tasks, found 0"),
-        ([[STATE, TASKS * 6]], "expected 1 to 10 tasks, found 12"),
+        ([[STATE, []]], "expected 1 to 50 tasks, found 0"),
+        ([[STATE, TASKS * 26]], "expected 1 to 50 tasks, found 52"),
         ([[STATE, ["open_draw"]]], "unknown task 'open_draw'.*Did you mean 'open_drawer'"),
         ([[{**STATE, "led": 2}, TASKS]], "expected led to be one of 0, 1, found 2"),
         ([[{**STATE, "red_block": "drawer"}, TASKS]], "expected red_block to be one of 'table'"),

@@ -200,6 +200,8 @@ def test_filters(tmp_path: Path) -> None:
     assert choose(segments, pairs=read_pairs(tmp_path / "names.txt")) == segments[1:2]
     shots = read_pairs(tmp_path / "shots.json")
     assert choose(segments, pairs=shots) == segments[:2]
+    (tmp_path / "part.json").write_text("[[100, 164], [165, 177], [165, 177]]")
+    assert read_pairs(tmp_path / "part.json") == shots
     assert choose(segments, pairs=shots, exclude=["open_drawer"]) == segments[1:2]
 
 

@@ -71,6 +71,43 @@ class Seeing(Knower):
         return super().act(requests)
 
 
+@pytest.mark.parametrize("name", ["lang_clip_resnet50", "lang_paraphrase-MiniLM-L3-v2", "."])
+@pytest.mark.parametrize("where", [".", ".."], ids=["split", "data set"])
+def test_annotations_in_another_folder_are_found(split: Path, name: str, where: str) -> None:
+    usual = split / "lang_annotations"
+    (split / name).mkdir(exist_ok=True)
+    (usual / "auto_lang_ann.npy").rename(split / name / "auto_lang_ann.npy")
+    usual.rmdir()
+    policy = Seeing()
+    ask(policy, read_folder(split / where, 6))
+    assert policy.instructions == [f"reach {i}" for i in range(6)]
+
+
+def test_calvins_own_folder_of_annotations_comes_first(split: Path) -> None:
+    other = split / "lang_a" / "auto_lang_ann.npy"
+    other.parent.mkdir()
+    np.save(other, np.array({"language": {}}, object), allow_pickle=True)
+    policy = Seeing()
+    ask(policy, read_folder(split, 6))
+    assert len(policy.instructions) == 6
+
+
+def test_frames_without_a_scene_serve_policies_that_do_not_look_at_it(split: Path) -> None:
+    for file in split.glob("*.npz"):
+        with np.load(file) as archive:
+            arrays = {name: archive[name] for name in archive.files if name != "scene_obs"}
+        np.savez(file, **arrays)
+
+    class Plain(Seeing):
+        def act(self, requests: Any) -> Any:
+            assert all("scene_obs" not in request.obs for request in requests)
+            return super().act(requests)
+
+    policy = Plain()
+    ask(policy, read_folder(split, 6))
+    assert len(policy.seen) == 6 * STEPS
+
+
 @pytest.mark.parametrize("where", [".", ".."], ids=["split", "data set"])
 def test_a_split_is_shown_frame_by_frame(split: Path, where: str) -> None:
     policy = Seeing()

@@ -108,8 +108,9 @@ def read_scenes(folder: Path) -> dict[str, Pair]:
 def read_pairs(path: Path) -> frozenset[Pair]:
     """A list of segments by their first and last frame.
 
-    RoboVLMs has two: a text file with lines `number start end`, for training on a part of the
-    data, and a JSON file {task: [[start, end], ...]} with ten demonstrations per task.
+    Three forms are in use: a text file with lines `number start end`, for training on a part of
+    the data (RoboVLMs); a JSON file {task: [[start, end], ...]} with ten demonstrations per task
+    (RoboVLMs); and a JSON list [[start, end], ...] of all that are kept.
 
     Raises:
         UsageError: the file is missing or something else.
@@ -117,7 +118,9 @@ def read_pairs(path: Path) -> frozenset[Pair]:
     try:
         text = Path(path).read_text(encoding="utf-8")
         if Path(path).suffix == ".json":
-            rows: list[Any] = [pair for pairs in json.loads(text).values() for pair in pairs]
+            content = json.loads(text)
+            lists = [content] if isinstance(content, list) else content.values()
+            rows: list[Any] = [pair for pairs in lists for pair in pairs]
         else:
             rows = [line.split()[1:] for line in text.splitlines() if line.strip()]
         return frozenset((int(first), int(last)) for first, last in rows)
@@ -126,7 +129,7 @@ def read_pairs(path: Path) -> frozenset[Pair]:
     except (AttributeError, TypeError, ValueError) as error:
         raise UsageError(
             f"{path}: expected lines `number start end`, or JSON {{task: [[start, end], ...]}} "
-            f"({error})"
+            f"or [[start, end], ...] ({error})"
         ) from error
 
 

@@ -7,6 +7,7 @@ both ends included, with a sentence each.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -18,10 +19,10 @@ import numpy as np
 from calvin_eval.errors import UsageError
 from calvin_eval.foreign.archives import ArchiveError
 from calvin_eval.foreign.arrays import read_arrays
+from calvin_eval.wrappers.check.annotations import FILE, USUAL, find_annotations
 from calvin_eval.wrappers.check.demonstrations import Demonstration
 from calvin_eval.wrappers.check.unpickle import load_plain
 
-_ANNOTATIONS = ("lang_annotations/auto_lang_ann.npy", "auto_lang_ann.npy")
 _FRAME = re.compile(r"(?P<prefix>.*?)(?P<index>\d+)\.npz")
 _LONGEST = 100_000  # frames of a demonstration; CALVIN has 64
 _SPLITS = ("", "validation", "training")
@@ -48,12 +49,14 @@ def read_folder(path: Path, count: int) -> Iterator[Demonstration]:
 
 def _find(path: Path) -> tuple[Path, Path]:
     for split in _SPLITS:
-        for name in _ANNOTATIONS:
-            if (path / split / name).is_file():
-                return path / split, path / split / name
+        folder = path / split
+        found = find_annotations(folder)
+        # A folder of splits has theirs one level below, where folders of embeddings are in others.
+        if found is not None and (found.parent == folder or found.parent.name not in _SPLITS):
+            return folder, found
     raise UsageError(
-        f"expected {_ANNOTATIONS[0]} in {path} or in its folder validation or training; found "
-        "none. Name the folder of a CALVIN split, or a recording (.npz)."
+        f"expected {USUAL}, or {FILE} in another folder, in {path} or in its folder validation or "
+        "training; found none. Name the folder of a CALVIN split, or a recording (.npz)."
     )
 
 
@@ -106,21 +109,26 @@ def _observe(
     files: Sequence[Path], step: int, *, rgb: Sequence[str] = (), depth: Sequence[str] = ()
 ) -> Mapping[str, Any]:
     colours, depths = [f"rgb_{name}" for name in rgb], [f"depth_{name}" for name in depth]
-    frame = _read(files[step], ("robot_obs", "scene_obs", *colours, *depths))
+    frame = _read(files[step], ("robot_obs", *colours, *depths), ("scene_obs",))
+    states = {name: frame[name] for name in ("robot_obs", "scene_obs") if name in frame}
     return {
         "rgb_obs": {name: frame[name] for name in colours},
         "depth_obs": {name: frame[name] for name in depths},
-        "robot_obs": frame["robot_obs"].astype(np.float64),
-        "scene_obs": frame["scene_obs"].astype(np.float64),
+        **{name: value.astype(np.float64) for name, value in states.items()},
     }
 
 
-def _read(file: Path, names: Sequence[str]) -> dict[str, Any]:
+def _read(file: Path, names: Sequence[str], extra: Sequence[str] = ()) -> dict[str, Any]:
+    """Arrays of a frame; those of `extra` only if it has them all."""
     try:
+        with contextlib.suppress(KeyError):
+            return read_arrays(file, (*names, *extra))
         return read_arrays(file, names)
     except FileNotFoundError as error:
         raise UsageError(f"no such frame: {file}; an annotation speaks of it") from error
     except KeyError as error:
-        raise UsageError(f"{file}: {error.args[0]}, but this policy needs it") from error
+        seen = any(name.startswith(("rgb_", "depth_")) for name in names)
+        who = "this policy needs it" if seen else "the check needs it"
+        raise UsageError(f"{file}: {error.args[0]}, but {who}") from error
     except (ArchiveError, OSError) as error:
         raise UsageError(f"{file} cannot be read ({type(error).__name__}: {error})") from error
