@@ -19,6 +19,7 @@ Verdict: TypeAlias = Literal["success", "failed", "error"]
 _GAP = 4  # pixels between cameras
 _FINER = 4  # shapes are drawn so much larger and scaled down, which smooths their edges
 _UNREADABLE = "(no font on this machine has the letters of this instruction)"
+_MANY = 10  # subtasks whose marks have their full width
 _SMALLEST = 9  # pixels of a font that can still be read
 _BAR, _TEXT, _FAINT, _EMPTY = "#15181d", "#f4f5f7", "#9aa3af", "#3a414c"
 _COLOURS: dict[Verdict, str] = {"success": "#22a559", "failed": "#dc3d43", "error": "#d98a00"}
@@ -143,7 +144,10 @@ class Frames:
         ends: list[str] = [_COLOURS["success"]] * caption.position
         ends.append(_COLOURS[verdict] if verdict else _TEXT)
         ends += [_EMPTY] * (caption.subtasks - len(ends))
-        return _row_of_pills(tuple(ends), round(1.4 * self._small), round(0.5 * self._small))
+        width, height = round(1.4 * self._small), round(0.5 * self._small)
+        if caption.subtasks > _MANY:  # a third of the frame for all of them
+            width = max(1, self.size[0] // (3 * caption.subtasks) - max(2, height // 2))
+        return _row_of_pills(tuple(ends), width, height)
 
 
 def reduced(image: Frame, times: int) -> Frame:

@@ -90,12 +90,12 @@ def test_a_start_state_that_was_changed_is_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_chain_of_fifty_tasks_is_run_filmed_and_reported(tmp_path: Path) -> None:
+def test_a_chain_of_fifty_tasks_is_run_verified_and_reported(tmp_path: Path) -> None:
     tasks = led_first() * 25
     chains = write(
         tmp_path / "long.jsonl", [{"initial_state": dict(CHAIN.initial_state), "tasks": tasks}]
     )
-    out, films = tmp_path / "run", tmp_path / "films"
+    out = tmp_path / "run"
     folder = run(
         out, f"protocol.chains={chains}", "protocol.world_reset=robot", "protocol.steps=40"
     )
@@ -103,6 +103,4 @@ def test_a_chain_of_fifty_tasks_is_run_filmed_and_reported(tmp_path: Path) -> No
     assert record.length > 5
     assert len(record.tasks) == 50
     assert main(["verify", str(out), "--chain-list", chains]) == 0
-    options = ["--render", "tiny", "--size", "48", "--out", str(films)]
-    assert main(["video", str(out), "--all", *options]) == 0
     assert main(["report", str(out)]) == 0

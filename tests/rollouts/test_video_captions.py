@@ -92,3 +92,15 @@ def test_a_file_that_is_no_font_is_passed_over(
 
 def test_a_sentence_of_several_lines_is_written_in_one() -> None:
     assert (caption_bar("push it. \n\nPush it") == caption_bar("push it. Push it")).all()
+
+
+@pytest.mark.parametrize("width", [48, 400])
+def test_a_chain_of_fifty_tasks_has_a_caption(width: int) -> None:
+    caption = Caption(
+        chain=3, position=49, subtasks=50, task="lift", instruction="lift it", budget=360
+    )
+    image = np.zeros((48, width, 3), np.uint8)
+    frames = Frames([(width, 48)])
+    shown = frames.compose([image], caption, 360, "success")
+    assert shown.shape[1] == width
+    assert frames._pills(caption).width < max(width // 2, 200)
