@@ -39,6 +39,7 @@ def execute(configs: Sequence[EvalConfig], launch: Launch | None, *, quiet: bool
     else:
         runs = run_evaluations(configs, display)
     _show(runs, several=len(configs) > 1)
+    _show_seeds(configs, runs)
     for run in runs:
         if isinstance(run, Run) and run.interrupted:
             say(f"interrupted; complete it by {_completion(run, launch)}", err=True)
@@ -58,6 +59,28 @@ def _show(runs: Sequence[Run | FailedRun], *, several: bool) -> None:
         print_run(run, console)
     if several:
         print_comparison(runs, console)
+
+
+def _show_seeds(configs: Sequence[EvalConfig], runs: Sequence[Run | FailedRun]) -> None:
+    """Mean and spread of every policy that was run with several seeds, printed and written."""
+    from calvin_eval.console.tables import print_spread
+    from calvin_eval.console.terminal import Terminal
+    from calvin_eval.results.seeds import spread_of_seeds
+    from calvin_eval.running.outcome import Run
+    from calvin_eval.running.seeds import write_spread
+
+    by_policy: dict[str, dict[int, Run | FailedRun]] = {}
+    for config, run in zip(configs, runs, strict=False):  # an interruption leaves out the rest
+        by_policy.setdefault(config.ckpt, {})[config.seed] = run
+    for ckpt, found in by_policy.items():
+        if len(found) < 2:
+            continue
+        done = {seed: run.summary if isinstance(run, Run) else None for seed, run in found.items()}
+        spread = spread_of_seeds(done)
+        folders = [run.folder.parent for run in found.values() if isinstance(run, Run)]
+        print_spread(ckpt, spread, Terminal(file=sys.stdout))
+        if folders:
+            say(f"Seeds: {write_spread(folders[0], spread)}")
 
 
 def _completion(run: Run, launch: Launch | None) -> str:

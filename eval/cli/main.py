@@ -45,7 +45,7 @@ from calvin_eval.cli.train import train
 from calvin_eval.cli.verify import verify
 from calvin_eval.cli.video import video
 from calvin_eval.console.saying import OutputGone, guard_logs, say
-from calvin_eval.errors import CalvinEvalError
+from calvin_eval.errors import CalvinEvalError, UsageError
 from calvin_eval.rollouts.interrupts import ending_signals
 from calvin_eval.running.launch import find_launch
 
@@ -118,6 +118,7 @@ def cli() -> None:
     "glob, runs each.",
 )  # fmt: skip
 @setting_options(*NAMES)
+@option("--seeds", metavar="LIST", help="A run for each, 0,1,2 or 0-4, with mean and spread.")
 @option("--quiet", is_flag=True, help="No progress, only the result.")
 @option("--print-config", is_flag=True, help="Show the resolved configuration and stop.")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
@@ -135,7 +136,9 @@ def run_command(
     """Run chains and score them; any configuration key may be set as KEY=VALUE."""
     from calvin_eval.config.compose import compose_configs
     from calvin_eval.config.schema import SHORTHANDS
+    from calvin_eval.config.values import seeds_of
 
+    seeds = flags.pop("seeds")
     given = {SHORTHANDS[name]: value for name, value in flags.items() if value is not None}
     if preset is not None:
         overrides = (f"policy={preset}", *overrides)
@@ -143,7 +146,9 @@ def run_command(
     launch = None if print_config or "shard" in chosen else find_launch(os.environ)
     if launch is not None and "out" not in chosen:
         given["out"] = launch.default_out
-    configs = compose_configs(overrides, given, ckpt)
+    if seeds is not None and "seed" in chosen:
+        raise UsageError("expected --seed or --seeds, found both")
+    configs = compose_configs(overrides, given, ckpt, seeds_of(seeds) if seeds is not None else ())
     if print_config:
         from calvin_eval.config.listing import render_configs
 

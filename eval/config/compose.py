@@ -112,24 +112,41 @@ def _prepared(override: str) -> str:
 
 
 def compose_configs(
-    overrides: Sequence[str], settings: Mapping[str, Any], ckpts: Sequence[str]
+    overrides: Sequence[str],
+    settings: Mapping[str, Any],
+    ckpts: Sequence[str],
+    seeds: Sequence[int] = (),
 ) -> list[EvalConfig]:
-    """One configuration per checkpoint.
+    """One configuration per checkpoint and seed.
 
     Args:
         overrides: see `compose_config`.
         settings: see `compose_config`.
         ckpts: as given by `--ckpt`, see `checkpoints.expand`. With more than one, `out` is the
             folder of their run folders.
+        seeds: of the policy; every checkpoint is run with each of them, in a run folder `seed-N`
+            below its own. The configuration's own one if there are none.
+
+    Raises:
+        UsageError: see `compose_config`.
     """
     named = expand(ckpts)
-    if len(named) <= 1:
-        return [compose_config(overrides, {**settings, **({"ckpt": named[0]} if named else {})})]
-    config = compose_config(overrides, {**settings, "ckpt": named[0]})
+    first = {**settings, **({"ckpt": named[0]} if named else {})}
+    config = compose_config(overrides, first)
+    if len(named) <= 1 and not seeds:
+        return [config]
     folder = config.out or f"runs/{datetime.now().strftime('%Y%m%d-%H%M%S')}"
+    places = {
+        name: f"{folder}/{short}" for name, short in zip(named, run_names(named), strict=True)
+    }
+    if len(named) <= 1:
+        places = {config.ckpt: folder}
+    if not seeds:
+        return [replace(config, ckpt=ckpt, out=out) for ckpt, out in places.items()]
     return [
-        replace(config, ckpt=ckpt, out=f"{folder}/{name}")
-        for ckpt, name in zip(named, run_names(named), strict=True)
+        replace(config, ckpt=ckpt, seed=seed, out=f"{out}/seed-{seed}")
+        for ckpt, out in places.items()
+        for seed in seeds
     ]
 
 

@@ -9,6 +9,8 @@ from typing import Any
 from calvin_eval.errors import UnknownNameError, UsageError
 from calvin_eval.protocol import SPLITS
 
+_MOST_SEEDS = 1000
+
 
 def optional_text(value: Any) -> str | None:
     """Text, or nothing."""
@@ -34,6 +36,19 @@ def devices_of(value: Any) -> tuple[str, ...] | None:
         if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
             raise UsageError(f"expected devices such as cpu or cuda:0,cuda:1; found {name!r}")
     return tuple(map(str, names))
+
+
+def seeds_of(text: str) -> tuple[int, ...]:
+    """Seeds such as `0,1,2` or `0-4`, ascending; raises a UsageError for anything else."""
+    found: set[int] = set()
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9}))?\s*", part)
+        if not match or int(match[1]) > int(match[2] or match[1]):
+            raise UsageError(f"expected --seeds to be seeds such as 0,1,2 or 0-4; found {text!r}")
+        found.update(range(int(match[1]), int(match[2] or match[1]) + 1))
+    if len(found) > _MOST_SEEDS:
+        raise UsageError(f"expected up to {_MOST_SEEDS} seeds, found {len(found)}")
+    return tuple(sorted(found))
 
 
 def check_cluster(engine: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from calvin_eval.results.intervals import Interval
 from calvin_eval.results.metrics import Count, Summary
+from calvin_eval.results.seeds import SeedSpread
 from calvin_eval.running.outcome import FailedRun, Run
 
 GOOD, BAD = "green", "bold red"
@@ -83,7 +84,7 @@ def print_comparison(runs: Sequence[Run | FailedRun], console: Console) -> None:
     for heading in ("chains", "1..5 %", "length", "95 %"):
         table.add_column(heading, justify="right", no_wrap=True)
     for run in ranked:
-        table.add_row(run.folder.name, *_compared(run.summary, signs))
+        table.add_row(_name(run), *_compared(run.summary, signs))
     console.print()
     console.print(Text("All runs, the best first", style="bold"))
     console.print()
@@ -91,10 +92,32 @@ def print_comparison(runs: Sequence[Run | FailedRun], console: Console) -> None:
         console.print(table)
     else:
         for run in ranked:
-            console.print(Text(run.folder.name, style="bold", overflow="fold"))
+            console.print(Text(_name(run), style="bold", overflow="fold"))
             console.print(Text("   ").join([Text(), *_compared(run.summary, signs)]))
     for failed in (run for run in runs if isinstance(run, FailedRun)):
         console.print(Text.assemble((failed.name, "bold"), (" failed: ", BAD), str(failed.error)))
+
+
+def print_spread(policy: str, spread: SeedSpread, console: Console) -> None:
+    """Print mean and spread over the seeds of one policy."""
+    console.print()
+    seeds = ", ".join(map(str, spread.seeds))
+    console.print(Text(f"{policy}: {len(spread.seeds)} seeds ({seeds})", style="bold"))
+    if spread.left_out:
+        left = ", ".join(map(str, spread.left_out))
+        console.print(Text(f"left out, as not complete: {left}", style=BAD))
+    if spread.average_length is None:
+        return
+    table = _plain_table()
+    table.add_column("", no_wrap=True)
+    for heading in ("mean", "deviation", "lowest", "highest"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    rows = {f"{i} in a row, %": (rate, 100, 1) for i, rate in spread.success_rates.items()}
+    for name, (found, scale, digits) in {**rows, "length": (spread.average_length, 1, 3)}.items():
+        values = (found.mean, found.deviation, found.low, found.high)
+        shown = ("" if v is None else f"{scale * v:.{digits}f}" for v in values)
+        table.add_row(name, *shown)
+    console.print(table)
 
 
 def _compared(summary: Summary, signs: Signs) -> list[Text]:
@@ -114,6 +137,12 @@ def _fits(table: Table, console: Console) -> bool:
     """Whether nothing would be cut off."""
     unbounded = console.options.update(max_width=1000)
     return Measurement.get(console, unbounded, table).maximum <= console.width
+
+
+def _name(run: Run) -> str:
+    """The run folder's name, with that of its policy where it is one of several seeds."""
+    seed = run.folder.name.startswith("seed-")
+    return f"{run.folder.parent.name}/{run.folder.name}" if seed else run.folder.name
 
 
 def _by_length(run: Run) -> float:
