@@ -25,11 +25,16 @@ def train(
       calvin-eval train data=PATH out=DIR model=paligemma  a pretrained one
       calvin-eval train out=DIR resume=true                go on after Ctrl-C
       calvin-eval --ckpt DIR --split D                     evaluate the result
+      calvin-eval train audit PATH...                      what project files train, as a table
 
     model is tiny, kosmos, llava, paligemma, qwen, smolvlm, or a project file of RoboVLMs,
     PATH.json. The keys are RoboVLMs', such as learning_rate=1e-4 train_setup.lora_enable=true;
     --print-config lists them all, and docs/train.md says what they mean.
     """  # noqa: D301  # click reads \b
+    if overrides[:1] == ("audit",):
+        _audit(overrides[1:])
+        return
+
     from calvin_eval.config.training import compose_training
 
     config = compose_training(overrides)
@@ -53,3 +58,22 @@ def train(
 
         print_training(outcome, Terminal(file=sys.stdout))
     ctx.exit(130 if outcome.interrupted else 0)
+
+
+def _audit(paths: tuple[str, ...]) -> None:
+    """Print what configurations train.
+
+    Raises:
+        UsageError: no configuration there.
+    """
+    from rich.console import Console
+
+    from calvin_eval.console.terminal import Terminal
+    from calvin_eval.errors import UsageError
+    from calvin_eval.running.audit import audit, find_configs, print_audits
+
+    if not paths:
+        raise UsageError("expected calvin-eval train audit PATH...: files or folders; found none")
+    # A table in a file or a pipe is as wide as it is.
+    width = None if sys.stdout.isatty() else max(200, Console().width)
+    print_audits([audit(path) for path in find_configs(paths)], Terminal(width=width))

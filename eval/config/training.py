@@ -98,6 +98,15 @@ def compose_training(overrides: Sequence[str]) -> TrainConfig:
     )
 
 
+def packaged_training() -> dict[str, Any]:
+    """The configuration that every training starts from, whose keys are acted on."""
+    from omegaconf import OmegaConf
+
+    with hydra_scope() as compose:
+        packaged: Any = OmegaConf.to_container(compose(CONFIG))
+    return dict(packaged)
+
+
 def _split(overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     """What concerns this call, and the other overrides. No character in a path has a meaning."""
     call: dict[str, Any] = dict.fromkeys(_CALL_KEYS)

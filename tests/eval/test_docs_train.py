@@ -13,7 +13,7 @@ from calvin_eval.config.training import compose_training
 
 PAGE = (Path(__file__).parents[2] / "docs" / "train.md").read_text(encoding="utf-8")
 BLOCKS = "\n".join(re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL)).replace("\\\n", "")
-COMMANDS = re.findall(r"^\$ .*calvin[-_]eval train (.*)$", BLOCKS, re.MULTILINE)
+COMMANDS = re.findall(r"^\$ .*calvin[-_]eval train (?!audit )(.*)$", BLOCKS, re.MULTILINE)
 RESUMING = [command for command in COMMANDS if "resume=true" in command]
 
 
