@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from calvin_eval.config.presets import check_spoken
 from calvin_eval.config.schema import EvalConfig
 from calvin_eval.wrappers.loaders import Stages, arrange, declared
 from calvin_eval.wrappers.loaders.base import Source
@@ -28,6 +29,7 @@ def render_configs(configs: Sequence[EvalConfig]) -> str:
 
 def _wrappers(config: EvalConfig) -> Iterator[str]:
     policy = config.policy
+    check_spoken(config)
     own = declared(Source(ckpt=config.ckpt, options=dict(policy.options), trust=policy.trust))
     stages = arrange(own or ({}, {}), dict(policy.observe), dict(policy.actions))
     unknown = "" if own is not None else "; what the checkpoint declares is not known yet"

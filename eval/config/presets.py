@@ -71,11 +71,25 @@ def _commands(policy: PolicyConfig) -> str:
     return "absolute" if "absolute" in policy.actions else "relative"
 
 
+def check_spoken(config: EvalConfig) -> None:
+    """Raise a CheckpointError for an HTTP server if nothing says what is spoken there."""
+    from calvin_eval.wrappers.loaders.elsewhere import SERVERS, explain_elsewhere
+
+    policy = config.policy
+    if not config.ckpt.startswith(("http://", "https://")) or explain_elsewhere(config.ckpt):
+        return
+    if policy.preset is None and "protocol" not in policy.options:
+        raise CheckpointError(
+            f"{config.ckpt}: expected a preset that says what is spoken there: {SERVERS}"
+        )
+
+
 def check_kind(config: EvalConfig) -> None:
-    """Raise a CheckpointError if the preset is for checkpoints of another kind."""
+    """Raise a CheckpointError if the preset is for checkpoints of another kind, or missing."""
     from calvin_eval.wrappers.loaders import kind_of
 
     policy = config.policy
+    check_spoken(config)
     found = kind_of(config.ckpt) if policy.kind is not None else None
     weights = policy.kind == "robovlms" and found in ("pickle", "safetensors")
     if found is not None and found != policy.kind and not weights:  # else the loader says so

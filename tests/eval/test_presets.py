@@ -106,7 +106,7 @@ def test_preset_files_are_short_and_explained(path: Path) -> None:
 
 def test_x_vla_keeps_its_plan_across_subtasks() -> None:
     protocol = composed("policy=xvla").protocol
-    assert (protocol.policy_reset, protocol.leftover, protocol.execute) == ("chain", "keep", 25)
+    assert (protocol.policy_reset, protocol.leftover, protocol.execute) == ("chain", "keep", 20)
 
 
 @pytest.mark.slow

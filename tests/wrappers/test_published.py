@@ -9,6 +9,7 @@ import pytest
 
 from calvin_eval.config.compose import compose_config
 from calvin_eval.config.listing import render_configs
+from calvin_eval.config.presets import check_kind
 from calvin_eval.errors import CheckpointError
 from calvin_eval.wrappers.loaders import kind_of, resolve
 from calvin_eval.wrappers.loaders.detect import detect
@@ -143,7 +144,14 @@ def test_an_address_without_a_scheme_is_told_the_schemes(ckpt: str) -> None:
         resolve(ckpt)
 
 
-@pytest.mark.parametrize("ckpt", ["http://127.0.0.1:8000", "tcp://127.0.0.1:5555"])
-def test_other_schemes_are_told_the_presets(ckpt: str) -> None:
+def test_other_schemes_are_told_the_presets() -> None:
     with pytest.raises(CheckpointError, match=r"--policy openpi.*--policy\s+starvla"):
-        resolve(ckpt)
+        resolve("tcp://127.0.0.1:5555")
+
+
+def test_an_http_server_needs_a_preset_that_says_what_it_speaks() -> None:
+    config = compose_config([], {"ckpt": "http://127.0.0.1:8000"})
+    for call in (check_kind, lambda config: render_configs([config])):
+        with pytest.raises(CheckpointError, match=r"expected a preset.*\(--policy xvla\)"):
+            call(config)
+    check_kind(compose_config(["policy=xvla"], {"ckpt": "http://127.0.0.1:8000"}))

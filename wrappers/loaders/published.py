@@ -137,8 +137,7 @@ FAMILIES = (
     Family(
         name="X-VLA",
         matches=_named("xvla", "x_vla"),
-        way="start its own server (its deploy.py), wrap its CALVIN client as file.py:Class "
-        "(docs/policies.md) and run that with --policy xvla",
+        way="start its own server (its deploy.py) and run --policy xvla --ckpt http://HOST:PORT",
     ),
     Family(
         name="GR00T",

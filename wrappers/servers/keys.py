@@ -64,7 +64,7 @@ class Keys:
             found[self.actions] = obs["actions"]
         return {key: value for key, value in found.items() if key is not None}
 
-    def _states(self, obs: Mapping[str, Any]) -> dict[str, Any]:
+    def _states(self, obs: Mapping[str, Any]) -> dict[str | None, Any]:
         """The state, or its parts, by key.
 
         Raises:

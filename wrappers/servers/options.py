@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 from urllib.parse import urlsplit
@@ -80,8 +80,12 @@ def check_number(name: str, value: object, low: float, *, whole: bool) -> None:
                          f"found {value!r}")  # fmt: skip
 
 
-def check_address(address: str) -> str:
+def check_address(address: str, schemes: Collection[str] = ("ws", "wss")) -> str:
     """A server's address, if it is one.
+
+    Args:
+        address: as the user wrote it.
+        schemes: that it may have.
 
     Raises:
         CheckpointError: it is not, or it holds a password, which a run would store.
@@ -91,7 +95,7 @@ def check_address(address: str) -> str:
         port = parts.port
     except ValueError:
         port = -1
-    if parts.scheme not in ("ws", "wss") or not parts.hostname or port == -1:
+    if parts.scheme not in schemes or not parts.hostname or port == -1:
         raise CheckpointError(f"{address}: expected {SERVERS}.")
     if parts.username is not None or parts.password is not None:
         raise CheckpointError(
