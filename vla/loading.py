@@ -10,14 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from calvin_eval.errors import CheckpointError, UsageError
 from calvin_eval.vla.compat import Compat
-from calvin_eval.vla.config import (
-    Config,
-    find_config,
-    find_vlm,
-    read_compat,
-    read_config,
-    vlm_type,
-)
+from calvin_eval.vla.config import Config, find_vlm, read_compat, vlm_type
+from calvin_eval.vla.own_code import adapter_of, configured
 from calvin_eval.vla.stages import action_stages
 from calvin_eval.vla.supported import check_backbone, check_lacking
 from calvin_eval.wrappers.loaders.base import LoadedPolicy, Source, file_facts, readable_size
@@ -31,8 +25,8 @@ if TYPE_CHECKING:
     from calvin_eval.vla.model import RoboVLM
 
 OPTIONS = (
-    "config", "vlm", "step", "base", "adapter", "merge", "device", "max_batch", "raw_calvin",
-    "compat", *Compat.__dataclass_fields__,
+    "config", "vlm", "backbone", "step", "base", "adapter", "merge", "device", "max_batch",
+    "raw_calvin", "compat", *Compat.__dataclass_fields__,
 )  # fmt: skip
 
 _LATER = ("action_history", "regular_action", "video_frames")
@@ -50,8 +44,9 @@ def declare(source: Source) -> tuple[Settings, Settings]:
         UsageError: an option or a value that does not exist.
     """
     source.check_options(OPTIONS)
-    config = read_config(find_config(source))
-    check_backbone(config.values, vlm_type(config, source.options.get("vlm")))
+    config = configured(source)
+    if not adapter_of(config.values):
+        check_backbone(config.values, vlm_type(config, source.options.get("vlm")))
     check_lacking(config.values)
     compat = read_compat(source, config)
     _check_history(config, compat)
@@ -181,7 +176,7 @@ def _plan(source: Source) -> LoadPlan:
     from calvin_eval.vla.lora import find_adapter
 
     options = source.options
-    config = read_config(find_config(source))
+    config = configured(source)
     merge, most = options.get("merge", False), options.get("max_batch")
     if not isinstance(merge, bool):
         raise UsageError(f"policy.options.merge: expected true or false, found {merge!r}")

@@ -109,7 +109,7 @@ class RoboVLM(nn.Module):
             UsageError: options that do not go together.
         """
         check_supported(config)
-        parts = build_backbone(vlm_folder)
+        parts = build_backbone(vlm_folder, (config.get("vlm") or {}).get("adapter"))
         return cls(config, parts, Preprocess(config, vlm_folder, parts, compat), compat).eval()
 
     def required_keys(self) -> frozenset[str]:

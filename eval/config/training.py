@@ -25,7 +25,8 @@ _CALL_KEYS = ("data", "out", "resume", "overwrite")
 """What concerns one call, and so is not kept in the project file."""
 
 _PATHS = ("model_load_path", "vlm.pretrained_model_name_or_path", "train_dataset.data_dir",
-          "val_dataset.data_dir", "train_dataset.pairs", "val_dataset.pairs")  # fmt: skip
+          "val_dataset.data_dir", "train_dataset.pairs", "val_dataset.pairs", "vlm.adapter",
+          "train_dataset.adapter", "val_dataset.adapter")  # fmt: skip
 _EVALUATE = "evaluate.overrides"
 
 _WHOLE_NUMBERS = {
@@ -86,6 +87,7 @@ def compose_training(overrides: Sequence[str]) -> TrainConfig:
     raw, idle = _composed(rest, Path(call["out"]) if call["resume"] else None)
     raw = {key: value for key, value in raw.items() if key not in _CALL_KEYS}
     _check(raw)
+    _check_code(raw, rest)
     check_keys(raw)
     _place_data(raw, call["data"])
     folder = call["out"] or f"runs/train-{raw['model']}-{datetime.now():%Y%m%d-%H%M%S}"
@@ -105,6 +107,14 @@ def packaged_training() -> dict[str, Any]:
     with hydra_scope() as compose:
         packaged: Any = OmegaConf.to_container(compose(CONFIG))
     return dict(packaged)
+
+
+def _check_code(raw: Mapping[str, Any], overrides: Sequence[str]) -> None:
+    """Refuse code that a project file names and the command line does not."""
+    for section in ("vlm", "train_dataset", "val_dataset"):
+        named, key = (raw[section] or {}).get("adapter"), f"{section}.adapter="
+        if named and not any(text.startswith(key) for text in overrides):
+            raise UsageError(f"a project file names code that would run: repeat {key}{named} here")
 
 
 def _split(overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:

@@ -16,6 +16,7 @@ from calvin_eval.vla.backbones.llava import Llava
 from calvin_eval.vla.backbones.llava_mpt import LlavaMpt
 from calvin_eval.vla.backbones.paligemma import PaliGemma
 from calvin_eval.vla.backbones.qwen import Qwen2VL
+from calvin_eval.vla.own_code import own_part
 from calvin_eval.vla.supported import foreign_backbone
 
 __all__ = ["FAMILIES", "Backbone", "build_backbone"]
@@ -33,12 +34,22 @@ FAMILIES: dict[str, type[Backbone]] = {
 """`model_type` of a `config.json` -> how its model is taken apart."""
 
 
-def build_backbone(folder: Path) -> Backbone:
+def build_backbone(folder: Path, code: str | None = None) -> Backbone:
     """Make the model that a folder's `config.json` describes, with random float32 weights.
 
+    Args:
+        folder: of the model.
+        code: `module:Class` or `file.py:Class` of a subclass of `Backbone` that makes it instead.
+
     Raises:
-        CheckpointError: no readable `config.json`, or a family that transformers does not have.
+        CheckpointError: no readable `config.json`, a family that transformers does not have, or
+            code that fails.
+        UsageError: code that is no `Backbone`.
     """
+    if code is not None:
+        made = own_part(code, "vlm.adapter", ("from_folder", "encode_images"))
+        backbone: Backbone = made.from_folder(folder)  # type: ignore[attr-defined]  # was looked at
+        return backbone
     kind = folder_values(folder).get("model_type")
     if kind not in FAMILIES:
         raise CheckpointError(f"{folder / 'config.json'}: {foreign_backbone(f'found {kind!r}')}")

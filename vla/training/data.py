@@ -39,6 +39,7 @@ from calvin_eval.vla.data.collate import Batch, CalvinCollator, Sample
 from calvin_eval.vla.data.dataset import CalvinDataset, ReadOptions
 from calvin_eval.vla.data.labels import Writer
 from calvin_eval.vla.data.memory import Watch, keep_in_memory
+from calvin_eval.vla.own_code import ADAPTER, own_part
 from calvin_eval.vla.preprocess import Preprocess
 
 SECTIONS = {"train": "train_dataset", "val": "val_dataset"}
@@ -167,14 +168,25 @@ def make_loader(
     )
 
 
-def make_dataset(config: Mapping[str, Any], preprocess: Preprocess, split: str) -> CalvinDataset:
-    """The windows of a split, with resized uint8 images.
+def make_dataset(config: Mapping[str, Any], preprocess: Preprocess, split: str) -> Any:
+    """The windows of a split, with resized uint8 images: a `CalvinDataset`, or the user's own.
 
     Raises:
         UsageError: data that is not there, or options that cannot be.
     """
     section = config[SECTIONS[split]]
     cameras = ("rgb_static", "rgb_gripper") if config.get("use_hand_rgb") else ("rgb_static",)
+    if section.get(ADAPTER):
+        key = f"{SECTIONS[split]}.{ADAPTER}"
+        made = own_part(str(section[ADAPTER]), key, ("__len__", "__getitem__"))
+        return made(
+            folder=Path(str(section["data_dir"])),
+            split=split,
+            window=int(config["window_size"]),
+            chunk=int(config["fwd_pred_next_n"]),
+            cameras=cameras,
+            images=preprocess.resize,
+        )
     shifts = {}
     if split == "train":
         given = {key: value for key, value in section.items() if value is not None}
@@ -246,6 +258,8 @@ def training_compat(config: Mapping[str, Any]) -> Compat:
 
 
 def _cached(config: Mapping[str, Any], split: str) -> bool:
+    if config[SECTIONS[split]].get(ADAPTER):
+        return False  # its frames are its own affair
     asked = config[SECTIONS[split]].get("cache")
     return bool(config["train_dataset"].get("cache") if asked is None else asked)
 

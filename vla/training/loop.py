@@ -192,7 +192,8 @@ class _Training:
 
     def _epoch(self) -> None:
         """The rest of an epoch."""
-        self.loader.dataset.set_epoch(self.position.epoch)  # type: ignore[attr-defined]
+        if hasattr(self.loader.dataset, "set_epoch"):
+            self.loader.dataset.set_epoch(self.position.epoch)
         sampler: Any = self.loader.batch_sampler
         sampler.start(self.position.epoch, self.position.batch)
         self.trainee.train()

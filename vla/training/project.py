@@ -133,10 +133,12 @@ def write_vlm(
 
         return write_tiny(place, texts, **sizes)
     place.mkdir(exist_ok=True)
-    for path in source.iterdir():
+    for path in (*source.iterdir(), *source.glob("[!.]*/*")):  # a vision tower has its own folder
         small = path.is_file() and path.stat().st_size <= MOST_BYTES
         if small and path.suffix not in WEIGHTS and ".safetensors" not in path.name:
-            shutil.copy2(path, place / path.name)
+            target = place / path.relative_to(source)
+            target.parent.mkdir(exist_ok=True)
+            shutil.copy2(path, target)
     return place
 
 

@@ -69,6 +69,25 @@ def load_class(source: Source) -> LoadedPolicy:
     return _describe(source, policy, module)
 
 
+def load_part(spec: str) -> Callable[..., Any]:
+    """What `module:Name` or `file.py:Name` names: code of the user's, which runs to be found.
+
+    Raises:
+        CheckpointError: the code cannot be imported.
+        MissingExtraError: it imports what an extra brings and is not installed.
+        UnknownNameError: the module has no such class.
+        UsageError: a text of another form.
+    """
+    match = SPEC.fullmatch(spec)
+    if match is None:
+        raise UsageError(f"expected module:Class or file.py:Class, found {spec!r}.")
+    file = _local_file(match["module"])
+    folder = file.parent if file is not None else Path.cwd()
+    with importable(folder), _explained(spec, folder):
+        module = load_file(file) if file is not None else importlib.import_module(match["module"])
+        return _attribute(module, match["attribute"], match["module"])
+
+
 def load_registered(source: Source) -> LoadedPolicy:
     """Construct the policy that a package registered in `calvin_eval.policies`, with the options.
 
