@@ -13,12 +13,11 @@ from calvin_eval.config.compose import compose_config
 from calvin_eval.config.schema import SHORTHANDS, EvalConfig
 from calvin_eval.console.display import make_display
 from calvin_eval.errors import PolicyError
-from calvin_eval.rollouts.batching import BatchRules
 from calvin_eval.rollouts.service import PolicyService
 from calvin_eval.rollouts.worker import PolicyLink
 from calvin_eval.running.outcome import Run
 from calvin_eval.running.policy_in_use import PolicyInUse
-from calvin_eval.running.prepare import gather_inputs, make_plan
+from calvin_eval.running.prepare import batch_rules, gather_inputs, make_plan
 from calvin_eval.running.recorder import Display
 from calvin_eval.running.run import make_engine, run_evaluation, run_plan
 from calvin_eval.wrappers.interface import ModelCalls, read_interface
@@ -135,7 +134,7 @@ def _evaluate_object(
     policy: object, make: Callable[[], object] | None, config: EvalConfig, display: Display
 ) -> Run:
     """Evaluate a policy object of this process, or what a factory makes in it."""
-    rules = BatchRules(most=config.engine.max_batch, wait=config.engine.batch_wait)
+    rules = batch_rules(config)
 
     def load(instance: object) -> LoadedPolicy:
         loaded = _as_loaded(_as_policy(instance, config), config)

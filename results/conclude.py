@@ -94,6 +94,7 @@ def facts_from_header(header: Header, summary: Summary) -> RunFacts:
             f"{camera} {width}x{height}" for camera, (width, height) in seen.sizes.items()
         ),
         privileged=seen.privileged,
+        reproducible=header.reproducibility.reproducible if header.reproducibility else None,
     )
 
 

@@ -24,6 +24,7 @@ from calvin_eval.results.header_sections import (
     PolicyFacts,
     Provenance,
     RendererFacts,
+    ReproducibilityFacts,
 )
 from calvin_eval.results.official import Verdict
 from calvin_eval.results.schema import SCHEMA_VERSION
@@ -63,6 +64,8 @@ class Header:
         resumed_utc: when it was last resumed.
         ended_utc: when it ended.
         selftest: whether this machine computes the reference's bits.
+        reproducibility: whether the policy decides the same when it is asked again; null where it
+            was not asked, as built-in policies and those behind servers are not.
         action_check: what the run noticed about the actions that were executed.
         verdict: whether the result is official, and why not.
         merged_from: of a merged run, what the shards' headers have for themselves.
@@ -87,6 +90,7 @@ class Header:
     resumed_utc: str | None = None
     ended_utc: str | None = None
     selftest: Mapping[str, Any] | None = None
+    reproducibility: ReproducibilityFacts | None = None
     action_check: ActionFindings | None = None
     verdict: Verdict | None = None
     merged_from: tuple[Mapping[str, Any], ...] = ()

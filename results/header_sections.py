@@ -211,3 +211,18 @@ class ActionFindings:
 
     actions: Natural
     findings: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReproducibilityFacts:
+    """Whether the policy decides the same when it is asked the same again.
+
+    Attributes:
+        reproducible: whether all decisions were the same to the last bit; null if unknown.
+        decisions: how many were compared, before the first chain.
+        found: one line about it.
+    """
+
+    reproducible: bool | None
+    decisions: Natural
+    found: str

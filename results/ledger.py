@@ -126,11 +126,12 @@ LEDGER: Final[tuple[Entry, ...]] = (
     ),
     Entry(
         facts=(
-            "action_check.*", "record.status", "record.error", "profile.json", "report.*",
-            "tasks.csv", "videos/*",
+            "action_check.*", "reproducibility.*", "record.status", "record.error",
+            "profile.json", "report.*", "tasks.csv", "videos/*",
         ),
         treatment="not checked",
-        why="errors, what the run noticed about its actions, its times, reports and videos",
+        why="errors, what the run noticed about its policy and its actions, its times, reports "
+        "and videos",
     ),
 )  # fmt: skip
 """A fact has the treatment of the first entry that names it."""

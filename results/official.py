@@ -10,6 +10,10 @@ from typing import Any
 from calvin_eval.protocol import BENCHMARK, OFFICIAL, RULES, Protocol
 
 AS_WRITTEN = "as written"
+NOT_REPRODUCIBLE = (
+    "The policy is not reproducible: asked twice for the same decisions, it gave others. Resuming, "
+    "another number of workers and running again change the score."
+)
 _OF_THE_RUN = (
     "pack", "scene", "chain_list", "planned", "completed", "errors", "instructions", "renderer",
 )  # fmt: skip
@@ -36,6 +40,7 @@ class RunFacts:
         needs_images: whether the policy requires any image.
         image_sizes: sizes in pixels that differ from the benchmark's; empty if none do.
         privileged: whether the policy reads the simulator's own state.
+        reproducible: whether the policy decides the same when it is asked again; None if unknown.
     """
 
     protocol: Protocol
@@ -52,6 +57,7 @@ class RunFacts:
     needs_images: bool
     image_sizes: str = ""
     privileged: bool
+    reproducible: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,10 +117,15 @@ def rule_departures(found: Protocol) -> Iterator[Departure]:
 def official_verdict(facts: RunFacts) -> Verdict:
     """Compare the facts of a run with the official protocol."""
     reasons = tuple(departure.sentence for departure in _departures(facts))
-    remark = f"The policy's images were drawn by {facts.renderer}: {facts.fidelity}."
-    return Verdict(
-        official=not reasons, reasons=reasons, remarks=(remark,) if facts.fidelity else ()
-    )
+    return Verdict(official=not reasons, reasons=reasons, remarks=tuple(_remarks(facts)))
+
+
+def _remarks(facts: RunFacts) -> Iterator[str]:
+    """What should be known of a run, official or not."""
+    if facts.fidelity:
+        yield f"The policy's images were drawn by {facts.renderer}: {facts.fidelity}."
+    if facts.reproducible is False:
+        yield NOT_REPRODUCIBLE
 
 
 def departures(facts: RunFacts) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from calvin_eval.errors import PolicyError
+from calvin_eval.rollouts.generators import Generators
 from calvin_eval.rollouts.policy_errors import RemotePolicyError
 from calvin_eval.rollouts.printed import speaking
 from calvin_eval.wrappers.policy import BasePolicy, Chunk, Request
@@ -33,10 +34,13 @@ class BatchRules:
         wait: seconds that the first request of a batch waits for others, at most as long as the
             policy's last call took: waiting longer cannot pay. A batch goes at once if every
             connected session has asked.
+        seed: of the global random generators while the policy is asked, see `Generators`; they
+            are left alone if None.
     """
 
     most: int = 32
     wait: float = 0.01
+    seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,7 @@ class Batcher:
 
     def __init__(self, rules: BatchRules) -> None:
         self._rules = rules
+        self._generators = Generators(rules.seed)
         self._inbox: queue.SimpleQueue[_Item | _End | None] = queue.SimpleQueue()
         self._clients = 0
         self._open: dict[tuple[int, int], tuple[BasePolicy, object]] = {}
@@ -207,6 +212,7 @@ class Batcher:
         self._began = time.monotonic()
         try:
             with speaking():
+                self._generators.forget(item.session)
                 item.policy.end(item.session)
         except BaseException:
             item.done.set_exception(RemotePolicyError(traceback.format_exc()))
@@ -227,7 +233,7 @@ class Batcher:
         self._began = time.monotonic()
         try:
             with _without_gradients(), speaking():
-                chunks = _ask(policy, items)
+                chunks = self._ask(policy, items)
         except BaseException:
             if len(items) > 1:
                 for item in items:
@@ -242,19 +248,22 @@ class Batcher:
         for item, chunk in zip(items, chunks, strict=True):
             item.answer.set_result(Answer(chunk, seconds, len(items)))
 
+    def _ask(self, policy: BasePolicy, items: Sequence[_Item]) -> list[Chunk]:
+        for item in items:
+            if item.reset:
+                request = item.request
+                with self._generators.of(request.session, request.position, fresh=True):
+                    policy.reset(request.session, request.instruction)
+                item.reset = False
+        requests = [item.request for item in items]
+        with self._generators.together(requests):
+            chunks = policy.act(requests)
+        if len(chunks) != len(items):
+            raise PolicyError(f"expected {len(items)} chunks from act(), found {len(chunks)}")
+        return list(chunks)
+
 
 def _without_gradients() -> contextlib.AbstractContextManager[Any]:
     """Torch's switch for gradients belongs to a thread, and the caller's is not this one."""
     torch = sys.modules.get("torch")
     return contextlib.nullcontext() if torch is None else torch.no_grad()
-
-
-def _ask(policy: BasePolicy, items: Sequence[_Item]) -> list[Chunk]:
-    for item in items:
-        if item.reset:
-            policy.reset(item.request.session, item.request.instruction)
-            item.reset = False
-    chunks = policy.act([item.request for item in items])
-    if len(chunks) != len(items):
-        raise PolicyError(f"expected {len(items)} chunks from act(), found {len(chunks)}")
-    return list(chunks)

@@ -19,8 +19,9 @@ from typing import Any
 
 from calvin_eval.errors import CalvinEvalError, CheckpointError
 from calvin_eval.rollouts.batching import Batcher, BatchRules
+from calvin_eval.rollouts.generators import seeded
 from calvin_eval.rollouts.policy_errors import PolicyLostError
-from calvin_eval.rollouts.sessions import Ask, End, LinkedPolicy, Reply, WorkerSessions
+from calvin_eval.rollouts.sessions import Ask, End, Leave, LinkedPolicy, Reply, WorkerSessions
 from calvin_eval.rollouts.socket_folder import make_socket_folder
 from calvin_eval.wrappers.policy import BasePolicy, Policy, Requirements, with_defaults
 
@@ -53,16 +54,17 @@ class PolicySpec:
         """A `LoadedPolicy`."""
         from calvin_eval.wrappers.loaders import resolve
 
-        return resolve(
-            self.ckpt,
-            trust=self.trust,
-            seed=self.seed,
-            scene=self.scene,
-            interface=self.interface,
-            options=self.options,
-            observe=self.observe,
-            actions=self.actions,
-        )
+        with seeded(self.seed):
+            return resolve(
+                self.ckpt,
+                trust=self.trust,
+                seed=self.seed,
+                scene=self.scene,
+                interface=self.interface,
+                options=self.options,
+                observe=self.observe,
+                actions=self.actions,
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,11 +148,12 @@ class PolicyService:
             sessions = WorkerSessions(self._batcher, policy)
             try:
                 with self._batcher.client():
-                    while True:
-                        connection.send(sessions.answer(connection.recv()))
+                    while not isinstance(message := connection.recv(), Leave):
+                        connection.send(sessions.answer(message))
             finally:
                 sessions.close()
                 self._give_back(policy)
+            connection.send(None)
 
     def _take(self) -> BasePolicy:
         """The shared instance, or one that no other worker uses."""
@@ -179,18 +182,31 @@ class SocketPolicy(LinkedPolicy):
     Args:
         address: of the socket.
         requirements: of the policy.
+        patience: seconds that an answer may take; any number if None.
     """
 
-    def __init__(self, address: str, requirements: Requirements) -> None:
+    def __init__(
+        self, address: str, requirements: Requirements, patience: float | None = None
+    ) -> None:
         super().__init__(requirements)
+        self._patience = patience
         try:
             self._connection = Client(address, family="AF_UNIX")
         except OSError as error:
             raise PolicyLostError(f"no policy at {address}: {error}") from error
 
+    def leave(self) -> None:
+        """Ask no more, and return when another worker can have what served this one."""
+        with contextlib.suppress(EOFError, OSError):
+            self._connection.send(Leave())
+            self._connection.recv()
+        self._connection.close()
+
     def _exchange(self, message: Ask | End) -> Reply:
         try:
             self._connection.send(message)
+            if self._patience is not None and not self._connection.poll(self._patience):
+                raise PolicyLostError(f"the policy gave no answer in {self._patience:g} s")
             reply: Reply = self._connection.recv()
         except (EOFError, OSError) as error:
             raise PolicyLostError(f"the policy's process is gone: {error}") from error

@@ -34,6 +34,11 @@ class End:
     session: int
 
 
+@dataclass(frozen=True)
+class Leave:
+    """The worker asks no more: what served it is free when this is answered."""
+
+
 Reply: TypeAlias = "Answer | str | None"
 """To `Ask` an answer, to `End` None, and to both the policy's traceback if it raised."""
 

@@ -12,6 +12,7 @@ from typing import Any
 from calvin_eval.errors import CalvinEvalError
 from calvin_eval.protocol import Protocol
 from calvin_eval.rollouts.chain import ChainOutcome, ChainRunner, Simulator
+from calvin_eval.rollouts.here import PolicyHere
 from calvin_eval.rollouts.policy_errors import PolicyLostError
 from calvin_eval.rollouts.service import PolicySpec, SocketPolicy
 from calvin_eval.rollouts.sessions import LinkedPolicy
@@ -73,12 +74,14 @@ class PolicyLink:
 
     Attributes:
         here: the policy itself, where the worker is in the process that loaded it.
+        seed: of the global random generators, for a policy that is here.
     """
 
     requirements: Requirements
     address: str | None = None
     inline: PolicySpec | None = None
     here: BasePolicy | None = None
+    seed: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,7 +225,7 @@ def connect(link: PolicyLink) -> BasePolicy:
     if link.address is not None:
         return SocketPolicy(link.address, link.requirements)
     if link.here is not None:
-        return link.here
+        return PolicyHere(link.here, link.seed)
     assert link.inline is not None
     policy: BasePolicy = link.inline.load().policy
     return policy

@@ -59,8 +59,7 @@ def serve(
         )
     from calvin_eval.config.compose import compose_config
     from calvin_eval.config.schema import SHORTHANDS
-    from calvin_eval.rollouts.batching import BatchRules
-    from calvin_eval.running.prepare import policy_spec
+    from calvin_eval.running.prepare import batch_rules, policy_spec
     from calvin_eval.running.serving import PolicyServer, ServeRules
 
     max_size, preset = flags.pop("max_size"), flags.pop("preset")
@@ -72,7 +71,7 @@ def serve(
     if spec.python:
         raise UsageError("expected no policy.python: start calvin-eval serve with that Python")
     loaded = spec.load()
-    batch = BatchRules(most=config.engine.max_batch, wait=config.engine.batch_wait)
+    batch = batch_rules(config)
     rules = ServeRules(
         host=host, port=port, token=token, max_size=max_size * 2**20, batch=batch, **most
     )

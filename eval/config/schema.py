@@ -96,6 +96,7 @@ class EngineConfig:
     retries: Annotated[int, Bounds(least=0)]
     step_timeout: Annotated[float, Bounds(least=0)]
     max_errors: Annotated[int | None, Bounds(least=1)]
+    ask_twice: bool
     same_errors: Annotated[int | None, Bounds(least=1)]
 
 

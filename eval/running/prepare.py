@@ -187,7 +187,7 @@ def open_policy(config: EvalConfig) -> PolicyInUse:
             inline=spec if not on_ray else _on_nodes(spec, loaded.metadata),
         )
         return PolicyInUse.fixed(loaded, link)
-    rules = BatchRules(most=config.engine.max_batch, wait=config.engine.batch_wait)
+    rules = batch_rules(config)
     log = PolicyLog()
     load: _LoadHost = _ray_policy_host() if on_ray else partial(LocalPolicyHost, log=log)
     hosts: list[ServingHost] = []
@@ -208,9 +208,16 @@ def open_policy(config: EvalConfig) -> PolicyInUse:
     )
 
 
+def batch_rules(config: EvalConfig) -> BatchRules:
+    """When a batch goes, and what is drawn from meanwhile."""
+    engine = config.engine
+    return BatchRules(most=engine.max_batch, wait=engine.batch_wait, seed=config.seed)
+
+
 def _loaded_here(spec: PolicySpec) -> tuple[LoadedPolicy, PolicyLink]:
     loaded: LoadedPolicy = spec.load()
-    return loaded, PolicyLink(requirements=loaded.policy.requirements, here=loaded.policy)
+    link = PolicyLink(requirements=loaded.policy.requirements, here=loaded.policy, seed=spec.seed)
+    return loaded, link
 
 
 def make_plan(inputs: RunInputs, policy: PolicyInUse) -> RunPlan:

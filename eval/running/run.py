@@ -45,6 +45,7 @@ from calvin_eval.running.prepare import (
     utc_now,
 )
 from calvin_eval.running.recorder import Display, RunRecorder
+from calvin_eval.running.reproducibility import check_reproducible
 from calvin_eval.sim.chains import Chain
 from calvin_eval.sim.selftest import quick_selftest
 
@@ -145,6 +146,7 @@ def run_plan(plan: RunPlan, engine: Engine, display: Display) -> Run:
         folder, journal, done = _open_folder(plan, display, held)
         plan.policy.log.keep(folder.path / POLICY_LOG)
         introduce(plan, folder, display)
+        check_reproducible(plan, folder, display)
         videos = _make_videos(plan, folder, display)
         if videos is not None:
             held.enter_context(contextlib.closing(videos))

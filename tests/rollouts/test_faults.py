@@ -98,7 +98,8 @@ def evaluate(
 ) -> Run:
     """Run with an engine of our own, so that a test can lay hands on its processes."""
     watch = watch or EngineWatch()
-    config = compose_config(["protocol.steps=4", *overrides], {"ckpt": ckpt, "out": str(out)})
+    quiet = ("protocol.steps=4", "engine.ask_twice=false")
+    config = compose_config([*quiet, *overrides], {"ckpt": ckpt, "out": str(out)})
     policy = open_policy(config)
     engine = SupervisedEngine(LocalWorkers(workers), faults)
     watch.engine = engine

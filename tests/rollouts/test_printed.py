@@ -186,7 +186,7 @@ def test_a_run_keeps_what_its_policy_prints(
     monkeypatch.setenv("LC_ALL", "POSIX")
     monkeypatch.setenv("PYTHONUTF8", "0")
     arguments = ["--ckpt", "noisy.py:Model", "--num-chains", "1", "--workers", workers]
-    result = runner().invoke(cli, [*arguments, "--out", "run"])
+    result = runner().invoke(cli, [*arguments, "--out", "run", "engine.ask_twice=false"])
     assert result.exit_code == 3, result.output
     name = "this process" if workers == "0" else "policy"
     text = (tmp_path / "run" / "policy.log").read_text("utf-8")

@@ -1,0 +1,133 @@
+"""Whether a policy decides the same when it is asked the same again, later and in another order.
+
+It is asked for the first decisions of some chains, and then for the same ones, the last chain
+first. What a chain leaves behind in the policy, and what it draws from elsewhere than the seeds,
+shows as a difference. Images and states are made up, so no simulator is needed; the sentences are
+the run's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from calvin_eval.rollouts.policy_errors import PolicyLostError, policy_code
+from calvin_eval.rollouts.service import SocketPolicy
+from calvin_eval.rollouts.worker import PolicyLink, connect
+from calvin_eval.sim.chains import Chain
+from calvin_eval.sim.instructions import InstructionSet
+from calvin_eval.wrappers.policy import BasePolicy, Chunk
+from calvin_eval.wrappers.testing import fake_request
+
+CHAINS, DECISIONS = 2, 3
+"""How many chains a policy is asked about, and for how many decisions of each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What came of asking twice.
+
+    Attributes:
+        reproducible: whether all decisions were the same to the last bit; None if that is unknown.
+        decisions: how many were compared.
+        found: one line about it.
+    """
+
+    reproducible: bool | None
+    decisions: int
+    found: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "reproducible": self.reproducible,
+            "decisions": self.decisions,
+            "found": self.found,
+        }
+
+
+def ask_twice(
+    link: PolicyLink, chains: Sequence[Chain], instructions: InstructionSet, patience: float
+) -> Asked:
+    """Ask a policy for the first decisions of the first chains, twice.
+
+    Args:
+        link: where it is: at an address, or in this process.
+        chains: of the run, in their order.
+        instructions: of the run.
+        patience: seconds that one answer may take.
+
+    Raises:
+        PolicyLostError: its process died, or does not answer.
+    """
+    asked = chains[:CHAINS]
+    with _connected(link, patience) as policy:
+        try:
+            first = {chain.id: _decisions(policy, chain, instructions) for chain in asked}
+            again = {chain.id: _decisions(policy, chain, instructions) for chain in asked[::-1]}
+        except PolicyLostError:
+            raise
+        except Exception as error:  # made-up images are nothing that a policy has to understand
+            what = str(error).strip().splitlines() or [type(error).__name__]
+            found = f"it could not be asked about made-up images: {what[-1]}"
+            return Asked(reproducible=None, decisions=0, found=found)
+    count = sum(map(len, first.values()))
+    different = [chain for chain in first if not _same(first[chain], again[chain])]
+    if not different:
+        found = f"asked twice for {count} decisions, it gave the same"
+        return Asked(reproducible=True, decisions=count, found=found)
+    named = ", ".join(map(str, different))
+    found = f"asked twice for {count} decisions, it gave others (sessions {named})"
+    return Asked(reproducible=False, decisions=count, found=found)
+
+
+@contextlib.contextmanager
+def _connected(link: PolicyLink, patience: float) -> Iterator[BasePolicy]:
+    if link.address is None:
+        yield connect(link)
+        return
+    policy = SocketPolicy(link.address, link.requirements, patience)
+    try:
+        yield policy
+    except PolicyLostError:
+        policy.close()
+        raise
+    finally:
+        policy.leave()
+
+
+def _decisions(policy: BasePolicy, chain: Chain, instructions: InstructionSet) -> list[Chunk]:
+    """The first decisions of a chain's first subtask."""
+    instruction = instructions.text(chain.tasks[0], chain.id, 0)
+    needs, chunks = policy.requirements, list[Chunk]()
+    step = frames = 0
+    try:
+        with policy_code():
+            policy.reset(chain.id, instruction)
+        while len(chunks) < DECISIONS:
+            request = fake_request(needs, chain.id, step=step, frames=frames)
+            with policy_code():
+                (chunk,) = policy.act([replace(request, instruction=instruction)])
+            chunks.append(chunk)
+            step += len(chunk)
+            frames = max(len(chunk) - 1, 0) if needs.every_step else 0
+    finally:
+        with policy_code():
+            policy.end(chain.id)
+    return chunks
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two answers are equal to the last bit, whatever they are made of."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(_same, one, other))
+    if isinstance(one, str) or isinstance(other, str):
+        return bool(one == other)
+    a, b = np.asarray(one), np.asarray(other)
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
