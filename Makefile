@@ -7,7 +7,7 @@ LEROBOT := $(VENV)-lerobot
 # For example: make run PIP_FLAGS="--extra-index-url <an index with CPU builds of torch>"
 PIP_FLAGS ?=
 
-.PHONY: help install run quick test fuzz mutants test-lerobot test-cluster test-loaded lint format types check \
+.PHONY: help install run quick test fuzz chaos mutants test-lerobot test-cluster test-loaded lint format types check \
   wheel docs matrix bench reference clean
 
 help:
@@ -18,6 +18,7 @@ help:
 	@echo "make test-lerobot  run the tests with LeRobot, in an environment of its own"
 	@echo "make test-loaded   repeat the tests that start processes, beside busy processes"
 	@echo "make fuzz    put 20000 damaged documents, archives and messages through their readers"
+	@echo "make chaos   disturb runs at random for two hours and compare their journals"
 	@echo "make mutants put deliberate bugs into a copy, one at a time, and see whether tests notice"
 	@echo "make lint    check style and formatting    make format  fix them"
 	@echo "make types   check types                   make check   all of these but the repeats, as CI"
@@ -86,6 +87,10 @@ FUZZ       ?= 1400
 FUZZ_FIRST ?= 0
 fuzz: install
 	FUZZ=$(FUZZ) FUZZ_FIRST=$(FUZZ_FIRST) $(BIN)/pytest --numprocesses 2 tests/fuzz $(ARGS)
+
+# For a night; for example: make chaos ARGS="--minutes 20 --engine ray". Linux only.
+chaos: install
+	$(BIN)/python -m tools.chaos $(ARGS)
 
 # Hours; a part of it with ARGS="--only wrappers/stages", or ARGS="--sample 10 --seed 1".
 mutants: install
