@@ -16,7 +16,7 @@ from calvin_eval.vla.stages import action_stages
 from calvin_eval.vla.supported import check_backbone, check_lacking
 from calvin_eval.wrappers.loaders.base import LoadedPolicy, Source, file_facts, readable_size
 from calvin_eval.wrappers.loaders.folders import is_adapter, is_zero
-from calvin_eval.wrappers.loaders.torch_file import chosen_device
+from calvin_eval.wrappers.loaders.torch_file import chosen_device, idle_gpu
 from calvin_eval.wrappers.stages import Settings
 
 if TYPE_CHECKING:
@@ -291,5 +291,5 @@ def _description(plan: LoadPlan, facts: Mapping[str, Any]) -> str:
         f"RoboVLMs policy {Path(checkpoint['path']).name}{identity}: {facts['robovlm_name']}, "
         f"{head.get('type')} {head.get('action_space', 'continuous')}, history {config.history} of "
         f"{config.window}{lora}, {cameras} -> chunk of {config.chunk}, {facts['dtype']} on "
-        f"{facts['device']}"
+        f"{facts['device']}{idle_gpu(facts['device'])}"
     )

@@ -22,6 +22,7 @@ from calvin_eval.vla.compat import Compat
 from calvin_eval.vla.loading import OPTIONS
 from calvin_eval.wrappers.loaders import declared, resolve
 from calvin_eval.wrappers.loaders.base import Source
+from calvin_eval.wrappers.loaders.torch_file import idle_gpu
 from calvin_eval.wrappers.policy import Request
 
 pytestmark = pytest.mark.processes
@@ -168,6 +169,17 @@ def test_an_older_transformers_is_named(run: Path, monkeypatch: pytest.MonkeyPat
 def _config(folder: Path) -> Path:
     (path,) = folder.glob("*-project.json")
     return path
+
+
+def test_a_gpu_beside_a_policy_on_the_cpu_is_named(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "idle" not in resolve(str(run)).description
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda index: "a fast GPU")
+    described = resolve(str(run)).description
+    assert described.endswith("on cpu (a fast GPU is idle: policy.options.device=cuda:0 uses it)")
+    assert idle_gpu("cuda:0") == ""
 
 
 def test_declaring_loads_nothing_heavy(run: Path) -> None:

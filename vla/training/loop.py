@@ -125,7 +125,7 @@ class _Training:
         accelerator.register_for_checkpointing(self.scheduler)
         set_seed(seed + accelerator.process_index)
         if resume:
-            self.position = read_position(self.folder)
+            self.position = read_position(self.folder, accelerator.num_processes)
             accelerator.load_state(str(self.folder / RESUME))
         if self._main:
             self.logs = Logs(open_logs(config, self.folder, self.position.step))

@@ -88,7 +88,7 @@ def start_run(
     values = {**config, "vlm": section, "tokenizer": tokenizer}
     if accelerator.is_main_process:
         if resume:
-            read_position(folder)
+            read_position(folder, accelerator.num_processes)
         else:
             texts = [] if source else _sentences(config)
             start_folder(folder, overwrite=overwrite)

@@ -182,7 +182,8 @@ def save_resume(folder: Path, accelerator: Any, position: Position) -> None:
     accelerator.save_state(str(place))
     accelerator.wait_for_everyone()
     if main:
-        write_json(place / "position.json", asdict(position))
+        processes = {"processes": accelerator.num_processes}
+        write_json(place / "position.json", {**asdict(position), **processes})
         _remove(old)
         if (folder / RESUME).exists():
             (folder / RESUME).rename(old)
@@ -190,22 +191,36 @@ def save_resume(folder: Path, accelerator: Any, position: Position) -> None:
         _remove(old)
 
 
-def read_position(folder: Path) -> Position:
+def read_position(folder: Path, processes: int | None = None) -> Position:
     """How far the training in a run folder was when it last wrote its state.
 
+    Args:
+        folder: of the run.
+        processes: of this call; with another number the rest of an epoch would have other
+            samples. Not looked at if None.
+
     Raises:
-        RunFolderError: no state there, or a damaged one.
+        RunFolderError: no state there, a damaged one, or one of another number of processes.
     """
     old, path = folder / f"{RESUME}.old", folder / RESUME / "position.json"
     if not path.exists() and (old / path.name).exists():  # broken off between two renames
         old.rename(folder / RESUME)
     try:
-        return Position(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        before = values.pop("processes", processes)  # which the first versions did not write
+        position = Position(**values)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise RunFolderError(
             f"{folder}: expected the state of a training in {RESUME}/, found none that can be "
             f"read ({error}). Train again with overwrite=true."
         ) from error
+    if processes is not None and before != processes:
+        raise RunFolderError(
+            f"{folder}: expected {before} processes, as when its training began, found "
+            f"{processes}: the rest of an epoch would have other samples. Start as many, or train "
+            "again with overwrite=true."
+        )
+    return position
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:

@@ -122,12 +122,12 @@ class _Forward:
 
     def __init__(self, module: Callable[..., Any], device: str) -> None:
         self._module = module
-        self._device = device
+        self.device = device
 
     def __call__(self, arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
         import torch
 
-        tensors = [torch.from_numpy(array).to(self._device) for array in arrays]
+        tensors = [torch.from_numpy(array).to(self.device) for array in arrays]
         # TorchScript's profiling optimizer rewrites the program after the first calls, and a
         # fused kernel may round differently: a chain's actions would depend on what ran before.
         with torch.inference_mode(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
@@ -170,6 +170,15 @@ def chosen_device(source: Source) -> str:
             "on a machine with a GPU and a PyTorch built for it."
         ) from error
     return device
+
+
+def idle_gpu(device: str) -> str:
+    """A note on a GPU that nothing uses, for the line that names the policy; or nothing."""
+    import torch
+
+    if device != "cpu" or not torch.cuda.is_available():
+        return ""
+    return f" ({torch.cuda.get_device_name(0)} is idle: policy.options.device=cuda:0 uses it)"
 
 
 def _read_declaration(path: Path) -> bytes | None:
@@ -260,7 +269,7 @@ def _finish(source: Source, contract: Contract, forward: _Forward, kind: str) ->
         kind=kind,
         description=(
             f"{title[kind]} policy {name} ({facts}): {', '.join(contract.inputs)} -> {actions}"
-            f"{single}"
+            f"{single}{idle_gpu(forward.device)}"
         ),
         metadata=source.metadata(
             kind,

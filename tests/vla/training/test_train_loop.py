@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -266,7 +267,23 @@ def test_two_processes_train_as_one_does_with_their_batches_together(
     done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, env=env)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("trained at step 4") == 1, "one process tells"
+    with pytest.raises(RunFolderError, match=r"expected 2 processes, as .* found 1"):
+        run(None, tmp_path / "two", "trainer.max_steps=6")
     one, two = logged(tmp_path / "one"), logged(tmp_path / "two")
     for name in ("train_loss", "grad_norm"):
         found = [float(row[name]) for row in two]
         assert found == pytest.approx([float(row[name]) for row in one], rel=1e-4), name
+
+
+def test_another_number_of_processes_does_not_go_on(data: Path, tmp_path: Path) -> None:
+    """A state of the first versions, which did not write the number, is gone on with."""
+    run(data, tmp_path / "run", "trainer.max_steps=1", NO_VALIDATION)
+    path = tmp_path / "run" / "resume" / "position.json"
+    values = json.loads(path.read_text(encoding="utf-8"))
+    assert values["processes"] == 1
+    path.write_text(json.dumps({**values, "processes": 3}), encoding="utf-8")
+    with pytest.raises(RunFolderError, match=r"expected 3 processes, as .* found 1"):
+        run(None, tmp_path / "run", "trainer.max_steps=2")
+    del values["processes"]
+    path.write_text(json.dumps(values), encoding="utf-8")
+    assert run(None, tmp_path / "run", "trainer.max_steps=2").position.step == 2
