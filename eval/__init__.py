@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from calvin_eval.wrappers.loaders.base import LoadedPolicy, Source
     from calvin_eval.wrappers.policy import BasePolicy, Policy, Request, Requirements
     from calvin_eval.wrappers.robo_action import RoboAction
+    from calvin_eval.wrappers.robo_action_parser import RoboActionParser
     from calvin_eval.wrappers.stages.base import ActionStage, Context, ObservationStage
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "Request",
     "Requirements",
     "RoboAction",
+    "RoboActionParser",
     "Run",
     "RunFolder",
     "Source",
@@ -60,6 +62,7 @@ _HOMES = {
     "Request": "wrappers.policy",
     "Requirements": "wrappers.policy",
     "RoboAction": "wrappers.robo_action",
+    "RoboActionParser": "wrappers.robo_action_parser",
     "Run": "running.outcome",
     "RunFolder": "results.store",
     "Source": "wrappers.loaders.base",

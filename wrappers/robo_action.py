@@ -44,7 +44,7 @@ class RoboAction:
         gripper_convention: "1_open" or "1_closed".
         action_type: what the instruction asks for: move, turn, stop, grab, release, navigate, or
             unknown.
-        confidence: 0 to 1; 0 if nobody said.
+        confidence: 0 to 1, see `wrappers.confidence`; 0 if nobody said.
         control_mode: how it is to be followed.
         prediction_horizon: how many actions the plan still has, this one included.
     """
@@ -77,6 +77,21 @@ class RoboAction:
         """The same action with its gripper written in another convention."""
         return replace(
             self, gripper=gripper_number(self.opening, convention), gripper_convention=convention
+        )
+
+    def limited(
+        self, translation: float | None = None, rotation: float | None = None
+    ) -> RoboAction:
+        """The same action, slowed down where it is faster: lengths, in its own units.
+
+        Args:
+            translation: largest length of the translation; any if None.
+            rotation: largest length of the rotation.
+        """
+        return replace(
+            self,
+            translation=_shortened(self.translation, translation),
+            rotation=_shortened(self.rotation, rotation),
         )
 
     def to_calvin(self, threshold: float = 0.5) -> NDArray[np.float64]:
@@ -120,6 +135,13 @@ def gripper_number(opening: float, convention: str) -> float:
     """The number that stands for an opening of 0 to 1 in a convention."""
     choice("gripper convention", convention, CONVENTIONS)
     return opening if convention == "1_open" else 1 - opening
+
+
+def _shortened(values: Triple, most: float | None) -> Triple:
+    length = float(np.linalg.norm(values))
+    if most is None or length <= most:
+        return values
+    return triple(np.array(values) * (most / length))
 
 
 def triple(values: NDArray[Any]) -> Triple:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from calvin_eval.errors import PolicyError
 from calvin_eval.wrappers.arrays import to_numpy
+from calvin_eval.wrappers.confidence import gripper_margin, spread_confidence, token_confidence
 from calvin_eval.wrappers.robo_action import (
     CONVENTIONS,
     ControlMode,
@@ -41,6 +42,11 @@ class RoboActionParser:
         convention: how the record writes the gripper, "1_open" or "1_closed".
         missing_gripper: the record's number where the output has none.
         bins: of `parse_discrete`.
+        control_mode: of every record; the action type's own if None, see `CONTROL_MODES`.
+
+    The record's confidence is the margin of the gripper's probability, see
+    `confidence.gripper_margin`, and 0 where the output has no gripper; `parse_discrete` and
+    `parse_ensemble` have others.
     """
 
     low: float = -1.0
@@ -54,6 +60,7 @@ class RoboActionParser:
     convention: str = "1_open"
     missing_gripper: float = 0.0
     bins: int = 256
+    control_mode: ControlMode | None = None
 
     def __post_init__(self) -> None:
         if self.gripper is not None:
@@ -79,7 +86,32 @@ class RoboActionParser:
         values, kind = self._read(output)
         picks = {1: (), 2: (self.frame,), 3: (self.batch, self.frame)}
         row = self._picked(values, picks.get(values.ndim, (self.batch, self.frame, self.step)))
-        return self._record(row, kind, text, horizon=1)
+        left = values.shape[2] - range(values.shape[2])[self.step] if values.ndim == 4 else 1
+        return self._record(row, kind, text, horizon=left)
+
+    def parse_ensemble(self, outputs: Sequence[Any], text: str = "") -> RoboAction:
+        """The mean of several predictions of one action; its confidence is their agreement.
+
+        Args:
+            outputs: m outputs, each see `parse`; of an ensemble, of samples, or of the chunks of
+                earlier decisions that reach this step.
+            text: the instruction.
+
+        Raises:
+            PolicyError: there is none, or see `parse`.
+        """
+        if not outputs:
+            raise PolicyError("expected at least one prediction, found none")
+        records = [self.parse(output, text) for output in outputs]
+        arms = np.array([[*one.translation, *one.rotation] for one in records])
+        mean = arms.mean(axis=0)
+        return replace(
+            records[-1],
+            translation=triple(mean[:3]),
+            rotation=triple(mean[3:]),
+            gripper=float(np.mean([one.gripper for one in records])),
+            confidence=spread_confidence(list(arms), self.low, self.high),
+        )
 
     def parse_trajectory(self, output: Any, text: str = "") -> list[RoboAction]:
         """All actions of the chosen chunk (of (B, T, d) or (T, d): all T), with what is left.
@@ -98,11 +130,13 @@ class RoboActionParser:
             self._record(row, kind, text, horizon=len(rows) - done) for done, row in enumerate(rows)
         ]
 
-    def parse_discrete(self, ids: Any, text: str = "") -> RoboAction:
+    def parse_discrete(self, ids: Any, text: str = "", probabilities: Any = None) -> RoboAction:
         """One action from bin numbers (d,), of which 0 is the largest value.
 
         They count down from `bins`, like action tokens from their vocabulary base: an id stands
         for the middle of bin `bins - id - 1` of [low, high]; ids out of range for the nearest.
+        With the probabilities (d,) of the words that were chosen the confidence is their geometric
+        mean.
 
         Raises:
             PolicyError: they are not whole numbers (d,).
@@ -115,7 +149,10 @@ class RoboActionParser:
         edges = np.linspace(self.low, self.high, self.bins)
         middles = (edges[:-1] + edges[1:]) / 2
         values = middles[np.clip(self.bins - digits.astype(np.int64) - 1, 0, self.bins - 2)]
-        return self._record(values, self.gripper or "signed", text, horizon=1)
+        found = self._record(values, self.gripper or "signed", text, horizon=1)
+        if probabilities is None:
+            return found
+        return replace(found, confidence=token_confidence(_array(probabilities)))
 
     def _read(self, output: Any) -> tuple[NDArray[Any], str]:
         """Numbers (..., d) with 1 to 4 axes, and what the seventh one is."""
@@ -142,9 +179,10 @@ class RoboActionParser:
     def _record(self, row: NDArray[Any], kind: str, text: str, horizon: int) -> RoboAction:
         arm = np.zeros(6)
         arm[: len(row[:6])] = np.clip(row[:6], self.low, self.high)
-        gripper = self.missing_gripper
+        gripper, sure = self.missing_gripper, 0.0
         if len(row) > 6:
             opening = float(np.clip(open_probability(row[6], kind, self.gripper_high), 0, 1))
+            sure = gripper_margin(opening)
             if self.threshold is not None:
                 opening = float(opening > self.threshold)
             gripper = gripper_number(opening, self.convention)
@@ -155,7 +193,8 @@ class RoboActionParser:
             gripper=gripper,
             gripper_convention=self.convention,
             action_type=action_type,
-            control_mode=CONTROL_MODES.get(action_type, ControlMode.VELOCITY),
+            confidence=sure,
+            control_mode=self.control_mode or CONTROL_MODES.get(action_type, ControlMode.VELOCITY),
             prediction_horizon=horizon,
         )
 

@@ -67,13 +67,18 @@ def bundle(
     "--meta", metavar="FILE", type=click.Path(path_type=Path),
     help="Model card in YAML or JSON; a bundle has its own.",
 )  # fmt: skip
+@option("--robo-actions", is_flag=True, help="Write the executed actions as RoboActions instead.")
 @out_option("FOLDER", "Where to write the entries.", required=True)
-def export(run: Path, meta: Path | None, out: Path) -> None:
+def export(run: Path, meta: Path | None, out: Path, robo_actions: bool) -> None:
     """Write RUN, a run folder or a bundle, in the entry formats of public leaderboards.
 
     results.json is upstream's own, vla-leaderboard.json that of allenai/vla-evaluation-harness,
     evo-sota.json that of Evo-SOTA.io. A run that departs from the official protocol says so.
     """
+    if robo_actions:
+        _export_actions(run, out)
+        return
+
     from calvin_eval.cli.verify import opened
     from calvin_eval.files import write_atomic
     from calvin_eval.results.bundle import CARD
@@ -97,3 +102,16 @@ def export(run: Path, meta: Path | None, out: Path) -> None:
     for name, entry in entries.items():
         write_atomic(out / name, (json.dumps(entry, indent=2, ensure_ascii=False) + "\n").encode())
         say(str(out / name))
+
+
+def _export_actions(run: Path, out: Path) -> None:
+    """Write a run's actions as RoboActions, one per line."""
+    from calvin_eval.cli.verify import opened
+    from calvin_eval.files import write_atomic
+    from calvin_eval.running.robo_actions import FILE, robo_action_lines
+
+    with opened(run) as folder:
+        lines = list(robo_action_lines(folder))
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomic(out / FILE, "".join(f"{line}\n" for line in lines).encode())
+    say(f"{out / FILE}: {len(lines)} actions")

@@ -242,3 +242,68 @@ def test_the_stage_reads_rows_as_robo_actions() -> None:
     assert [(r.action_type, r.prediction_horizon) for r in records] == [("grab", 2), ("grab", 1)]
     with pytest.raises(UsageError, match="high of robo_action: expected a number above"):
         RoboActions(low=1, high=1)
+
+
+@pytest.mark.parametrize(
+    ("logit", "expected"), [(0.0, 0.0), (2.0, 0.7616), (-2.0, 0.7616), (40.0, 1.0)]
+)
+def test_confidence_is_the_margin_of_the_gripper(logit: float, expected: float) -> None:
+    output = (np.zeros((1, 1, 2, 6)), np.full((1, 1, 2, 1), logit))
+    for convention in ("1_open", "1_closed"):
+        action = RoboActionParser(convention=convention, threshold=0.5).parse(output)
+        assert action.confidence == pytest.approx(expected, abs=1e-4)
+    assert RoboActionParser().parse(np.zeros(6)).confidence == 0  # nobody said
+
+
+def test_confidence_of_words_is_the_mean_of_their_probabilities() -> None:
+    ids, parser = np.array([0, 255, 128, 128, 128, 128, 0]), RoboActionParser()
+    sure = parser.parse_discrete(ids, probabilities=[1, 1, 1, 1, 1, 1, 0.5])
+    assert sure.confidence == pytest.approx(0.5 ** (1 / 7))
+    assert sure.translation == parser.parse_discrete(ids).translation
+    assert parser.parse_discrete(ids, probabilities=np.zeros(7)).confidence < 1e-6
+    with pytest.raises(PolicyError, match="probabilities from 0 to 1"):
+        parser.parse_discrete(ids, probabilities=[2.0])
+
+
+def test_confidence_of_an_ensemble_is_its_agreement() -> None:
+    parser, low, high = RoboActionParser(), np.full(7, -1.0), np.full(7, 1.0)
+    low[6], high[6] = 0, 1
+    assert parser.parse_ensemble([low, low, low]).confidence == 1
+    apart = parser.parse_ensemble([low, high])
+    assert apart.confidence == 0
+    assert (apart.translation, apart.gripper) == ((0, 0, 0), 0.5)
+    half = parser.parse_ensemble([np.zeros(7), np.full(7, 0.5)])
+    assert half.confidence == pytest.approx(0.75)
+    with pytest.raises(PolicyError, match="at least one prediction"):
+        parser.parse_ensemble([])
+
+
+def test_the_horizon_is_what_the_chunk_still_has() -> None:
+    output = np.zeros((1, 8, 10, 7))
+    assert RoboActionParser().parse(output).prediction_horizon == 10
+    assert RoboActionParser(step=7).parse(output).prediction_horizon == 3
+    assert RoboActionParser(step=-1).parse(output).prediction_horizon == 1
+    assert RoboActionParser().parse(np.zeros(7)).prediction_horizon == 1
+
+
+def test_control_modes_can_be_chosen() -> None:
+    parser = RoboActionParser(control_mode=ControlMode.FORCE)
+    assert parser.parse(np.zeros(7), "lift it").control_mode == ControlMode.FORCE
+
+
+def test_limits_shorten_and_keep_the_direction() -> None:
+    action = RoboAction(translation=(3, 0, 4), rotation=(0, 0.1, 0)).limited(1, 0.5)
+    assert action.translation == pytest.approx((0.6, 0, 0.8))
+    assert action.rotation == (0, 0.1, 0)
+    assert RoboAction(translation=(3, 0, 4)).limited().translation == (3, 0, 4)
+
+
+def test_the_stage_has_limits_and_holds_still_where_the_network_is_unsure() -> None:
+    context = Context(request=Request(session=0, instruction="", position=0, step=0, obs={}))
+    stage = RoboActions(most_translation=0.5, most_rotation=0.1, least_confidence=0.4)
+    rows = np.array([[0.6, 0, 0.8, 0, 0, 1, 0.9], [0.6, 0, 0.8, 0, 0, 1, 0.6]])
+    np.testing.assert_allclose(
+        stage(rows, context), [[0.3, 0, 0.4, 0, 0, 0.1, 1], [0, 0, 0, 0, 0, 0, 1]]
+    )
+    with pytest.raises(UsageError, match="most_rotation of robo_action"):
+        RoboActions(most_rotation=-1)
