@@ -69,6 +69,7 @@ class RequirementFacts:
         every_step: whether it saw every step, not only those at which it decided.
         privileged: whether it read the simulator's own state.
         actions: how many of the actions that were executed it read at most.
+        matrices: whether it was given the matrices of the cameras.
     """
 
     rgb: tuple[str, ...]
@@ -77,6 +78,7 @@ class RequirementFacts:
     every_step: bool = False
     privileged: bool
     actions: Annotated[int, Bounds(least=0)] = 0
+    matrices: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

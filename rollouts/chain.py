@@ -47,8 +47,10 @@ class Simulator(typing.Protocol):
     def advance(self, action: Any) -> None:
         """Apply one action."""
 
-    def observe(self, *, rgb: Sequence[str] = (), depth: Sequence[str] = ()) -> dict[str, Any]:
-        """The observation with the named images."""
+    def observe(
+        self, *, rgb: Sequence[str] = (), depth: Sequence[str] = (), matrices: bool = False
+    ) -> dict[str, Any]:
+        """The observation with the named images, and the matrices of their cameras."""
 
     def get_state_obs(self) -> Mapping[str, Any]:
         """`robot_obs` and `scene_obs`."""
@@ -265,7 +267,8 @@ class ChainRunner:
     def _observe(self) -> dict[str, Any]:
         requirements = self._policy.requirements
         with self._watch.measure("render"):
-            return self._env.observe(rgb=requirements.rgb, depth=requirements.depth)
+            more: dict[str, Any] = {"matrices": True} if requirements.matrices else {}
+            return self._env.observe(rgb=requirements.rgb, depth=requirements.depth, **more)
 
     def _decide(self, session: int, position: int, step: int, task: str, instruction: str) -> None:
         """Ask the policy; its chunk goes into the queue."""

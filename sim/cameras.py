@@ -74,6 +74,29 @@ class Camera:
         eye = np.array(position)
         return bullet.computeViewMatrix(eye, eye + rotation[:, 1], -rotation[:, 2])
 
+    def intrinsic(self) -> NDArray[np.float64]:
+        """(3, 3) from a point before the camera to a pixel: column, row and 1, times the depth.
+
+        Whole numbers are the centres of pixels; the first pixel is (0, 0), at the upper left.
+        """
+        across, down = self.projection[0], self.projection[5]
+        width, height = self.spec.width, self.spec.height
+        return np.array(
+            [
+                [across * width / 2, 0.0, (width - 1) / 2],
+                [0.0, down * height / 2, (height - 1) / 2],
+                [0.0, 0.0, 1.0],
+            ]
+        )
+
+    def extrinsic(self) -> NDArray[np.float64]:
+        """(4, 4) from the world to the camera as it stands now, in metres.
+
+        The camera's x points to the right of the image, its y downwards, its z into the picture.
+        """
+        view = np.array(self.view(), dtype=np.float64).reshape(4, 4, order="F")
+        return np.diag([1.0, -1.0, -1.0, 1.0]) @ view
+
     def metres(self, depth_buffer: NDArray[np.float32]) -> NDArray[np.float32]:
         """Distance along the viewing direction in metres, float32, from a depth buffer in 0..1."""
         near, far = self.spec.near, self.spec.far

@@ -81,6 +81,15 @@ class PlayTableEnv(CalvinInterface):
         self._require_reset()
         return self.world.info(needs)
 
+    def camera_matrices(self, names: Sequence[str]) -> dict[str, dict[str, NDArray[np.float64]]]:
+        """Per camera `intrinsic` (3, 3) and `extrinsic` (4, 4) of the image that it gives now."""
+        self._require_reset()
+        cameras = {name: self._camera(name) for name in names}
+        return {
+            name: {"intrinsic": camera.intrinsic(), "extrinsic": camera.extrinsic()}
+            for name, camera in cameras.items()
+        }
+
     def close(self) -> None:
         """Free the physics server; a second call does nothing."""
         self.world.close()

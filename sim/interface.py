@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from calvin_eval.errors import UsageError
+from calvin_eval.errors import RenderError, UsageError
 from calvin_eval.sim.world import Needs
 
 Self = TypeVar("Self", bound="CalvinInterface")
@@ -97,12 +97,35 @@ class CalvinInterface(ABC):
         """CALVIN's observation with the images of every camera of this environment."""
         return self.observe(rgb=self.cameras, depth=self.cameras)
 
-    def observe(self, *, rgb: Collection[str] = (), depth: Collection[str] = ()) -> dict[str, Any]:
+    def camera_matrices(self, names: Sequence[str]) -> dict[str, dict[str, NDArray[np.float64]]]:
+        """Per camera `intrinsic` (3, 3) and `extrinsic` (4, 4), see `sim.cameras.Camera`.
+
+        Raises:
+            RenderError: this simulator does not say.
+        """
+        raise RenderError(
+            "expected sim.backend=calvin_eval for the matrices of cameras, which has the same "
+            "images; calvin_env does not give them"
+        )
+
+    def observe(
+        self,
+        *,
+        rgb: Collection[str] = (),
+        depth: Collection[str] = (),
+        matrices: bool = False,
+    ) -> dict[str, Any]:
         """CALVIN's observation with the named images only; a camera is drawn at most once.
+
+        Args:
+            rgb: cameras whose colour images are wanted.
+            depth: cameras whose depth images are wanted.
+            matrices: whether the matrices of these cameras are.
 
         Returns:
             `rgb_obs` of `rgb_<camera>` (H, W, 3) uint8, `depth_obs` of `depth_<camera>` (H, W)
-            float32 metres, `robot_obs` (15,) and `scene_obs` (24,) float64.
+            float32 metres, `robot_obs` (15,) and `scene_obs` (24,) float64; with `matrices` also
+            `cameras`, see `camera_matrices`.
         """
         self._require_reset()
         obs: dict[str, Any] = {"rgb_obs": {}, "depth_obs": {}}
@@ -113,6 +136,8 @@ class CalvinInterface(ABC):
                 obs["rgb_obs"][f"rgb_{name}"] = colour
             if name in depth:
                 obs["depth_obs"][f"depth_{name}"] = distance
+        if matrices:
+            obs["cameras"] = self.camera_matrices(names)
         return {**obs, **self.get_state_obs()}
 
     def render(self, mode: Literal["rgb_array"] = "rgb_array") -> NDArray[np.uint8]:

@@ -50,6 +50,8 @@ class Requirements:
             every worker gets an instance of its own, which is asked for one session at a time.
         actions: how many of the actions that were executed since the reset a request carries at
             most, see `Request.executed`; 0 for a policy that reads none.
+        matrices: whether observations carry the matrices of the cameras that are rendered, as
+            `cameras`, see `wrappers.points.point_cloud`.
     """
 
     rgb: tuple[str, ...] = ()
@@ -59,6 +61,7 @@ class Requirements:
     privileged: bool = False
     max_sessions: int | None = None
     actions: int = 0
+    matrices: bool = False
 
     @property
     def cameras(self) -> tuple[str, ...]:
@@ -82,13 +85,14 @@ class Requirements:
     def observed(self) -> dict[str, Any]:
         """What decides the content of a request, by field: all but `max_sessions`.
 
-        `actions` is among them only where it is asked for, so that what older releases wrote and
-        read stays as it is.
+        `actions` and `matrices` are among them only where they are asked for, so that what older
+        releases wrote and read stays as it is.
         """
         values = asdict(self)
         del values["max_sessions"]
-        if not self.actions:
-            del values["actions"]
+        for name in ("actions", "matrices"):
+            if not values[name]:
+                del values[name]
         return values
 
 
@@ -125,7 +129,8 @@ class Request:
         position: index of the subtask in its chain, 0..4.
         step: environment steps taken in this subtask so far.
         obs: CALVIN's observation with `robot_obs` (15,) float64, `scene_obs` (24,) float64 and,
-            as far as required, `rgb_obs` (H, W, 3) uint8 and `depth_obs` (H, W) float32 metres.
+            as far as required, `rgb_obs` (H, W, 3) uint8, `depth_obs` (H, W) float32 metres and
+            `cameras`, by name `intrinsic` (3, 3) and `extrinsic` (4, 4) float64.
         info: the simulator's info, only for policies that require privileged state.
         task: the subtask's name, for example `open_drawer`, only for the same policies.
         frames: observations between the last decision and this one, oldest first, only for

@@ -130,7 +130,12 @@ def _fake_executed(session: int, position: int, step: int) -> Executed:
 
 def _fake_obs(requirements: Requirements, session: int, position: int, step: int) -> dict[str, Any]:
     draw = np.random.default_rng([session, position, step])
+    cameras = {
+        name: {"intrinsic": np.diag([200.0, 200.0, 1.0]), "extrinsic": np.eye(4)}
+        for name in requirements.cameras
+    }
     return {
+        **({"cameras": cameras} if requirements.matrices else {}),
         "robot_obs": np.array(ROBOT_OBS, np.float64) + draw.uniform(-0.01, 0.01, 15),
         "scene_obs": draw.uniform(-0.5, 0.5, 24),
         "rgb_obs": {

@@ -106,10 +106,12 @@ class PolicyServer:
         self, loaded: LoadedPolicy, *, make: Callable[[], Policy], rules: ServeRules
     ) -> None:
         policy = with_defaults(loaded.policy)
-        if policy.requirements.privileged:
+        needs = policy.requirements
+        if needs.privileged or needs.matrices:
+            what = "the simulator's own state" if needs.privileged else "the matrices of cameras"
             raise CheckpointError(
-                f"{loaded.description}: it reads the simulator's own state, which is not sent to "
-                "servers: run it where the simulator is."
+                f"{loaded.description}: it reads {what}, which is not sent to servers: run it "
+                "where the simulator is."
             )
         self._needs = policy.requirements
         self._rules = rules

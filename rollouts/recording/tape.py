@@ -125,9 +125,15 @@ class Tape:
         units: NDArray[np.float64] = np.concatenate(way) / REL_UNITS
         return units
 
-    def observe(self, *, rgb: Collection[str] = (), depth: Collection[str] = ()) -> dict[str, Any]:
-        """The observation with the named images."""
-        return self._env.observe(rgb=tuple(rgb), depth=tuple(depth))
+    def observe(
+        self,
+        *,
+        rgb: Collection[str] = (),
+        depth: Collection[str] = (),
+        matrices: bool = False,
+    ) -> dict[str, Any]:
+        """The observation with the named images, and the matrices of their cameras."""
+        return self._env.observe(rgb=tuple(rgb), depth=tuple(depth), matrices=matrices)
 
     def get_state_obs(self) -> Mapping[str, Any]:
         """`robot_obs` and `scene_obs`."""

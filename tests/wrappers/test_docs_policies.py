@@ -38,7 +38,7 @@ def run(name: str) -> None:
 
 
 def test_every_python_block_is_a_file():
-    assert len(BLOCKS) == TEXT.count("```python") == 8
+    assert len(BLOCKS) == TEXT.count("```python") == 9
 
 
 @pytest.mark.parametrize("name", ["Smooth", "SmoothInCalvinsInterface"])
@@ -53,6 +53,10 @@ def test_policies_that_read_their_past(folder, name):
         chunks.append(policy.act([asked])[0])
     past = np.mean([done.sent for done in moved.executed], axis=0)
     np.testing.assert_allclose(chunks[1][0, :6], 0.5 * chunks[0][0, :6] + 0.5 * past[:6])
+
+
+def test_policies_that_see_points(folder):
+    check_policy(resolve("my_points.py:MyPoints").policy)
 
 
 def test_classes_and_check(folder, capsys):
