@@ -100,6 +100,10 @@ class Spy:
     def act(self, requests): ...
 
 
+class Surveyor(Spy):
+    requirements = Requirements(depth=("static",), matrices=True)
+
+
 class Broken(Memory):
     requirements = Requirements()
 
@@ -507,6 +511,8 @@ def test_poses_need_a_client_that_knows_their_form(policies: str) -> None:
 
 def test_the_simulators_state_is_not_sent(policies: str) -> None:
     with pytest.raises(CheckpointError, match="simulator's own state"), served(f"{policies}:Spy"):
+        pass
+    with pytest.raises(CheckpointError, match="matrices of cam"), served(f"{policies}:Surveyor"):
         pass
 
 
