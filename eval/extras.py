@@ -21,6 +21,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "torch": ("torch",),
     "vla": ("torch", "transformers", "tokenizers", "safetensors", "peft", "accelerate"),
     "wandb": ("wandb",),
+    "zmq": ("zmq",),
 }
 """The import names of what each extra of pyproject.toml brings."""
 

@@ -72,11 +72,13 @@ def _commands(policy: PolicyConfig) -> str:
 
 
 def check_spoken(config: EvalConfig) -> None:
-    """Raise a CheckpointError for an HTTP server if nothing says what is spoken there."""
+    """Raise a CheckpointError for a server if nothing says what is spoken there."""
     from calvin_eval.wrappers.loaders.elsewhere import SERVERS, explain_elsewhere
 
     policy = config.policy
-    if not config.ckpt.startswith(("http://", "https://")) or explain_elsewhere(config.ckpt):
+    if not config.ckpt.startswith(("http://", "https://", "tcp://")) or explain_elsewhere(
+        config.ckpt
+    ):
         return
     if policy.preset is None and "protocol" not in policy.options:
         raise CheckpointError(

@@ -39,6 +39,8 @@ action_space: relative
 licence: MIT
 links: {paper: "https://example.org/paper", code: "https://example.org/code"}
 """
+MODULES = {"pyzmq": "zmq"}
+"""Import names of distributions that are called otherwise."""
 EVERYTHING = sorted({module for modules in EXTRAS.values() for module in modules})
 
 
@@ -159,7 +161,7 @@ def test_the_table_has_the_extras_of_the_distribution() -> None:
                 names = (
                     {module for inner in requirement.extras for module in EXTRAS[inner]}
                     if requirement.name == "calvin-eval"
-                    else {requirement.name}
+                    else {MODULES.get(requirement.name, requirement.name)}
                 )
                 if not requirement.marker.evaluate({"extra": ""}):
                     needed[extra] |= names

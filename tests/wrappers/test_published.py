@@ -146,12 +146,15 @@ def test_an_address_without_a_scheme_is_told_the_schemes(ckpt: str) -> None:
 
 def test_other_schemes_are_told_the_presets() -> None:
     with pytest.raises(CheckpointError, match=r"--policy openpi.*--policy\s+starvla"):
-        resolve("tcp://127.0.0.1:5555")
+        resolve("grpc://127.0.0.1:5555")
 
 
-def test_an_http_server_needs_a_preset_that_says_what_it_speaks() -> None:
-    config = compose_config([], {"ckpt": "http://127.0.0.1:8000"})
+@pytest.mark.parametrize(
+    ("ckpt", "preset"), [("http://127.0.0.1:8000", "xvla"), ("tcp://127.0.0.1:5555", "gr00t")]
+)
+def test_a_server_that_does_not_say_what_it_speaks_needs_a_preset(ckpt: str, preset: str) -> None:
+    config = compose_config([], {"ckpt": ckpt})
     for call in (check_kind, lambda config: render_configs([config])):
-        with pytest.raises(CheckpointError, match=r"expected a preset.*\(--policy xvla\)"):
+        with pytest.raises(CheckpointError, match=rf"expected a preset.*\(--policy {preset}\)"):
             call(config)
-    check_kind(compose_config(["policy=xvla"], {"ckpt": "http://127.0.0.1:8000"}))
+    check_kind(compose_config([f"policy={preset}"], {"ckpt": ckpt}))

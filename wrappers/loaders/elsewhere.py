@@ -9,9 +9,9 @@ import re
 
 SERVERS = (
     "ws://HOST:PORT or wss://HOST:PORT of a server of openpi (--policy openpi), starVLA (--policy "
-    "starvla), vla-eval (--policy vla_eval) or calvin-eval serve, or http://HOST:PORT of X-VLA "
-    "(--policy xvla); the client of any other server can be wrapped in a class and run as "
-    "file.py:Class (docs/servers.md)"
+    "starvla), vla-eval (--policy vla_eval) or calvin-eval serve, http://HOST:PORT of X-VLA "
+    "(--policy xvla), or tcp://HOST:PORT of GR00T (--policy gr00t); the client of any other server "
+    "can be wrapped in a class and run as file.py:Class (docs/servers.md)"
 )
 """Addresses of servers that are spoken to, and with which preset."""
 

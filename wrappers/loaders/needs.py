@@ -16,6 +16,7 @@ TITLES: Mapping[str, str] = {
     "safetensors": "weights of RoboVLMs",
     "robovlms": "a folder of RoboVLMs",
     "lerobot": "a folder of LeRobot",
+    "remote": "a server of GR00T",
 }
 """Kinds of checkpoints that need more than the core, in words."""
 
@@ -59,6 +60,8 @@ def needed_extra(source: Source, kind: str | None) -> str | None:
         return "vla" if has_config(source) else None
     if kind == "safetensors":
         return "vla" if has_config(source) else None
+    if kind == "remote":
+        return "zmq" if source.ckpt.startswith("tcp://") else None
     if kind == "export":
         return "torch" if source.trust else None
     return {"torchscript": "torch", "robovlms": "vla", "lerobot": "lerobot"}.get(kind or "")

@@ -142,8 +142,8 @@ FAMILIES = (
     Family(
         name="GR00T",
         matches=_is_gr00t,
-        way="serve it by vla-eval (vla_eval.model_servers.groot) and run --policy vla_eval --ckpt "
-        "ws://HOST:PORT, or wrap the client of its own server as file.py:Class (docs/policies.md)",
+        way="start its own server (its gr00t/eval/run_gr00t_server.py) and run "
+        "--policy gr00t --ckpt tcp://HOST:5555",
     ),
     Family(
         name="OpenVLA or OpenVLA-OFT",

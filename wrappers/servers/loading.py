@@ -10,9 +10,9 @@ import numpy as np
 
 from calvin_eval.errors import CheckpointError, UnknownNameError, UsageError
 from calvin_eval.wrappers.custom import read_requirements
-from calvin_eval.wrappers.loaders.base import LoadedPolicy, Source, jsonable
+from calvin_eval.wrappers.loaders.base import LoadedPolicy, PolicyLoader, Source, jsonable
 from calvin_eval.wrappers.policy import Requirements
-from calvin_eval.wrappers.servers import dialect, xvla
+from calvin_eval.wrappers.servers import dialect, gr00t, xvla
 from calvin_eval.wrappers.servers.keys import read_keys
 from calvin_eval.wrappers.servers.openpi import CalvinPolicy, OpenpiPolicy
 from calvin_eval.wrappers.servers.options import LINK_OPTIONS, check_address, read_link
@@ -22,8 +22,6 @@ from calvin_eval.wrappers.servers.vla_eval import VlaEvalPolicy
 from calvin_eval.wrappers.stages import Settings
 
 CAMERAS = ("static", "gripper")
-
-_HTTP = ("http://", "https://")
 
 _OPTIONS = {
     "openpi": ("keys",),
@@ -66,8 +64,8 @@ def load(source: Source) -> LoadedPolicy:
             asks for another benchmark protocol.
         UsageError: an option that does not exist or cannot be meant.
     """
-    if source.ckpt.startswith(_HTTP):
-        return xvla.load(source)
+    if (other := _other(source.ckpt)) is not None:
+        return other.load(source)
     address = check_address(source.ckpt)
     options = source.options
     protocol = options.get("protocol", "auto")
@@ -103,10 +101,18 @@ def load(source: Source) -> LoadedPolicy:
 
 def declare(source: Source) -> tuple[Settings, Settings] | None:
     """The stages that `load` would declare; None where only the server's handshake can tell."""
-    if source.ckpt.startswith(_HTTP):
-        return xvla.declare(source)
+    if (other := _other(source.ckpt)) is not None:
+        return other.declare(source)
     protocol = source.options.get("protocol")
     return _stages(protocol, source.options) if protocol in PROTOCOLS else None
+
+
+def _other(address: str) -> PolicyLoader | None:
+    """Who speaks to an address that is no WebSocket's; None for all others."""
+    scheme = address.partition("://")[0]
+    if scheme in ("http", "https"):
+        return xvla
+    return gr00t if scheme == "tcp" else None
 
 
 def _check_options(source: Source, protocol: str) -> None:
