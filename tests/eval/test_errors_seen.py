@@ -124,7 +124,7 @@ def test_a_class_makes_one_policy_for_each_worker(tmp_path: Path) -> None:
         def __init__(self) -> None:
             made.append(self)
 
-        def step(self, obs: Any, goal: Any, step: int) -> Any:
+        def step(self, obs: Any, goal: Any, step: int) -> Any:  # type: ignore[override]
             return {"action": [0, 0, 0, 0, 0, 0, 1 - 2 * (step % 2)]}
 
     run = calvin_eval.evaluate(
