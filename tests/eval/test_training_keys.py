@@ -25,8 +25,8 @@ def compose(folder: Path, *overrides: str, **values: Any) -> TrainConfig:
     document = project("kosmos")
     for key, value in values.items():
         old = document.get(key)
-        both = isinstance(old, dict) and isinstance(value, dict)
-        document[key] = {**old, **value} if both else value
+        merges = isinstance(value, dict) and isinstance(old, dict)
+        document[key] = dict(old or {}, **value) if merges else value
     path = folder / "project.json"
     path.write_text(json.dumps(document))
     return compose_training([f"model={path}", f"data={folder}", *overrides])

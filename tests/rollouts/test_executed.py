@@ -273,7 +273,10 @@ def test_executed_actions_travel_in_every_form() -> None:
     np.testing.assert_array_equal(found[0].raw, np.arange(9.0))
     assert isinstance(found[1].sent, tuple)
     np.testing.assert_array_equal(found[1].sent[1], np.ones(3))
-    for wrong in ("x", [1], [{"at": None}], [{"sent": np.zeros(7), "at": [0, 0]}], [{}] * 3):
+    malformed: list[Any] = [
+        "x", [1], [{"at": None}], [{"sent": np.zeros(7), "at": [0, 0]}], [{}] * 3,
+    ]  # fmt: skip
+    for wrong in malformed:
         with pytest.raises(PolicyError):
             dialect.read_executed({dialect.EXECUTED: wrong}, needs, 1)
     with pytest.raises(PolicyError, match="openpi's protocol has no place for"):

@@ -76,7 +76,12 @@ def test_a_segment_names_what_its_training_named(
     assert policy.requirements.actions == WINDOW - 1
     seen: list[Any] = []
     plain = model.generate
-    monkeypatch.setattr(model, "generate", lambda *a: seen.append(a[2:]) or plain(*a))
+
+    def generate(*given: Any) -> Any:
+        seen.append(given[2:])
+        return plain(*given)
+
+    monkeypatch.setattr(model, "generate", generate)
     executed = steps(policy, 6)
     transform = ActionPredictionTransform(
         layout=Layout(window=WINDOW, chunk=CHUNK, organise="segment", discrete=True,

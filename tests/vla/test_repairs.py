@@ -65,8 +65,14 @@ def test_a_video_model_is_shown_as_many_frames_as_it_was_trained_on(
     run = make_run(tmp_path, "kosmos", act_head=VIDEO)
     policy: Any = resolve(str(run), options={"video_frames": frames}).policy
     model = policy.policy._model
-    seen, plain = [], model.features
-    monkeypatch.setattr(model, "features", lambda *a: seen.append(a[0]) or plain(*a))
+    seen: list[Any] = []
+    plain = model.features
+
+    def features(*given: Any) -> Any:
+        seen.append(given[0])
+        return plain(*given)
+
+    monkeypatch.setattr(model, "features", features)
     policy.reset(0, "push it")
     for step in range(6):
         policy.act([fake_request(CAMERAS, 0, 0, step)])
