@@ -150,12 +150,13 @@ def compose_configs(
     ]
 
 
-def usage_error(error: Exception, defaults: Any) -> UsageError:
+def usage_error(error: Exception, defaults: Any, *, evaluation: bool = True) -> UsageError:
     """What to say about an override that Hydra refuses.
 
     Args:
         error: Hydra's.
         defaults: the configuration without overrides.
+        evaluation: whether it is that of an evaluation, see `unknown_key`.
     """
     from omegaconf import OmegaConf
 
@@ -168,7 +169,7 @@ def usage_error(error: Exception, defaults: Any) -> UsageError:
             f"{message.rstrip('.')}. Overrides have the form key=value or group=name."
         )
     known = key_names(OmegaConf.to_container(defaults))
-    return unknown_key(unknown[1].lstrip("+"), known)
+    return unknown_key(unknown[1].lstrip("+"), known, evaluation=evaluation)
 
 
 def _group_names(group: str) -> list[str]:
@@ -178,9 +179,16 @@ def _group_names(group: str) -> list[str]:
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir())
 
 
-def unknown_key(key: str, known: Sequence[str]) -> UsageError:
-    """An error that names what stands for another script's key, or the nearest known key."""
-    if (said := answer(key)) is not None:
+def unknown_key(key: str, known: Sequence[str], *, evaluation: bool = True) -> UsageError:
+    """An error that names what stands for another script's key, or the nearest known key.
+
+    Args:
+        key: as it was given.
+        known: all that there are.
+        evaluation: whether keys of other evaluation scripts are answered; they mean something
+            else in a training.
+    """
+    if evaluation and (said := answer(key)) is not None:
         return UsageError(f"unknown configuration key {key!r}: here it is {said}.")
     leaf = {name.rsplit(".", maxsplit=1)[-1]: name for name in known}
     near = get_close_matches(key, known, n=1) or [

@@ -155,12 +155,12 @@ def _composed(
                 compose(CONFIG, overrides=[*start, *rest]), resolve=True, throw_on_missing=True
             )
         except (HydraException, OmegaConfBaseException) as error:
-            raise usage_error(error, compose(CONFIG)) from error
+            raise usage_error(error, compose(CONFIG), evaluation=False) from error
         packaged: Any = OmegaConf.to_container(compose(CONFIG))
     known = key_names(OmegaConf.to_container(defaults))
     for key in key_names(raw):
         if key not in known and not key.startswith(_FREE_FORM):
-            raise unknown_key(key, known)
+            raise unknown_key(key, known, evaluation=False)
     idle = idle_keys(raw, packaged, all_given=False)
     if resumed is None:
         idle = idle_keys(written, packaged, all_given=True) | idle

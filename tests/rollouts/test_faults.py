@@ -147,11 +147,17 @@ def test_workers_killed_at_random_change_nothing(tmp_path: Path) -> None:
     assert wild.summary == calm.summary
 
 
+def obey_hangups() -> None:
+    """Undo what `nohup make test` does: processes that ignore SIGHUP start others that do too."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 @pytest.fixture
 def command(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     started: list[subprocess.Popen[str]] = []
 
     def start(*arguments: str, **options: Any) -> subprocess.Popen[str]:
+        options.setdefault("preexec_fn", obey_hangups)
         child = subprocess.Popen(
             [sys.executable, "-m", "calvin_eval", *arguments],
             cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
