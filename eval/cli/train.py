@@ -66,8 +66,6 @@ def _audit(paths: tuple[str, ...]) -> None:
     Raises:
         UsageError: no configuration there.
     """
-    from rich.console import Console
-
     from calvin_eval.console.terminal import Terminal
     from calvin_eval.errors import UsageError
     from calvin_eval.running.audit import audit, find_configs, print_audits
@@ -75,5 +73,5 @@ def _audit(paths: tuple[str, ...]) -> None:
     if not paths:
         raise UsageError("expected calvin-eval train audit PATH...: files or folders; found none")
     # A table in a file or a pipe is as wide as it is.
-    width = None if sys.stdout.isatty() else max(200, Console().width)
+    width = None if sys.stdout.isatty() else max(200, Terminal().width)
     print_audits([audit(path) for path in find_configs(paths)], Terminal(width=width))
