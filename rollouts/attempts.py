@@ -20,7 +20,7 @@ class ChainQueue:
     Attributes:
         waiting: chains that can be begun at any time.
         suspects: chains that were in progress when a policy's process died, or that hung. One of
-            them may have killed it, so each is begun alone, and the blame falls where it belongs.
+            them may have killed it, so each runs alone, and the blame falls where it belongs.
     """
 
     def __init__(self, chains: Sequence[Chain], retries: int) -> None:

@@ -76,6 +76,7 @@ class WorkerSlot:
         host: number of the policy's host that serves it.
         worker: who works there now.
         chain: that it is running.
+        alone: whether no other chain may run beside this one.
         ready: whether it can be given a chain.
         serial: numbers the messages to it; an answer to any but the last one is outdated.
         starts: how often a worker was started here since one was last ready.
@@ -86,6 +87,7 @@ class WorkerSlot:
     host: int
     worker: RunningWorker
     chain: Chain | None = None
+    alone: bool = False
     ready: bool = False
     serial: int = 0
     starts: int = 1

@@ -157,20 +157,20 @@ class Supervisor:
             yield
 
     def _dispatch(self) -> None:
-        if self._ending:
+        if self._ending or any(slot.chain and slot.alone for slot in self._slots):
             return
         for slot in self._slots:
             if not slot.ready or slot.chain is not None:
                 continue
             if self._queue.suspects:
                 if not self._busy:
-                    self._give(slot, self._queue.suspects.popleft())
+                    self._give(slot, self._queue.suspects.popleft(), alone=True)
                 return
             if self._queue.waiting:
                 self._give(slot, self._queue.waiting.popleft())
 
-    def _give(self, slot: WorkerSlot, chain: Chain) -> None:
-        slot.chain, slot.heard = chain, time.monotonic()
+    def _give(self, slot: WorkerSlot, chain: Chain, *, alone: bool = False) -> None:
+        slot.chain, slot.alone, slot.heard = chain, alone, time.monotonic()
         self._watcher.progress(slot.number, chain.id, 0, 0)
         self._send(slot, RunChain(chain=chain))
 

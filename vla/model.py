@@ -248,6 +248,11 @@ class RoboVLM(nn.Module):
             raise PolicyError("generate: expected a discrete model; a continuous one has features")
         return self.answer(self.prompt(static, hand, ids, mask))
 
+    def prepare_inputs_for_generation(self, *arguments: Any, **keywords: Any) -> Any:
+        """The backbone's; PEFT wants it of a causal language model that it adapts."""
+        backbone: Any = self.backbone
+        return backbone.prepare_inputs_for_generation(*arguments, **keywords)
+
     @torch.no_grad()
     def answer(self, asked: Fused) -> NDArray[np.float64]:
         """Actions (B, steps, 7) of a discrete model to what it reads, see `generate`."""

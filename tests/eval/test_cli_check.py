@@ -131,7 +131,10 @@ def test_not_a_number_is_a_clear_error(ready: Path, capsys: Any) -> None:
     ("arguments", "said"),
     [
         (["--demos", "missing.npz"], "no such file or folder of demonstrations: missing.npz"),
-        (["--demos", "."], "expected lang_annotations/auto_lang_ann.npy in ."),
+        (
+            ["--demos", "."],
+            "or auto_lang_ann.npy in another folder, in . or in its folder",
+        ),
         (["policy.actions.scal.position=50"], "unknown stage in policy.actions 'scal'"),
     ],
 )

@@ -115,13 +115,16 @@ def test_errors_are_cut_where_they_would_fill_the_screen(
 def test_signals_that_ask_for_the_end_do_what_ctrl_c_does(
     monkeypatch: pytest.MonkeyPatch, kind: signal.Signals
 ) -> None:
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    defaults = {number: signal.SIG_DFL for number in ASKING_TO_END}  # not so under nohup
+    wanted = {**defaults, signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, handler) for number, handler in wanted.items()}
     monkeypatch.setattr(cli.cli, "main", lambda **options: signal.raise_signal(kind))
     try:
         assert cli.main([]) == 130
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def test_a_signal_that_is_ignored_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:

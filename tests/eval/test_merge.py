@@ -113,7 +113,8 @@ def test_what_is_refused_writes_nothing(parts: list[Path], tmp_path: Path) -> No
 def test_the_slurm_array_of_the_docs_runs_and_merges(tmp_path: Path) -> None:
     """Its script, with a policy and chains that take no time, and after a requeue."""
     docs = (Path(__file__).parents[2] / "docs" / "clusters.md").read_text()
-    script = docs.split("```bash\n")[1].split("```")[0]
+    blocks = [block.split("```")[0] for block in docs.split("```bash\n")[1:]]
+    (script,) = (block for block in blocks if "SLURM_ARRAY_TASK_ID" in block)
     long, short = "--ckpt policy.pt --split ABC_D --assets official", "--ckpt builtin:still"
     assert long in script
     script = script.replace(long, f"{short} protocol.steps=2 protocol.num_chains=3")

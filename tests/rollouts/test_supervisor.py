@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from calvin_eval.rollouts import supervisor
+from calvin_eval.rollouts.attempts import ChainQueue
 from calvin_eval.rollouts.engine import FaultRules
 from calvin_eval.rollouts.slots import WorkerSlot
 from calvin_eval.rollouts.supervisor import Supervisor
@@ -80,3 +81,25 @@ def test_what_is_still_unread_is_a_sign_of_life(supervised: Supervised) -> None:
     assert supervised.look(10 * LIMIT) == []
     supervised.line.recv()
     assert supervised.look(10 * LIMIT) == [0]
+
+
+def test_a_chain_under_suspicion_has_the_policy_to_itself() -> None:
+    """With another one beside it, both would be lost when it hangs, and either could be blamed."""
+    lines = [Pipe() for _ in range(2)]
+    slots = [
+        WorkerSlot(number=n, host=0, worker=SimpleNamespace(connection=line), ready=True)  # type: ignore[arg-type]
+        for n, (line, _) in enumerate(lines)
+    ]
+    watcher: Any = SimpleNamespace(progress=lambda *what: None, done=False)
+    nothing: Any = SimpleNamespace()
+    engine = Supervisor(slots, nothing, FaultRules(), nothing, [nothing], watcher)
+    suspect, *others = load_chains("official").chains[:4]
+    engine._queue = ChainQueue(others, retries=1)
+    engine._queue.put_back(suspect, "policy hung", suspect=True)
+
+    for _ in range(2):
+        engine._dispatch()
+        assert [slot.chain for slot in slots] == [suspect, None]
+    slots[0].chain = None  # it has ended
+    engine._dispatch()
+    assert [slot.chain for slot in slots] == others[:2]

@@ -419,9 +419,7 @@ def test_who_speaks_another_protocol_is_not_taken_for_a_policy() -> None:
         connect(server)
 
 
-@pytest.mark.parametrize(
-    "address", ["ws://", "http://127.0.0.1:8000", "ws://host:port", "ftp://x", "ws://:8000"]
-)
+@pytest.mark.parametrize("address", ["ws://", "ws://host:port", "ftp://x", "ws://:8000"])
 def test_an_address_that_is_none(address: str) -> None:
     with pytest.raises(CheckpointError, match="expected ws://HOST:PORT"):
         resolve(address)
