@@ -1,4 +1,4 @@
-"""Perceiver resampler and gated cross attention: how Flamingo brings images into a language model.
+"""Perceiver resampler: any number of image tokens to few, as in Flamingo.
 
 Parameter names are those of flamingo-pytorch, which RoboVLMs and OpenFlamingo took over.
 """
@@ -25,13 +25,13 @@ def feed_forward(width: int) -> nn.Sequential:
     )
 
 
-def _attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
+def _attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """Attention of `HEADS` heads: (B, M, H) over (B, N, H) to (B, M, H)."""
     q, k, v = (
         part.reshape(*part.shape[:-1], HEADS, HEAD_DIM).transpose(1, 2)
         for part in (queries, keys, values)
     )
-    found = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    found = F.scaled_dot_product_attention(q, k, v)
     return found.transpose(1, 2).flatten(2)
 
 
@@ -77,60 +77,4 @@ class PerceiverResampler(nn.Module):
             latents = latents + parts[0](tokens, latents)
             latents = latents + parts[1](latents)
         found: Tensor = self.norm(latents)
-        return found
-
-
-class MaskedCrossAttention(nn.Module):
-    """Words look at the images that were shown last before them.
-
-    Args:
-        width: of the words.
-        visual: of the images' latents.
-    """
-
-    def __init__(self, width: int, visual: int) -> None:
-        super().__init__()
-        inner = HEADS * HEAD_DIM
-        self.norm = nn.LayerNorm(width)
-        self.to_q = nn.Linear(width, inner, bias=False)
-        self.to_kv = nn.Linear(visual, 2 * inner, bias=False)
-        self.to_out = nn.Linear(inner, width, bias=False)
-
-    def forward(self, words: Tensor, media: Tensor, places: Tensor) -> Tensor:
-        """Words that look at images.
-
-        Args:
-            words: hidden states (B, L, D).
-            media: latents of each image, (B, M, N, V).
-            places: (B, L) bool, True where an image is shown; words before the first see none.
-
-        Returns:
-            (B, L, D).
-        """
-        keys, values = self.to_kv(media.flatten(1, 2)).chunk(2, -1)
-        shown = places.cumsum(1).unsqueeze(-1)
-        number = torch.arange(1, media.shape[1] + 1, device=words.device)
-        seen = shown == number.repeat_interleave(media.shape[2])
-        blind = ~seen.any(-1, keepdim=True)
-        # What sees nothing is taken out below: no softmax can be of nothing.
-        mask = (seen | blind).unsqueeze(1)
-        found = _attend(self.to_q(self.norm(words)), keys, values, mask)
-        result: Tensor = self.to_out(found.masked_fill(blind, 0.0))
-        return result
-
-
-class GatedCrossAttentionBlock(nn.Module):
-    """Cross attention and a feed-forward layer, each behind a gate that starts closed."""
-
-    def __init__(self, width: int, visual: int) -> None:
-        super().__init__()
-        self.attn = MaskedCrossAttention(width, visual)
-        self.attn_gate = nn.Parameter(torch.zeros(1))
-        self.ff = feed_forward(width)
-        self.ff_gate = nn.Parameter(torch.zeros(1))
-
-    def forward(self, words: Tensor, media: Tensor, places: Tensor) -> Tensor:
-        """See `MaskedCrossAttention.forward`."""
-        words = words + self.attn(words, media, places) * self.attn_gate.tanh()
-        found: Tensor = words + self.ff(words) * self.ff_gate.tanh()
         return found

@@ -9,11 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPVisionConfig, CLIPVisionModel
+from transformers import CLIPVisionConfig, CLIPVisionModel, MptConfig, MptForCausalLM
 
 from calvin_eval.errors import CheckpointError
 from calvin_eval.vla.backbones.base import Backbone, folder_values
-from calvin_eval.vla.backbones.mpt import make_mpt
 
 TOWERS: Mapping[str, Mapping[str, int]] = {
     "openai/clip-vit-large-patch14": {"image_size": 224},
@@ -25,6 +24,12 @@ LARGE = {
     "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24,
     "num_attention_heads": 16, "patch_size": 14, "projection_dim": 768,
 }  # fmt: skip
+
+
+_NOT_OF_ITS_SHAPE = (
+    "model_type", "architectures", "auto_map", "torch_dtype", "dtype", "transformers_version",
+    "hidden_size", "init_config",
+)  # fmt: skip
 
 
 class Tower(nn.Module):
@@ -54,7 +59,7 @@ class LlavaMpt(Backbone):
         """Make the model of a folder's `config.json`, with random float32 weights."""
         values = folder_values(folder)
         try:
-            model = make_mpt(values)
+            model = _language_model(values)
             config = _tower_config(folder, str(values["mm_vision_tower"]))
             model.transformer.vision_tower = Tower(config)
             kind = str(values.get("mm_projector_type") or "linear")
@@ -88,6 +93,13 @@ class LlavaMpt(Backbone):
         return key.replace(
             ".vision_tower.vision_tower.vision_model.", ".vision_tower.vision_tower."
         )
+
+
+def _language_model(values: Mapping[str, Any]) -> Any:
+    """The text model of a `config.json`, with random float32 weights."""
+    shape = {key: value for key, value in values.items() if key not in _NOT_OF_ITS_SHAPE}
+    made: Any = MptForCausalLM(MptConfig(**shape))
+    return made.float()
 
 
 def _tower_config(folder: Path, name: str) -> CLIPVisionConfig:
