@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from calvin_eval.errors import UsageError
 from calvin_eval.sim.chains import Chain, ChainList
@@ -23,22 +23,36 @@ def parse_selection(text: str, total: int) -> tuple[int, ...]:
         UsageError: if the text cannot be read or an id is not in the list.
     """
     ids: set[int] = set()
+    for first, last in parse_ranges(text, "chain selection"):
+        _check_ids((first, last), total)
+        ids.update(range(first, last + 1))
+    return tuple(sorted(ids))
+
+
+def parse_ranges(text: str, what: str) -> Iterator[tuple[int, int]]:
+    """Reads numbers and ranges such as "3,17,40-49", both ends included.
+
+    Args:
+        text: the numbers.
+        what: they are, for messages.
+
+    Raises:
+        UsageError: if the text cannot be read.
+    """
     for part in text.split(","):
         ends = [end.strip() for end in part.split("-", 1)]
         if not all(end.isascii() and end.isdigit() for end in ends):
             raise UsageError(
-                f"chain selection {text!r}: expected ids and ranges such as 3,17,40-49, "
+                f"{what} {text!r}: expected ids and ranges such as 3,17,40-49, "
                 f"found {part.strip()!r}"
             )
         first, last = int(ends[0]), int(ends[-1])
         if first > last:
             raise UsageError(
-                f"chain selection {text!r}: expected a range from low to high, "
+                f"{what} {text!r}: expected a range from low to high, "
                 f"found {part.strip()!r}; did you mean {last}-{first}?"
             )
-        _check_ids((first, last), total)
-        ids.update(range(first, last + 1))
-    return tuple(sorted(ids))
+        yield first, last
 
 
 def _check_ids(ids: Iterable[int], total: int) -> None:

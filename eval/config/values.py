@@ -40,15 +40,18 @@ def devices_of(value: Any) -> tuple[str, ...] | None:
 
 def seeds_of(text: str) -> tuple[int, ...]:
     """Seeds such as `0,1,2` or `0-4`, ascending; raises a UsageError for anything else."""
-    found: set[int] = set()
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9}))?\s*", part)
-        if not match or int(match[1]) > int(match[2] or match[1]):
-            raise UsageError(f"expected --seeds to be seeds such as 0,1,2 or 0-4; found {text!r}")
-        found.update(range(int(match[1]), int(match[2] or match[1]) + 1))
-    if len(found) > _MOST_SEEDS:
-        raise UsageError(f"expected up to {_MOST_SEEDS} seeds, found {len(found)}")
-    return tuple(sorted(found))
+    from calvin_eval.sim.selection import parse_ranges
+
+    try:
+        ranges = list(parse_ranges(text, "seeds"))
+    except (UsageError, ValueError) as error:  # a ValueError for thousands of digits
+        raise UsageError(
+            f"expected --seeds to be seeds such as 0,1,2 or 0-4; found {text!r}"
+        ) from error
+    count = sum(last - first + 1 for first, last in ranges)
+    if count > _MOST_SEEDS:
+        raise UsageError(f"expected up to {_MOST_SEEDS} seeds, found {count}")
+    return tuple(sorted({seed for first, last in ranges for seed in range(first, last + 1)}))
 
 
 def check_cluster(engine: Mapping[str, Any]) -> None:

@@ -21,7 +21,9 @@ def test_seeds_are_read(text: str, found: tuple[int, ...]) -> None:
     assert seeds_of(text) == found
 
 
-@pytest.mark.parametrize("text", ["", "a", "1,,2", "3-1", "-1", "0-5000"])
+@pytest.mark.parametrize(
+    "text", ["", "a", "1,,2", "3-1", "-1", "0-5000", "0-9999999999", "9" * 5000]
+)
 def test_what_is_no_list_of_seeds(text: str) -> None:
     with pytest.raises(UsageError, match="seeds"):
         seeds_of(text)
