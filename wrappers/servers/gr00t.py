@@ -26,8 +26,19 @@ from calvin_eval.wrappers.loaders.base import LoadedPolicy, Source
 from calvin_eval.wrappers.policy import Chunk, Request, Requirements
 from calvin_eval.wrappers.servers.connection import LostError, ServerError
 from calvin_eval.wrappers.servers.keys import Keys, read_keys
-from calvin_eval.wrappers.servers.options import LINK_OPTIONS, LinkOptions, check_address, read_link
-from calvin_eval.wrappers.servers.remote import RemotePolicy, read_actions, read_map
+from calvin_eval.wrappers.servers.options import (
+    LINK_OPTIONS,
+    LinkOptions,
+    check_address,
+    check_protocol,
+    read_link,
+)
+from calvin_eval.wrappers.servers.remote import (
+    LONGEST_WORDS,
+    RemotePolicy,
+    read_actions,
+    read_map,
+)
 from calvin_eval.wrappers.servers.traffic import Traffic
 from calvin_eval.wrappers.stages import Settings
 
@@ -89,10 +100,7 @@ def load(source: Source) -> LoadedPolicy:
 def _check(source: Source) -> tuple[Keys, tuple[str, ...], str]:
     options = source.options
     source.check_options(("protocol", "keys", "actions", "version", *LINK_OPTIONS))
-    if options.get("protocol", PROTOCOL) != PROTOCOL:
-        raise UnknownNameError(
-            "policy.options.protocol of a tcp address", options["protocol"], (PROTOCOL,)
-        )
+    check_protocol(source, PROTOCOL, "a tcp address")
     version = str(options.get("version", VERSIONS[0]))
     if version not in VERSIONS:
         raise UnknownNameError("policy.options.version", version, VERSIONS)
@@ -239,7 +247,7 @@ class Gr00tPolicy(RemotePolicy):
         except PolicyError as error:
             raise self._failure(str(error)) from error
         if isinstance(reply, dict) and "error" in reply:
-            raise self._failure(f"the server failed: {str(reply['error'])[:1000]}")
+            raise self._failure(f"the server failed: {str(reply['error'])[:LONGEST_WORDS]}")
         return reply
 
     def _opened(self) -> Any:

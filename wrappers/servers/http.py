@@ -11,11 +11,10 @@ from urllib.parse import urlsplit
 from calvin_eval.foreign.documents import DocumentError, parse_json
 from calvin_eval.wrappers.servers.connection import LostError, ServerError
 from calvin_eval.wrappers.servers.options import LinkOptions
-from calvin_eval.wrappers.servers.remote import server_words
+from calvin_eval.wrappers.servers.remote import LONGEST_WORDS, server_words
 from calvin_eval.wrappers.servers.traffic import Traffic
 
 _PIECE = 1 << 16
-_LONGEST_WORDS = 1000  # characters of a server's own message that are kept
 _NOT_READY = (502, 503, 504)  # what proxies and servers that load say
 
 
@@ -124,7 +123,7 @@ class HttpEndpoint:
         try:
             value = parse_json(answer, most=self._options.max_size, strict=False)
         except DocumentError as error:
-            said = answer[:_LONGEST_WORDS].decode(errors="replace").strip()
+            said = answer[:LONGEST_WORDS].decode(errors="replace").strip()
             raise self._failure(
                 f"expected JSON, found HTTP status {status} and {said!r} ({error})"
             ) from error
@@ -132,7 +131,7 @@ class HttpEndpoint:
             said = server_words(value) if isinstance(value, dict) else ""
             raise self._failure(f"the server failed (HTTP status {status}): {said or value}")
         if isinstance(value, str):  # OpenVLA's way to say that something went wrong
-            raise self._failure(f"the server failed: {value[:_LONGEST_WORDS]}")
+            raise self._failure(f"the server failed: {value[:LONGEST_WORDS]}")
         return value
 
     def _failure(self, reason: str) -> ServerError:

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import replace
 from queue import LifoQueue
-from typing import Any
+from typing import Any, ClassVar
 
 from calvin_eval.errors import PolicyError
 from calvin_eval.wrappers.policy import Chunk, Request, Requirements
@@ -44,6 +44,9 @@ class OpenpiPolicy(RemotePolicy):
 
     lanes = 1
     """openpi's server answers one request at a time: more connections would gain nothing."""
+
+    number: ClassVar[str | None] = None
+    """Key of the number that a request has and its answer repeats; openpi has none."""
 
     def __init__(
         self,
@@ -110,9 +113,14 @@ class OpenpiPolicy(RemotePolicy):
     def _mismatch(self, message: Mapping[str, Any], reply: Mapping[str, Any]) -> str | None:
         """Why a reply is not the answer to a request; None if it is, as far as can be seen.
 
-        openpi's replies do not say what they answer.
+        openpi's own replies do not say what they answer.
         """
-        return None
+        if self.number is None or reply.get(self.number) == message[self.number]:
+            return None
+        return (
+            f"expected the answer to request {message[self.number]}, found that to "
+            f"{reply.get(self.number)!r}"
+        )
 
     def _chunk(self, reply: Mapping[str, Any]) -> Chunk:
         if "actions" not in reply:
@@ -149,6 +157,7 @@ class CalvinPolicy(OpenpiPolicy):
     """
 
     lanes = 16
+    number = dialect.SERIAL
 
     def __init__(
         self,
@@ -192,12 +201,6 @@ class CalvinPolicy(OpenpiPolicy):
             reset = request.session in self._new
             self._new.discard(request.session)
         return dialect.request_message(request, client=self._client, serial=serial, reset=reset)
-
-    def _mismatch(self, message: Mapping[str, Any], reply: Mapping[str, Any]) -> str | None:
-        asked, answered = message[dialect.SERIAL], reply.get(dialect.SERIAL)
-        if answered == asked:
-            return None
-        return f"expected the answer to request {asked}, found that to {answered!r}"
 
     def _chunk(self, reply: Mapping[str, Any]) -> Chunk:
         if dialect.POSES in reply:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 from urllib.parse import urlsplit
 
-from calvin_eval.errors import CheckpointError, UsageError
+from calvin_eval.errors import CheckpointError, UnknownNameError, UsageError
+from calvin_eval.wrappers.loaders.base import Source
 from calvin_eval.wrappers.loaders.elsewhere import SERVERS
 
 TOKEN_VARIABLE = "CALVIN_EVAL_TOKEN"
@@ -78,6 +79,12 @@ def check_number(name: str, value: object, low: float, *, whole: bool) -> None:
         kind = "a whole number" if whole else "a number"
         raise UsageError(f"expected policy.options.{name} to be {kind} from {low} up; "
                          f"found {value!r}")  # fmt: skip
+
+
+def check_protocol(source: Source, only: str, address: str) -> None:
+    """Raise UnknownNameError for another protocol than the only one that an address can have."""
+    if (named := source.options.get("protocol", only)) != only:
+        raise UnknownNameError(f"policy.options.protocol of {address}", named, (only,))
 
 
 def check_address(address: str, schemes: Collection[str] = ("ws", "wss")) -> str:

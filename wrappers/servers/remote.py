@@ -126,7 +126,8 @@ def read_map(value: object, where: str) -> Mapping[str, Any]:
     return value
 
 
-_LONGEST_WORDS = 1000  # characters of a server's message that are kept
+LONGEST_WORDS = 1000
+"""Characters of a server's own message that are kept."""
 
 
 def server_words(reply: Mapping[str, Any]) -> str:
@@ -136,7 +137,7 @@ def server_words(reply: Mapping[str, Any]) -> str:
         if isinstance(found, Mapping):
             found = found.get("message") or found.get("error") or str(dict(found))
         if found:
-            return str(found)[:_LONGEST_WORDS]
+            return str(found)[:LONGEST_WORDS]
     return ""
 
 

@@ -40,6 +40,8 @@ class StarVlaPolicy(OpenpiPolicy):
         arguments: of the model, beside the examples.
     """
 
+    number = "request_id"
+
     def __init__(
         self,
         address: str,
@@ -59,13 +61,7 @@ class StarVlaPolicy(OpenpiPolicy):
         if "state" in request.obs:
             example["state"] = np.asarray(request.obs["state"], np.float32)[None]
         payload = {"examples": [example], **self._arguments}
-        return {"type": "infer", "request_id": str(next(self._numbers)), "payload": payload}
-
-    def _mismatch(self, message: Mapping[str, Any], reply: Mapping[str, Any]) -> str | None:
-        asked, answered = message["request_id"], reply.get("request_id")
-        if answered == asked:
-            return None
-        return f"expected the answer to request {asked}, found that to {answered!r}"
+        return {"type": "infer", self.number: str(next(self._numbers)), "payload": payload}
 
     def _chunk(self, reply: Mapping[str, Any]) -> Chunk:
         where = f"{self.address}: data"

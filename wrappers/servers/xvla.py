@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from calvin_eval.errors import PolicyError, UnknownNameError
+from calvin_eval.errors import PolicyError
 from calvin_eval.wrappers.loaders.base import LoadedPolicy, Source
 from calvin_eval.wrappers.policy import Chunk, Request, Requirements
 from calvin_eval.wrappers.servers.http import HttpEndpoint
@@ -25,6 +25,7 @@ from calvin_eval.wrappers.servers.options import (
     LinkOptions,
     check_address,
     check_number,
+    check_protocol,
     read_link,
 )
 from calvin_eval.wrappers.servers.remote import RemotePolicy, read_actions, read_map, server_words
@@ -80,10 +81,7 @@ def load(source: Source) -> LoadedPolicy:
 
 def _check(source: Source) -> dict[str, int]:
     source.check_options(("protocol", *NUMBERS, *LINK_OPTIONS))
-    if source.options.get("protocol", PROTOCOL) != PROTOCOL:
-        raise UnknownNameError(
-            "policy.options.protocol of an http address", source.options["protocol"], (PROTOCOL,)
-        )
+    check_protocol(source, PROTOCOL, "an http address")
     numbers = {name: source.options.get(name, value) for name, value in NUMBERS.items()}
     for name, value in numbers.items():
         check_number(name, value, 0 if name == "domain_id" else 1, whole=True)
