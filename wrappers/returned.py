@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from calvin_eval.errors import PolicyError
 from calvin_eval.wrappers.arrays import is_tensor, to_numpy
+from calvin_eval.wrappers.interface import SECTION
 from calvin_eval.wrappers.policy import Action, Chunk
 
 NAMED = ("action", "action_pred", "actions")
 """Keys under which models return their action beside other things."""
 
-_SETTING = "policy.interface.action"
+_SETTING = f"{SECTION}.action"
 
 
 def to_chunk(output: object, name: str, key: str | int | None = None) -> Chunk:

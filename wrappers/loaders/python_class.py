@@ -9,7 +9,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -57,14 +57,7 @@ def load_class(source: Source) -> LoadedPolicy:
         UnknownNameError: the module has no such class.
         UsageError: the constructor does not take the options.
     """
-    match = SPEC.fullmatch(source.ckpt)
-    if match is None:
-        raise UsageError(f"expected module:Class or file.py:Class, found {source.ckpt!r}.")
-    file = _local_file(match["module"])
-    folder = file.parent if file is not None else Path.cwd()
-    with importable(folder), base_model_offered(), _explained(source.ckpt, folder):
-        module = load_file(file) if file is not None else importlib.import_module(match["module"])
-        factory = _attribute(module, match["attribute"], match["module"])
+    with _imported(source.ckpt, base_model_offered()) as (module, factory):
         policy = _construct(factory, source)
     return _describe(source, policy, module)
 
@@ -78,14 +71,28 @@ def load_part(spec: str) -> Callable[..., Any]:
         UnknownNameError: the module has no such class.
         UsageError: a text of another form.
     """
+    with _imported(spec) as (_, part):
+        return part
+
+
+@contextmanager
+def _imported(
+    spec: str, meanwhile: AbstractContextManager[None] | None = None
+) -> Iterator[tuple[ModuleType, Callable[..., Any]]]:
+    """What `module:Name` or `file.py:Name` names, and its module; errors inside are explained.
+
+    Args:
+        spec: as the user wrote it.
+        meanwhile: what holds while its code is imported, and used.
+    """
     match = SPEC.fullmatch(spec)
     if match is None:
         raise UsageError(f"expected module:Class or file.py:Class, found {spec!r}.")
     file = _local_file(match["module"])
     folder = file.parent if file is not None else Path.cwd()
-    with importable(folder), _explained(spec, folder):
+    with importable(folder), meanwhile or nullcontext(), _explained(spec, folder):
         module = load_file(file) if file is not None else importlib.import_module(match["module"])
-        return _attribute(module, match["attribute"], match["module"])
+        yield module, _attribute(module, match["attribute"], match["module"])
 
 
 def load_registered(source: Source) -> LoadedPolicy:
