@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from policy_texts import PRESS
 
 from calvin_eval.cli.main import main
 from calvin_eval.results.store import RunFolder
@@ -16,20 +17,6 @@ pytestmark = pytest.mark.processes
 
 CHAIN = next(c for c in load_chains("official") if not c.initial_state["led"])
 SCENE, ROBOT = CHAIN.scene_obs.tolist(), CHAIN.robot_obs.tolist()
-
-# Absolute poses: down onto the button at each subtask's twelfth step or so, which works the LED.
-PRESS = """
-import numpy as np
-
-class Press:
-    requirements = {"rgb": []}
-    def reset(self):
-        self.t = 0
-    def step(self, obs, goal):
-        self.t += 1
-        z = 0.55 if self.t < 12 else 0.47
-        return np.array([-0.12, -0.12, z]), np.array([np.pi, 0, np.pi / 2]), -1
-"""
 
 
 def run(out: Path, *arguments: str) -> RunFolder:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from policy_texts import SOMETIMES
 
 from calvin_eval.cli.merge import merge
 from calvin_eval.config.compose import compose_config
@@ -24,17 +25,6 @@ from calvin_eval.running.outcome import Run
 from calvin_eval.running.run import run_evaluations
 
 pytestmark = pytest.mark.processes
-
-SOMETIMES = """
-class Policy:
-    requirements = {"rgb": []}
-    def reset(self):
-        pass
-    def step(self, obs, goal):
-        if sum(map(ord, goal)) % 2:
-            raise RuntimeError("not an odd instruction")
-        return [0.1, 0, 0, 0, 0, 0, 1]
-"""
 
 
 def run(out: Path, *overrides: str, ckpt: str = "builtin:random") -> Run:

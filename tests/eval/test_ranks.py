@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from policy_texts import SOMETIMES
 
 from calvin_eval.cli import main as cli
 from calvin_eval.config.compose import compose_config
@@ -29,17 +30,6 @@ from calvin_eval.running.ranks import run_ranked
 from calvin_eval.running.run import run_evaluation
 
 pytestmark = pytest.mark.processes
-
-SOMETIMES = """
-class Policy:
-    requirements = {"rgb": []}
-    def reset(self):
-        pass
-    def step(self, obs, goal):
-        if sum(map(ord, goal)) % 2:
-            raise RuntimeError("not an odd instruction")
-        return [0.1, 0, 0, 0, 0, 0, 1]
-"""
 DOCS = (Path(__file__).parents[2] / "docs" / "clusters.md").read_text(encoding="utf-8")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from policy_texts import PRESS
 
 from calvin_eval.cli.main import main
 from calvin_eval.errors import AssetError, RunFolderError, UsageError
@@ -36,20 +37,6 @@ pytestmark = pytest.mark.processes
 
 STEPS = 30
 TASKS = ["turn_on_led", "turn_off_led", "open_drawer"]
-
-# Absolute poses: down onto the button at each subtask's fifth step or so, which works the LED.
-PRESS = """
-import numpy as np
-
-class Press:
-    requirements = {"rgb": []}
-    def reset(self):
-        self.t = 0
-    def step(self, obs, goal):
-        self.t += 1
-        z = 0.55 if self.t < 12 else 0.47
-        return np.array([-0.12, -0.12, z]), np.array([np.pi, 0, np.pi / 2]), -1
-"""
 
 Edit = Callable[[list[dict[str, Any]]], None]
 
