@@ -138,7 +138,7 @@ def compare_runs(runs: Sequence[str | os.PathLike[str]], *, force: bool = False)
 
     Args:
         runs: two or more run folders, or result files that others published, see
-            `published.read_published`. A file has no chains, so it is held against by rates alone.
+            `published.read_published`. A file has no chains, so it is compared by its rates alone.
         force: compare what differs in assets, revision, renderer or protocol; the comparison
             then says so.
 

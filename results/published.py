@@ -80,7 +80,7 @@ def refuse_published(path: str | os.PathLike[str], wanted: str) -> None:
         return
     raise RunFolderError(
         f"expected {wanted}, found {found} at {path}: it has rates, and neither chains nor rules. "
-        f"`calvin-eval compare RUN {path}` holds a run against it; --min-avg-len "
+        f"`calvin-eval compare RUN {path}` compares a run with it; --min-avg-len "
         f"{found.average_length:.3f} makes a gate of its number."
     )
 

@@ -66,7 +66,7 @@ class RunFolder:
         folder = Path(path).resolve()
         moved_to = None
         try:
-            if folder.exists() and not _is_new(folder, beside):
+            if folder.exists() and not is_new(folder, beside):
                 moved_to = move_aside(folder, folder / JOURNAL, overwrite=overwrite)
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -249,7 +249,7 @@ class RunFolder:
         return self.path / name
 
 
-def _is_new(folder: Path, beside: Collection[str]) -> bool:
+def is_new(folder: Path, beside: Collection[str]) -> bool:
     """Whether a run can be written there: a folder with nothing, or with these entries only."""
     return folder.is_dir() and all(entry.name in beside for entry in folder.iterdir())
 

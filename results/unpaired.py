@@ -1,4 +1,4 @@
-"""A run held against a published result, or two of these: rates side by side, unpaired."""
+"""A run compared with a published result, or two of these: rates side by side, unpaired."""
 
 from __future__ import annotations
 

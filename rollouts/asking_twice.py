@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from calvin_eval.results.header_sections import ReproducibilityFacts
 from calvin_eval.rollouts.policy_errors import PolicyLostError, policy_code
 from calvin_eval.rollouts.service import SocketPolicy
 from calvin_eval.rollouts.worker import PolicyLink, connect
@@ -27,32 +28,9 @@ CHAINS, DECISIONS = 2, 3
 """How many chains a policy is asked about, and for how many decisions of each."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """What came of asking twice.
-
-    Attributes:
-        reproducible: whether all decisions were the same to the last bit; None if that is unknown.
-        decisions: how many were compared.
-        found: one line about it.
-    """
-
-    reproducible: bool | None
-    decisions: int
-    found: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        return {
-            "reproducible": self.reproducible,
-            "decisions": self.decisions,
-            "found": self.found,
-        }
-
-
 def ask_twice(
     link: PolicyLink, chains: Sequence[Chain], instructions: InstructionSet, patience: float
-) -> Asked:
+) -> ReproducibilityFacts:
     """Ask a policy for the first decisions of the first chains, twice.
 
     Args:
@@ -74,15 +52,15 @@ def ask_twice(
         except Exception as error:  # made-up images are nothing that a policy has to understand
             what = str(error).strip().splitlines() or [type(error).__name__]
             found = f"it could not be asked about made-up images: {what[-1]}"
-            return Asked(reproducible=None, decisions=0, found=found)
+            return ReproducibilityFacts(reproducible=None, decisions=0, found=found)
     count = sum(map(len, first.values()))
     different = [chain for chain in first if not _same(first[chain], again[chain])]
     if not different:
         found = f"asked twice for {count} decisions, it gave the same"
-        return Asked(reproducible=True, decisions=count, found=found)
+        return ReproducibilityFacts(reproducible=True, decisions=count, found=found)
     named = ", ".join(map(str, different))
     found = f"asked twice for {count} decisions, it gave others (sessions {named})"
-    return Asked(reproducible=False, decisions=count, found=found)
+    return ReproducibilityFacts(reproducible=False, decisions=count, found=found)
 
 
 @contextlib.contextmanager

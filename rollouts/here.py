@@ -22,24 +22,24 @@ class PolicyHere(BasePolicy):
         self._policy = with_defaults(policy)
         self.requirements = self._policy.requirements
         self._generators = Generators(seed)
-        self._told: str | None = None
+        self._instruction: str | None = None
 
     def reset(self, session: int, instruction: str) -> None:
         """Travels with the next request."""
-        self._told = instruction
+        self._instruction = instruction
 
     def act(self, requests: Sequence[Request]) -> Sequence[Chunk]:
         """Decide for one request."""
         (request,) = requests
-        told, self._told = self._told, None
-        fresh = told is not None
+        instruction, self._instruction = self._instruction, None
+        fresh = instruction is not None
         with self._generators.of(request.session, request.position, fresh=fresh):
-            if told is not None:
-                self._policy.reset(request.session, told)
+            if instruction is not None:
+                self._policy.reset(request.session, instruction)
             return self._policy.act(requests)
 
     def end(self, session: int) -> None:
         """End the session."""
-        self._told = None
+        self._instruction = None
         self._generators.forget(session)
         self._policy.end(session)

@@ -54,13 +54,13 @@ def declare(source: Source) -> tuple[Settings, Settings]:
 
 
 def _check_history(config: Config, compat: Compat) -> None:
-    told = compat.action_history
-    if told != "none" and not config.discrete:
+    form = compat.action_history
+    if form != "none" and not config.discrete:
         raise UsageError(
-            f"action_history={told}: expected a discrete model, whose questions can tell past "
+            f"action_history={form}: expected a discrete model, whose questions can tell past "
             "actions; a continuous one gets them by the stage history (docs/policies.md)"
         )
-    if told == "interleave" and compat.discrete_steps != "n":
+    if form == "interleave" and compat.discrete_steps != "n":
         raise UsageError(
             "action_history=interleave: expected discrete_steps=n too, since in training every "
             f"past frame had an answer of {config.chunk} actions"

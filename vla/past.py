@@ -80,15 +80,15 @@ class PastActions:
         Returns:
             Ids (B, L) int64, padded on the right, and their mask (B, L) bool.
         """
-        rows = [self._told(request) for request in requests]
+        rows = [self._question(request) for request in requests]
         return pad(rows, self._model.preprocess.tokenizer.pad_token_id)
 
-    def _told(self, request: Request) -> list[int]:
+    def _question(self, request: Request) -> list[int]:
         executed = request.executed[-self._before :] if self._before else ()
         found = [row for row in map(self._row, executed) if row is not None]
         done = one_or(np.stack(found), 0) if found else np.zeros((0, 7))
         history = self._writer.encode(done)
-        ids = self._writer.told(request.instruction, history, len(done), self._steps)
+        ids = self._writer.with_past(request.instruction, history, len(done), self._steps)
         return ids[:-1] if self._writer.stops else ids
 
     def interleaved(

@@ -57,8 +57,8 @@ class RoboVLMsPolicy(BasePolicy):
     def __init__(
         self, model: Any, config: Config, *, pre_select: str, max_batch: int | None = None
     ) -> None:
-        told = config.discrete and model.compat.action_history != "none"
-        self._past = PastActions(model, config) if told else None
+        reads = config.discrete and model.compat.action_history != "none"
+        self._past = PastActions(model, config) if reads else None
         self.requirements = Requirements(
             rgb=CAMERAS if config.hand else CAMERAS[:1],
             actions=0 if self._past is None else self._past.reads,

@@ -40,7 +40,7 @@ def compare(
     are refused, naming each difference, unless --force is given.
 
     A FILE is a published result: upstream's results.json, a flat one, a log with success=N for
-    every chain, or a folder of such logs. It is held against the first by its rates, unpaired.
+    every chain, or a folder of such logs. It is compared with the first by its rates, unpaired.
     """
     from calvin_eval.results.compare import compare_runs
 

@@ -6,7 +6,9 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from calvin_eval.config.compose import compose_config, key_names, unknown_key, usage_error
@@ -100,13 +102,14 @@ def compose_training(overrides: Sequence[str]) -> TrainConfig:
     )
 
 
-def packaged_training() -> dict[str, Any]:
+@lru_cache(maxsize=1)
+def packaged_training() -> Mapping[str, Any]:
     """The configuration that every training starts from, whose keys are acted on."""
     from omegaconf import OmegaConf
 
     with hydra_scope() as compose:
         packaged: Any = OmegaConf.to_container(compose(CONFIG))
-    return dict(packaged)
+    return MappingProxyType(packaged)
 
 
 def _check_code(raw: Mapping[str, Any], overrides: Sequence[str]) -> None:

@@ -71,12 +71,6 @@ def audit(path: Path) -> Audit:
     except CalvinEvalError as error:
         return Audit(path, reason=str(error))
     setup = config.values.get("train_setup") or {}
-    found = Audit(
-        path,
-        lora=str(setup.get("lora_enable", "absent")).lower(),
-        trains=trains(setup),
-        idle=idle_keys(config.values, packaged_training(), all_given=True),
-    )
     parts, reason = None, None
     try:
         check_keys(config.values)
@@ -86,7 +80,14 @@ def audit(path: Path) -> Audit:
         parts = _counted(config)
     except CalvinEvalError as error:
         reason = reason or str(error)
-    return Audit(path, found.lora, found.trains, parts, reason, found.idle)
+    return Audit(
+        path,
+        lora=str(setup.get("lora_enable", "absent")).lower(),
+        trains=trains(setup),
+        parts=parts,
+        reason=reason,
+        idle=idle_keys(config.values, packaged_training(), all_given=True),
+    )
 
 
 def trains(setup: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from calvin_eval.config.schema import EvalConfig
 from calvin_eval.errors import RunFolderError, UsageError
 from calvin_eval.results.header import HEADER
 from calvin_eval.results.merge import SHARDS
-from calvin_eval.results.store import JOURNAL, RunFolder
+from calvin_eval.results.store import JOURNAL, RunFolder, is_new
 from calvin_eval.running.launch import Launch
 from calvin_eval.running.merging import merge_shards
 from calvin_eval.running.outcome import FailedRun, Run
@@ -97,7 +97,7 @@ def divide(config: EvalConfig, launch: Launch) -> Share:
     count = min(launch.size, len(chains))
     out = Path(str(config.out))
     shards = tuple(out / SHARDS / f"{i}-of-{count}" for i in range(1, count + 1))
-    if out.is_dir() and any(entry.name != SHARDS for entry in out.iterdir()):
+    if out.exists() and not is_new(out, (SHARDS,)):
         raise UsageError(
             f"expected a new folder for the run of {count} processes, or one with nothing but "
             f"{SHARDS}/ in it; found {out} with something else. Choose another --out."

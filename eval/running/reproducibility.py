@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
+from calvin_eval.results.header_sections import ReproducibilityFacts
 from calvin_eval.results.official import NOT_REPRODUCIBLE
 from calvin_eval.results.store import RunFolder
-from calvin_eval.rollouts.asking_twice import Asked, ask_twice
+from calvin_eval.rollouts.asking_twice import ask_twice
 from calvin_eval.rollouts.policy_errors import PolicyLostError
 from calvin_eval.running.prepare import RunPlan
 from calvin_eval.running.recorder import Display
@@ -21,7 +24,7 @@ def check_reproducible(plan: RunPlan, folder: RunFolder, display: Display) -> No
     if not _can_be_asked(plan) or folder.header().reproducibility is not None:
         return
     asked = _asked(plan, display)
-    folder.update_header(**{HEADER_KEY: asked.as_dict()})
+    folder.update_header(**{HEADER_KEY: asdict(asked)})
     if asked.reproducible is False:
         display.note(f"warning: {NOT_REPRODUCIBLE} ({asked.found})")
     else:
@@ -36,7 +39,7 @@ def _can_be_asked(plan: RunPlan) -> bool:
     return plan.config.engine.ask_twice and near and own and not policy.requirements.privileged
 
 
-def _asked(plan: RunPlan, display: Display) -> Asked:
+def _asked(plan: RunPlan, display: Display) -> ReproducibilityFacts:
     host, patience = plan.policy.hosts[0], plan.config.engine.step_timeout
     try:
         return ask_twice(host.link, plan.inputs.chains, plan.inputs.instructions, patience)
@@ -44,4 +47,6 @@ def _asked(plan: RunPlan, display: Display) -> Asked:
         if not host.alive or host.hangs(patience / 2):
             end = host.replace()
             display.note(f"policy process died: {end.splitlines()[0]}; started another")
-        return Asked(reproducible=None, decisions=0, found=f"it did not answer: {error}")
+        return ReproducibilityFacts(
+            reproducible=None, decisions=0, found=f"it did not answer: {error}"
+        )

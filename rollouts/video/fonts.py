@@ -25,6 +25,7 @@ _NOWHERE: Final = "\U0010ffff"  # no font has this one: it shows as what stands 
 _TRIED_SIZE: Final = 16
 
 
+@lru_cache(maxsize=64)
 def font(size: int, path: str = "") -> Any:
     """Returns a font: Pillow's own, so that frames look alike on every machine, or a file's.
 
@@ -32,11 +33,6 @@ def font(size: int, path: str = "") -> Any:
         size: in pixels.
         path: of a font file; Pillow's own if empty.
     """
-    return _load(size, path)
-
-
-@lru_cache(maxsize=64)
-def _load(size: int, path: str) -> Any:
     return ImageFont.truetype(path, size) if path else ImageFont.load_default(size)
 
 

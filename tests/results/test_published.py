@@ -1,4 +1,4 @@
-"""Results that others published: what is read of them, and what a run is held against."""
+"""Results that others published: what is read of them, and what a run is compared with."""
 
 from __future__ import annotations
 

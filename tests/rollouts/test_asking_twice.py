@@ -13,9 +13,10 @@ import pytest
 
 import calvin_eval
 from calvin_eval.errors import PolicyError
+from calvin_eval.results.header_sections import ReproducibilityFacts
 from calvin_eval.results.official import NOT_REPRODUCIBLE
 from calvin_eval.results.store import RunFolder
-from calvin_eval.rollouts.asking_twice import Asked, ask_twice
+from calvin_eval.rollouts.asking_twice import ask_twice
 from calvin_eval.rollouts.batching import BatchRules
 from calvin_eval.rollouts.policy_errors import PolicyLostError
 from calvin_eval.rollouts.service import PolicyService
@@ -52,7 +53,7 @@ def row(value: float) -> Any:
     return np.array([[value, 0, 0, 0, 0, 0, 1.0]])
 
 
-def ask(policy: BasePolicy, chains: Any = CHAINS, seed: int | None = 0) -> Asked:
+def ask(policy: BasePolicy, chains: Any = CHAINS, seed: int | None = 0) -> ReproducibilityFacts:
     link = PolicyLink(requirements=policy.requirements, here=policy, seed=seed)
     return ask_twice(link, chains, SENTENCES, patience=60.0)
 

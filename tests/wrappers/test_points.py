@@ -1,4 +1,4 @@
-"""Matrices of cameras and points in the world, held against what rays in the simulator hit."""
+"""Matrices of cameras and points in the world, compared with what rays in the simulator hit."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ class Writer:
         cut = len(ids) - (1 if self.stops else 0)
         return ids[:cut], ids[cut:]
 
-    def told(self, instruction: str, history: list[int], count: int, steps: int) -> list[int]:
+    def with_past(self, instruction: str, history: list[int], count: int, steps: int) -> list[int]:
         """Ids of a question behind what has been done, with the end token last if there is one.
 
         Args:

@@ -217,7 +217,7 @@ class ActionPredictionTransform:
             history = self.writer.encode(done)
         else:
             history = [self.layout.history_id] * len(done)
-        return self.writer.told(instruction, history, len(done), self.layout.chunk)
+        return self.writer.with_past(instruction, history, len(done), self.layout.chunk)
 
 
 def _plain(prompt: list[int]) -> Rows:
