@@ -117,7 +117,7 @@ def initial_states() -> tuple[SymbolicState, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rule:
+class TaskRule:
     """One way of doing a task.
 
     Attributes:
@@ -136,22 +136,22 @@ class Rule:
         )
 
 
-def _by_hand(when: Mapping[str, Value | tuple[str, ...]], then: Mapping[str, Value]) -> Rule:
+def _by_hand(when: Mapping[str, Value | tuple[str, ...]], then: Mapping[str, Value]) -> TaskRule:
     """Something that is done with an empty gripper."""
-    return Rule(when={**when, "grasped": 0}, then=then)
+    return TaskRule(when={**when, "grasped": 0}, then=then)
 
 
-def _lift(block: str, when: Mapping[str, Value]) -> Rule:
+def _lift(block: str, when: Mapping[str, Value]) -> TaskRule:
     """The gripper takes a block."""
     return _by_hand(when, {block: "grasped", "grasped": 1})
 
 
-def _put(block: str, when: Mapping[str, Value], then: Mapping[str, Value]) -> Rule:
+def _put(block: str, when: Mapping[str, Value], then: Mapping[str, Value]) -> TaskRule:
     """The gripper lets go of the block that it holds."""
-    return Rule(when={block: "grasped", **when, "grasped": 1}, then={**then, "grasped": 0})
+    return TaskRule(when={block: "grasped", **when, "grasped": 1}, then={**then, "grasped": 0})
 
 
-def _block_rules(block: str) -> dict[str, tuple[Rule, ...]]:
+def _block_rules(block: str) -> dict[str, tuple[TaskRule, ...]]:
     """The tasks whose name has this block in it."""
     stay = (_by_hand({block: "table"}, {}),)
     moves = {f"{verb}_{block}_{side}": stay for verb in ("rotate", "push") for side in _SIDES}
@@ -168,7 +168,7 @@ def _block_rules(block: str) -> dict[str, tuple[Rule, ...]]:
     }
 
 
-def _any_block_rules() -> dict[str, tuple[Rule, ...]]:
+def _any_block_rules() -> dict[str, tuple[TaskRule, ...]]:
     """The tasks that leave open which block they mean."""
     pairs = [(a, b) for a in BLOCKS for b in BLOCKS if a != b]
     push = []
@@ -191,12 +191,12 @@ def _any_block_rules() -> dict[str, tuple[Rule, ...]]:
     }
 
 
-def _two_way(variable: str, tasks: Mapping[str, tuple[Value, Value]]) -> dict[str, tuple[Rule]]:
+def _two_way(variable: str, tasks: Mapping[str, tuple[Value, Value]]) -> dict[str, tuple[TaskRule]]:
     """Tasks that change one variable from one value to another."""
     return {t: (_by_hand({variable: a}, {variable: b}),) for t, (a, b) in tasks.items()}
 
 
-def _all_rules() -> dict[str, tuple[Rule, ...]]:
+def _all_rules() -> dict[str, tuple[TaskRule, ...]]:
     """The ways of doing each task, without an order of the tasks."""
     switch = {
         name: _two_way(name, {f"turn_on_{name}": (0, 1), f"turn_off_{name}": (1, 0)})
@@ -231,7 +231,7 @@ TASK_CATEGORIES: Final[Mapping[str, int]] = {
     "push_into_drawer": 9,
 }
 TASK_NAMES: Final = tuple(TASK_CATEGORIES)
-RULES: Final[Mapping[str, tuple[Rule, ...]]] = {name: _all_rules()[name] for name in TASK_NAMES}
+RULES: Final[Mapping[str, tuple[TaskRule, ...]]] = {name: _all_rules()[name] for name in TASK_NAMES}
 
 
 def outcomes(state: SymbolicState, task: str) -> list[SymbolicState]:

@@ -27,7 +27,7 @@ from calvin_eval.wrappers.policy import Executed, Request
 
 
 @dataclass(frozen=True)
-class Answer:
+class PastAnswer:
     """What a model answered at one frame.
 
     Attributes:
@@ -92,7 +92,7 @@ class PastActions:
         return ids[:-1] if self._writer.stops else ids
 
     def interleaved(
-        self, frames: Sequence[Tensor], answers: Sequence[Answer], request: Request
+        self, frames: Sequence[Tensor], answers: Sequence[PastAnswer], request: Request
     ) -> Fused:
         """One sequence (1, L): the last W - 1 frames with their answers, then the present one.
 
@@ -118,7 +118,7 @@ class PastActions:
         fused: Fused = self._model.prompt(images[:, :, 0], hand, ids, torch.ones_like(ids).bool())
         return fused
 
-    def _done(self, answer: Answer, request: Request) -> NDArray[np.float64]:
+    def _done(self, answer: PastAnswer, request: Request) -> NDArray[np.float64]:
         rows = answer.rows.copy()
         since = request.step - answer.step if answer.position == request.position else 0
         for row in range(min(since, len(rows))):

@@ -15,7 +15,7 @@ from torch import Tensor
 from calvin_eval.errors import PolicyError
 from calvin_eval.vla.config import Config
 from calvin_eval.vla.fusion import Fused
-from calvin_eval.vla.past import Answer, PastActions
+from calvin_eval.vla.past import PastActions, PastAnswer
 from calvin_eval.wrappers.policy import BasePolicy, Request, Requirements
 
 CAMERAS = ("static", "gripper")
@@ -34,7 +34,7 @@ class Memory:
 
     frames: tuple[Tensor, ...] = ()
     features: tuple[Tensor, ...] = ()
-    answers: tuple[Answer, ...] = ()
+    answers: tuple[PastAnswer, ...] = ()
 
 
 class RoboVLMsPolicy(BasePolicy):
@@ -156,7 +156,7 @@ class RoboVLMsPolicy(BasePolicy):
         asked = [past.interleaved(*row) for row in zip(frames, answers, requests, strict=True)]
         chunks = list(self._model.answer(Fused.stack(asked)))
         given = [
-            Answer(chunk.copy(), request.position, request.step)
+            PastAnswer(chunk.copy(), request.position, request.step)
             for chunk, request in zip(chunks, requests, strict=True)
         ]
         kept = [

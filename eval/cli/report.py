@@ -15,7 +15,7 @@ from calvin_eval.console.saying import say
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from calvin_eval.results.report.view import View
+    from calvin_eval.results.report.view import ReportView
 
 
 @click.command(short_help="Compute a run's metrics and report again.")
@@ -47,7 +47,7 @@ def report(run: Path, partial: bool, out: Path | None) -> None:
     say(f"Report: {out or folder.path / 'report.html'}")
 
 
-def print_report(view: View, console: Console) -> None:
+def print_report(view: ReportView, console: Console) -> None:
     """The headline, or why there is none, and the verdict."""
     from rich import box
     from rich.table import Table

@@ -33,7 +33,7 @@ _Signs = tuple[tuple[int, int] | None, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Share:
+class RankShare:
     """What a process does of one run.
 
     Attributes:
@@ -85,7 +85,7 @@ def run_ranked(
     ]
 
 
-def divide(config: EvalConfig, launch: Launch) -> Share:
+def divide(config: EvalConfig, launch: Launch) -> RankShare:
     """This process's share of a run.
 
     Raises:
@@ -104,7 +104,7 @@ def divide(config: EvalConfig, launch: Launch) -> Share:
         )
     before = {shard: _signs(shard) for shard in shards if config.resume}
     if launch.rank >= count:
-        return Share(config=None, out=out, shards=shards, before=before)
+        return RankShare(config=None, out=out, shards=shards, before=before)
     mine, engine = shards[launch.rank], config.engine
     if engine.devices is None and (device := launch.device()) is not None:
         engine = replace(engine, devices=(device,))
@@ -115,7 +115,7 @@ def divide(config: EvalConfig, launch: Launch) -> Share:
         resume=config.resume and (mine / HEADER).exists(),
         engine=engine,
     )
-    return Share(config=shard, out=out, shards=shards, before=before)
+    return RankShare(config=shard, out=out, shards=shards, before=before)
 
 
 def _check_divisible(config: EvalConfig, launch: Launch) -> None:
@@ -135,7 +135,7 @@ def _check_divisible(config: EvalConfig, launch: Launch) -> None:
         raise UsageError(f"expected a new --out FOLDER instead of --overwrite: {here} share it")
 
 
-def _merged(share: Share, patience: float, display: Display) -> Run:
+def _merged(share: RankShare, patience: float, display: Display) -> Run:
     for number, shard in enumerate(share.shards[1:], 2):
         if not _is_over(share, shard):
             display.note(f"waiting for shard {number}/{len(share.shards)}")
@@ -143,7 +143,7 @@ def _merged(share: Share, patience: float, display: Display) -> Run:
     return merge_shards(share.shards, share.out)
 
 
-def _wait(share: Share, shard: Path, patience: float) -> None:
+def _wait(share: RankShare, shard: Path, patience: float) -> None:
     """Wait until a shard is over; raises RunFolderError if it does not seem to come."""
     seen, since = _signs(shard), time.monotonic()
     while not _is_over(share, shard):
@@ -159,7 +159,7 @@ def _wait(share: Share, shard: Path, patience: float) -> None:
             )
 
 
-def _is_over(share: Share, shard: Path) -> bool:
+def _is_over(share: RankShare, shard: Path) -> bool:
     """Whether a shard is finished in this launch, or before and needs nothing more.
 
     Raises:
@@ -179,7 +179,7 @@ def _is_over(share: Share, shard: Path) -> bool:
     return True
 
 
-def _remedy(share: Share) -> str:
+def _remedy(share: RankShare) -> str:
     return (
         f"What was run is kept: start all processes again with --out {share.out} --resume, or put "
         f"finished shards together by `calvin-eval merge {share.out / SHARDS}/* --out {share.out}`."

@@ -21,7 +21,7 @@ from calvin_eval.extras import install_command, require
 from calvin_eval.results.metrics import Count, Summary
 from calvin_eval.results.report import render_report
 from calvin_eval.results.report.text import cell, percent
-from calvin_eval.results.report.view import PROFILE, View, make_view
+from calvin_eval.results.report.view import PROFILE, ReportView, make_view
 from calvin_eval.results.store import RunFolder
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def _progress(summary: Summary, folder: RunFolder) -> dict[str, float]:
     return scalars
 
 
-def _films(view: View, root: Path) -> dict[str, Path]:
+def _films(view: ReportView, root: Path) -> dict[str, Path]:
     """Names and files: one of each chain first, and of these the failures."""
     filmed = {row.chain for row in view.filmed}
     rows = [*view.filmed, *(row for row in view.chains if row.chain not in filmed)]

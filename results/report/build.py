@@ -19,7 +19,7 @@ from calvin_eval.results.report.facts import part_label
 from calvin_eval.results.report.gallery import MOST_CARDS
 from calvin_eval.results.report.text import cell, code, counted, percent, soft, span
 from calvin_eval.results.report.transitions import START
-from calvin_eval.results.report.view import View, make_view
+from calvin_eval.results.report.view import ReportView, make_view
 from calvin_eval.results.store import RunFolder
 
 HTML, MARKDOWN, TASKS = "report.html", "report.md", "tasks.csv"
@@ -33,7 +33,7 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def write_reports(folder: RunFolder, *, partial: bool = False, judge: bool = False) -> View:
+def write_reports(folder: RunFolder, *, partial: bool = False, judge: bool = False) -> ReportView:
     """Write `report.html`, `report.md` and `tasks.csv` into a run folder, each atomically.
 
     Args:
@@ -54,7 +54,7 @@ def write_reports(folder: RunFolder, *, partial: bool = False, judge: bool = Fal
     return view
 
 
-def render_report(view: View, suffix: str, base: str = "") -> str:
+def render_report(view: ReportView, suffix: str, base: str = "") -> str:
     """The text of one file of a report.
 
     Args:
@@ -78,7 +78,7 @@ def render_report(view: View, suffix: str, base: str = "") -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _fill(template: str, view: View, base: str) -> str:
+def _fill(template: str, view: ReportView, base: str) -> str:
     script = _source("report.js")
     text = (
         _environment()
@@ -98,7 +98,7 @@ def _fill(template: str, view: View, base: str) -> str:
     return text.strip("\n") + "\n"
 
 
-def tasks_csv(view: View) -> str:
+def tasks_csv(view: ReportView) -> str:
     """The table of tasks, as `csv` reads it back; empty fields where there is no number."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")

@@ -157,7 +157,7 @@ class Matrix:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class MatrixCell:
     """What a cell is made of: its weight and failed share, both of 0..1, title and key."""
 
     weight: float
@@ -167,7 +167,7 @@ class Entry:
 
 
 def matrix(
-    rows: Sequence[str], columns: Sequence[str], entries: Mapping[tuple[int, int], Entry]
+    rows: Sequence[str], columns: Sequence[str], entries: Mapping[tuple[int, int], MatrixCell]
 ) -> Matrix:
     """Place entries, given by the index of their row and column."""
     cells = []

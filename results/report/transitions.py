@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from calvin_eval.results.metrics import Count, task_counts, transition_counts
-from calvin_eval.results.report.svg import Entry, Matrix, matrix
+from calvin_eval.results.report.svg import Matrix, MatrixCell, matrix
 from calvin_eval.results.report.text import percent
 from calvin_eval.results.schema import ChainRecord
 
@@ -18,7 +18,7 @@ MOST_PAIRS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pair:
+class TaskPair:
     """One task after another.
 
     Attributes:
@@ -49,17 +49,17 @@ def transition(before: str | None, task: str) -> str:
     return f"{before or START} {ARROW} {task}"
 
 
-def pairs(records: Sequence[ChainRecord]) -> list[Pair]:
+def pairs(records: Sequence[ChainRecord]) -> list[TaskPair]:
     """All pairs that were tried, those with the most failures first."""
     usual = {task: 1 - (count.rate or 0.0) for task, count in task_counts(records).items()}
     found = [
-        Pair(before=before or START, task=task, count=count, usual=usual[task])
+        TaskPair(before=before or START, task=task, count=count, usual=usual[task])
         for (before, task), count in transition_counts(records).items()
     ]
     return sorted(found, key=lambda p: (-p.failed, p.count.total, p.before, p.task))
 
 
-def transition_matrix(tried: Sequence[Pair]) -> Matrix | None:
+def transition_matrix(tried: Sequence[TaskPair]) -> Matrix | None:
     """All pairs as a picture, the tasks that fail most often first; None without any."""
     if not tried:
         return None
@@ -70,7 +70,7 @@ def transition_matrix(tried: Sequence[Pair]) -> Matrix | None:
     most = max((pair.count.total for pair in tried if pair.before != START), default=1)
     row_of, column_of = _places(rows), _places(columns)
     entries = {
-        (row_of[pair.before], column_of[pair.task]): Entry(
+        (row_of[pair.before], column_of[pair.task]): MatrixCell(
             weight=min(pair.count.total / most, 1.0),
             share=pair.failed / pair.count.total,
             title=_title(pair),
@@ -85,6 +85,6 @@ def _places(names: Sequence[str]) -> Mapping[str, int]:
     return {name: i for i, name in enumerate(names)}
 
 
-def _title(pair: Pair) -> str:
+def _title(pair: TaskPair) -> str:
     share = percent(pair.failed / pair.count.total, 0)
     return f"{pair.key}: {pair.failed} of {pair.count.total} failed ({share})"

@@ -29,7 +29,7 @@ from calvin_eval.results.report.rows import (
 )
 from calvin_eval.results.report.svg import Matrix, Plot
 from calvin_eval.results.report.text import counted
-from calvin_eval.results.report.transitions import MOST_PAIRS, Pair, pairs, transition_matrix
+from calvin_eval.results.report.transitions import MOST_PAIRS, TaskPair, pairs, transition_matrix
 from calvin_eval.results.store import RunFolder
 
 PROFILE = "profile.json"
@@ -48,7 +48,7 @@ _FILES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class View:
+class ReportView:
     """A run, ready for the templates.
 
     Attributes:
@@ -88,7 +88,7 @@ class View:
     ends: Plot | None
     positions: tuple[PositionRow, ...]
     tasks: tuple[TaskRow, ...]
-    pairs: tuple[Pair, ...]
+    pairs: tuple[TaskPair, ...]
     matrix: Matrix | None
     chains: tuple[ChainRow, ...]
     filmed: tuple[ChainRow, ...]
@@ -98,7 +98,7 @@ class View:
     files: tuple[tuple[str, str], ...]
 
 
-def make_view(folder: RunFolder, *, partial: bool = False, judge: bool = False) -> View:
+def make_view(folder: RunFolder, *, partial: bool = False, judge: bool = False) -> ReportView:
     """Compute everything from a run folder.
 
     Args:
@@ -114,7 +114,7 @@ def make_view(folder: RunFolder, *, partial: bool = False, judge: bool = False) 
     summary = summarize_run(header, records)
     headline = headline_of(summary) if summary.complete or partial else None
     chains = chain_rows(records, find_videos(folder.path))
-    return View(
+    return ReportView(
         title=header.config.ckpt or folder.path.name,
         policy=header.policy.description,
         protocol=_protocol(header),

@@ -46,7 +46,7 @@ def psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class RendererPsnr:
     """Median PSNR in dB by renderer and camera, for frames of one scene.
 
     Attributes:
@@ -90,7 +90,7 @@ def renderers() -> list[RenderInfo]:
 
 def compare_images(
     split: SplitFolder, pack: AssetPack, count: int, scene: str | None = None
-) -> list[Comparison]:
+) -> list[RendererPsnr]:
     """Draw some frames of every scene of a split again.
 
     Args:
@@ -127,9 +127,9 @@ def _stored(split: SplitFolder, indices: Sequence[int]) -> dict[int, dict[str, A
     return frames
 
 
-def _compare(pack: AssetPack, scene: str, frames: Mapping[int, Mapping[str, Any]]) -> Comparison:
+def _compare(pack: AssetPack, scene: str, frames: Mapping[int, Mapping[str, Any]]) -> RendererPsnr:
     decibels = {info.backend: _draw(pack, scene, info, frames) for info in renderers()}
-    made = Comparison(scene=scene, frames=tuple(frames), decibels=decibels)
+    made = RendererPsnr(scene=scene, frames=tuple(frames), decibels=decibels)
     if made.renderer is not None:
         return made
     # The still camera sees the table as a whole: the right one is clearly ahead.
@@ -139,7 +139,7 @@ def _compare(pack: AssetPack, scene: str, frames: Mapping[int, Mapping[str, Any]
     }
     best = max(fit, key=lambda name: fit[name])
     likely = best if best != scene and fit[best] > fit[scene] + 3 else None
-    return Comparison(scene=scene, frames=tuple(frames), decibels=decibels, likely=likely)
+    return RendererPsnr(scene=scene, frames=tuple(frames), decibels=decibels, likely=likely)
 
 
 def _draw(

@@ -10,7 +10,7 @@ from typing import Any
 from calvin_eval.errors import UnknownNameError
 from calvin_eval.protocol import SCENES
 from calvin_eval.rollouts.datasets.checks import Fault, SplitFacts, check_split
-from calvin_eval.rollouts.datasets.drawing import NAMES, Comparison, compare_images, renderers
+from calvin_eval.rollouts.datasets.drawing import NAMES, RendererPsnr, compare_images, renderers
 from calvin_eval.rollouts.datasets.folder import open_splits
 from calvin_eval.sim.packs import AssetPack, load_pack
 from calvin_eval.sim.render import RenderInfo
@@ -29,7 +29,7 @@ class DatasetReport:
 
     splits: Sequence[SplitFacts]
     faults: Sequence[Fault]
-    images: Sequence[tuple[str, Comparison]]
+    images: Sequence[tuple[str, RendererPsnr]]
     here: Sequence[RenderInfo]
 
     @property
@@ -91,7 +91,7 @@ def check_dataset(
     return DatasetReport(splits=facts, faults=faults, images=comparisons, here=renderers())
 
 
-def _judge(split: str, one: Comparison, pack: AssetPack) -> list[Fault]:
+def _judge(split: str, one: RendererPsnr, pack: AssetPack) -> list[Fault]:
     if one.likely is not None:
         message = f"the frames are said to show scene {one.scene}, and look like {one.likely}"
         return [_fault("error", split, message)]
@@ -108,7 +108,7 @@ def _fault(level: Any, split: str, message: str) -> Fault:
     return Fault(level=level, check="images", split=split, message=message)
 
 
-def explain(one: Comparison) -> str:
+def explain(one: RendererPsnr) -> str:
     """A comparison in a sentence."""
     if one.renderer is None and one.nearest is not None:
         return (

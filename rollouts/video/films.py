@@ -19,7 +19,7 @@ from calvin_eval.results.store import RunFolder
 from calvin_eval.rollouts.recorded import chain_ref
 from calvin_eval.rollouts.replay import Step, replay_record
 from calvin_eval.rollouts.video.files import FORMATS, VideoFile
-from calvin_eval.rollouts.video.frames import Caption, Frames, Verdict, reduced
+from calvin_eval.rollouts.video.frames import Caption, FrameComposer, Verdict, reduced
 from calvin_eval.rollouts.worker import SimulatorSpec
 from calvin_eval.sim.cameras import resolve_cameras
 from calvin_eval.sim.packs import CameraSpec, load_pack
@@ -149,7 +149,7 @@ class Filmer:
         self._pack = load_pack(simulator.assets, verify=False)
         named = resolve_cameras(self._pack, spec.cameras)
         widths = [max(2, round(spec.height * camera.width / camera.height)) for camera in named]
-        self._frames = Frames([(width, spec.height) for width in widths])
+        self._frames = FrameComposer([(width, spec.height) for width in widths])
         cameras = tuple(
             replace(camera, width=width * self._finer, height=spec.height * self._finer)
             for camera, width in zip(named, widths, strict=True)

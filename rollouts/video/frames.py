@@ -44,7 +44,7 @@ class Caption:
     budget: int | None
 
 
-class Frames:
+class FrameComposer:
     """Composes frames.
 
     Args:

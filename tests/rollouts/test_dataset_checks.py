@@ -15,7 +15,7 @@ from requirements import need_package
 
 from calvin_eval.errors import UsageError
 from calvin_eval.rollouts.datasets.checks import Fault
-from calvin_eval.rollouts.datasets.drawing import Comparison, psnr
+from calvin_eval.rollouts.datasets.drawing import RendererPsnr, psnr
 from calvin_eval.rollouts.datasets.folder import SplitFolder, open_splits
 from calvin_eval.rollouts.datasets.report import DatasetReport, check_dataset, explain
 from calvin_eval.rollouts.datasets.show import choose, contact_sheet, write_videos
@@ -328,7 +328,7 @@ def test_psnr_is_that_of_the_definition() -> None:
 
 
 def test_nothing_is_claimed_without_images() -> None:
-    one = Comparison(scene="D", frames=(1,), decibels={"tiny": {}})
+    one = RendererPsnr(scene="D", frames=(1,), decibels={"tiny": {}})
     assert one.renderer is None
 
 

@@ -37,7 +37,7 @@ from calvin_eval.rollouts.video.films import (
     parse_which,
     wanted,
 )
-from calvin_eval.rollouts.video.frames import Caption, Frames
+from calvin_eval.rollouts.video.frames import Caption, FrameComposer
 from calvin_eval.rollouts.video.pool import VideoPool
 from calvin_eval.rollouts.worker import SimulatorSpec, connect
 from calvin_eval.running.prepare import gather_inputs, make_plan, open_policy
@@ -125,7 +125,7 @@ CAPTION = Caption(chain=3, position=1, subtasks=5, task="lift", instruction="lif
 
 
 def test_a_frame_holds_the_images_and_a_caption_that_changes_with_what_it_says() -> None:
-    frames = Frames([(200, 200), (100, 200)])
+    frames = FrameComposer([(200, 200), (100, 200)])
     left, right = np.full((200, 200, 3), 90, np.uint8), np.full((200, 100, 3), 30, np.uint8)
     first = frames.compose([left, right], CAPTION, 1)
     assert first.shape == (frames.size[1], frames.size[0], 3)
@@ -148,7 +148,7 @@ def test_a_frame_holds_the_images_and_a_caption_that_changes_with_what_it_says()
 
 @pytest.mark.parametrize("width", [33, 48, 400])
 def test_any_instruction_fits_and_sizes_are_even(width: int) -> None:
-    frames = Frames([(width, 33)])
+    frames = FrameComposer([(width, 33)])
     image = np.zeros((33, width, 3), np.uint8)
     caption = replace(CAPTION, instruction="a very long sentence " * 20, budget=None)
     frame = frames.compose([image], caption, 12345)
@@ -156,7 +156,7 @@ def test_any_instruction_fits_and_sizes_are_even(width: int) -> None:
 
 
 def test_a_first_step_may_be_less_than_a_pixel_of_the_budget() -> None:
-    frames = Frames([(40, 40)])
+    frames = FrameComposer([(40, 40)])
     caption, image = replace(CAPTION, budget=360), np.zeros((40, 40, 3), np.uint8)
     shown = [frames.compose([image], caption, step)[40:42] for step in (0, 1, 360)]
     assert (shown[0] == shown[1]).all()
@@ -255,7 +255,7 @@ def test_an_mp4_plays_in_browsers_in_real_time(run: RunFolder, tmp_path: Path) -
     assert "h264" in said
     assert "yuv420p(" in said
     assert "30 fps" in said
-    width, height = Frames([(48, 48)] * 2).size
+    width, height = FrameComposer([(48, 48)] * 2).size
     assert f"{width}x{height}" in said
     assert imageio_ffmpeg.count_frames_and_secs(path)[0] == 1 + STEPS + HOLD
     data = path.read_bytes()
@@ -269,7 +269,7 @@ def test_animated_images_last_as_long_and_loop(run: RunFolder, tmp_path: Path, k
     seconds = 0.0
     with Image.open(path) as image:
         assert image.format == kind.upper()
-        assert image.size == Frames([(48, 48)] * 2).size
+        assert image.size == FrameComposer([(48, 48)] * 2).size
         assert image.info["loop"] == 0
         for i in range(image.n_frames):  # type: ignore[attr-defined]
             image.seek(i)

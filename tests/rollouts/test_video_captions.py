@@ -10,7 +10,7 @@ import pytest
 
 from calvin_eval.rollouts.video import fonts, frames
 from calvin_eval.rollouts.video.fonts import VARIABLE, find_font
-from calvin_eval.rollouts.video.frames import Caption, Frames
+from calvin_eval.rollouts.video.frames import Caption, FrameComposer
 
 CYRILLIC = "\u0434\u0432\u0435\u0440\u044c"  # a door
 OTHER = CYRILLIC[::-1]
@@ -38,7 +38,7 @@ def caption_bar(instruction: str) -> Any:
         chain=3, position=1, subtasks=5, task="lift", instruction=instruction, budget=10
     )
     image = np.zeros((120, 400, 3), np.uint8)
-    return Frames([(400, 120)]).compose([image], caption, 1)[120:]
+    return FrameComposer([(400, 120)]).compose([image], caption, 1)[120:]
 
 
 def a_font_with(text: str) -> str:
@@ -100,7 +100,7 @@ def test_a_chain_of_fifty_tasks_has_a_caption(width: int) -> None:
         chain=3, position=49, subtasks=50, task="lift", instruction="lift it", budget=360
     )
     image = np.zeros((48, width, 3), np.uint8)
-    frames = Frames([(width, 48)])
+    frames = FrameComposer([(width, 48)])
     shown = frames.compose([image], caption, 360, "success")
     assert shown.shape[1] == width
     assert frames._pills(caption).width < max(width // 2, 200)

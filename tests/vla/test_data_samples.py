@@ -25,7 +25,7 @@ from calvin_eval.vla.data.collate import (
 )
 from calvin_eval.vla.data.dataset import CalvinDataset, ReadOptions, raw_images
 from calvin_eval.vla.data.labels import IGNORED, Writer
-from calvin_eval.vla.data.transform import ActionPredictionTransform, Layout
+from calvin_eval.vla.data.transform import ActionPredictionTransform, SampleLayout
 
 GOLDEN: dict[str, Any] = json.loads(Path(__file__).with_name("data_golden.json").read_text())
 TOKENIZERS = {"ends": ToyTokenizer(), "bare": ToyTokenizer(ends=False)}
@@ -78,7 +78,7 @@ def test_calvin_batches_are_the_originals(split: Path, golden: dict[str, Any]) -
 
 @pytest.mark.parametrize("golden", GOLDEN["transform"], ids=lambda g: g["layout"]["organise"])
 def test_transformed_samples_are_the_originals(golden: dict[str, Any]) -> None:
-    layout = Layout(**golden["layout"])
+    layout = SampleLayout(**golden["layout"])
     transform = ActionPredictionTransform(
         layout=layout,
         writer=writer(golden["tokenizer"], "kosmos", predict_stop=golden["predict_stop"]),
@@ -185,7 +185,7 @@ def test_batches_of_transformed_samples(split: Path) -> None:
     frames = [frame(i) for i in range(5)]
     actions = np.stack([f["rel_actions"] for f in frames]).astype(np.float32)
     images = np.stack([f["rgb_static"] for f in frames])
-    layout = Layout(window=3, chunk=2, discrete=True)
+    layout = SampleLayout(window=3, chunk=2, discrete=True)
     transform = ActionPredictionTransform(
         layout=layout, writer=writer("ends", "kosmos"), images=raw_images
     )
@@ -205,11 +205,11 @@ def test_batches_of_transformed_samples(split: Path) -> None:
 
 def test_layouts_that_cannot_be() -> None:
     with pytest.raises(UnknownNameError, match="segment"):
-        Layout(window=3, chunk=2, organise="segmented")
+        SampleLayout(window=3, chunk=2, organise="segmented")
     with pytest.raises(UsageError, match="for training"):
-        Layout(window=3, chunk=2, discrete=True, mode="inference")
+        SampleLayout(window=3, chunk=2, discrete=True, mode="inference")
     transform = ActionPredictionTransform(
-        layout=Layout(window=3, chunk=2), writer=writer("ends", "kosmos"), images=raw_images
+        layout=SampleLayout(window=3, chunk=2), writer=writer("ends", "kosmos"), images=raw_images
     )
     with pytest.raises(UsageError, match=r"expected .* \(5, 5, 5\) frames"):
         transform("x", np.zeros((4, 7)), np.ones(5, bool), np.zeros((5, 2, 2, 3), np.uint8))

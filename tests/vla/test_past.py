@@ -16,7 +16,7 @@ from calvin_eval.vla import prompts
 from calvin_eval.vla.data.actions import ActionTransform
 from calvin_eval.vla.data.collate import CalvinCollator
 from calvin_eval.vla.data.labels import IGNORED, Writer
-from calvin_eval.vla.data.transform import ActionPredictionTransform, Layout
+from calvin_eval.vla.data.transform import ActionPredictionTransform, SampleLayout
 from calvin_eval.vla.training.batch import TrainingBatch
 from calvin_eval.vla.training.forward import answered
 from calvin_eval.wrappers.loaders import resolve
@@ -84,7 +84,7 @@ def test_a_segment_names_what_its_training_named(
     monkeypatch.setattr(model, "generate", generate)
     executed = steps(policy, 6)
     transform = ActionPredictionTransform(
-        layout=Layout(window=WINDOW, chunk=CHUNK, organise="segment", discrete=True,
+        layout=SampleLayout(window=WINDOW, chunk=CHUNK, organise="segment", discrete=True,
                       image_history=False),
         writer=writer(model, inner),
         images=lambda frames: torch.zeros(len(frames), 3, 28, 28),

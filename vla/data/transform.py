@@ -29,7 +29,7 @@ MODES = ("train", "inference")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
+class SampleLayout:
     """How a sample is organised.
 
     Attributes:
@@ -88,7 +88,7 @@ class ActionPredictionTransform:
         shifts: "static" and "gripper" -> how images are shifted.
     """
 
-    layout: Layout
+    layout: SampleLayout
     writer: Writer
     images: Images
     actions: ActionTransform = field(default_factory=ActionTransform)
