@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from calvin_eval.errors import CheckpointError, UsageError
+from calvin_eval.vla import checkout as theirs
+from calvin_eval.vla.checkout import checkout_of
 from calvin_eval.vla.compat import Compat
 from calvin_eval.vla.config import Config, find_vlm, read_compat, vlm_type
 from calvin_eval.vla.own_code import adapter_of, configured
@@ -43,10 +45,12 @@ def declare(source: Source) -> tuple[Settings, Settings]:
         CheckpointError: no configuration, or one that cannot be used.
         UsageError: an option or a value that does not exist.
     """
+    if (checkout := checkout_of(source)) is not None:
+        return theirs.declare(source, checkout)
     source.check_options(OPTIONS)
     config = configured(source)
     if not adapter_of(config.values):
-        check_backbone(config.values, vlm_type(config, source.options.get("vlm")))
+        check_backbone(config.values, vlm_type(config, source.options.get("vlm")), source.ckpt)
     check_lacking(config.values)
     compat = read_compat(source, config)
     _check_history(config, compat)
@@ -74,6 +78,8 @@ def load(source: Source) -> LoadedPolicy:
         CheckpointError: something is missing, damaged, or does not belong together.
         UsageError: an option or a value that does not exist.
     """
+    if (checkout := checkout_of(source)) is not None:
+        return theirs.load(source, checkout)
     observe, actions = declare(source)
     plan = _plan(source)
     _check_transformers()

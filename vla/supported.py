@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
 from calvin_eval.errors import CheckpointError, UnknownNameError
+from calvin_eval.wrappers.loaders.base import TRUST_FLAG
+from calvin_eval.wrappers.loaders.folders import CHECKOUT
 
 ACTION_SPACES = ("continuous", "down_sample", "discrete")
 HISTORIES = ("post", "pre", "video")
@@ -35,12 +38,13 @@ _FOREIGN = {
 """Vision-language models with code of their own, and how a configuration names them."""
 
 
-def check_backbone(config: Mapping[str, Any], kind: object = None) -> None:
+def check_backbone(config: Mapping[str, Any], kind: object = None, ckpt: str = "DIR") -> None:
     """Refuse a vision-language model that is not built here, before anybody fetches its weights.
 
     Args:
         config: the project configuration, parents merged.
         kind: the `model_type` in the model's own `config.json`, if it is here; it decides.
+        ckpt: what the user asked for, for the command in the message.
 
     Raises:
         CheckpointError: the model needs code of its own, or is of no family that is known.
@@ -56,18 +60,25 @@ def check_backbone(config: Mapping[str, Any], kind: object = None) -> None:
         if model == "Qwen-VL" and later:
             continue
         if any(re.search(pattern, str(name or "").lower()) for name in names):
-            raise CheckpointError(foreign_backbone(f"found {model} ({folder or names[0]})"))
+            raise CheckpointError(foreign_backbone(f"found {model} ({folder or names[0]})", ckpt))
     if kind is not None:
-        raise CheckpointError(foreign_backbone(f"found the model_type {kind!r}"))
+        raise CheckpointError(foreign_backbone(f"found the model_type {kind!r}", ckpt))
 
 
-def foreign_backbone(found: str) -> str:
+def way_out(ckpt: str) -> str:
+    """The command that runs a checkpoint in the user's own checkout, as the end of a sentence."""
+    return (
+        f"`calvin-eval --ckpt {shlex.quote(ckpt)} policy.{CHECKOUT}=PATH policy.python=PATH "
+        f"{TRUST_FLAG}`, the paths of a checkout of RoboVLMs and of the Python of its environment"
+    )
+
+
+def foreign_backbone(found: str, ckpt: str = "DIR") -> str:
     """What to say of a vision-language model that is not built here."""
     return (
         f"expected a vision-language model that calvin-eval knows (model_type "
-        f"{', '.join(MODEL_TYPES)}), {found}. Qwen-VL, Flamingo, Moondream and UForm "
-        "bring code of their own, which is never run, so their weights are of no use here: serve "
-        "such a policy from its own environment and give its address to --ckpt (docs/servers.md)."
+        f"{', '.join(MODEL_TYPES)}), {found}. Code that a model brings is not run; RoboVLMs' own "
+        f"runs by {way_out(ckpt)} (docs/robovlms.md)."
     )
 
 

@@ -30,7 +30,7 @@ def render_configs(configs: Sequence[EvalConfig]) -> str:
 def _wrappers(config: EvalConfig) -> Iterator[str]:
     policy = config.policy
     check_spoken(config)
-    own = declared(Source(ckpt=config.ckpt, options=dict(policy.options), trust=policy.trust))
+    own = declared(Source(ckpt=config.ckpt, options=policy.loader_options, trust=policy.trust))
     stages = arrange(own or ({}, {}), dict(policy.observe), dict(policy.actions))
     unknown = "" if own is not None else "; what the checkpoint declares is not known yet"
     yield f"wrappers, in execution order{unknown}:"

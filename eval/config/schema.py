@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from calvin_eval.checks import Bounds
 from calvin_eval.protocol import SPLITS, Protocol
 from calvin_eval.sim.drawing.options import DrawOptions, check_backend
+from calvin_eval.wrappers.loaders.folders import CHECKOUT
 
 SHORTHANDS = {
     "split": "split",
@@ -74,6 +75,7 @@ class PolicyConfig:
     source: str | None = None
     kind: str | None = None
     python: str | None = None
+    robovlms_checkout: str | None = None
     trust: bool = False
     arguments: str | None = None
     arguments_sha256: str | None = None
@@ -81,6 +83,13 @@ class PolicyConfig:
     options: Mapping[str, Any] = field(default_factory=dict)
     observe: Mapping[str, Any] = field(default_factory=dict)
     actions: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def loader_options(self) -> dict[str, Any]:
+        """What the loader gets: `options`, and the checkout that is to run the checkpoint."""
+        if self.robovlms_checkout is None:
+            return dict(self.options)
+        return {**self.options, CHECKOUT: self.robovlms_checkout}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +148,8 @@ class EvalConfig:
     def as_dict(self) -> dict[str, Any]:
         """JSON form: the sections and keys of the command line."""
         values, rules = asdict(self), self.protocol.to_config()
+        if self.policy.robovlms_checkout is None:  # as headers were before the key existed
+            del values["policy"]["robovlms_checkout"]
         sim = {**values["sim"], **rules["sim"]}
         return {
             **values,

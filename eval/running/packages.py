@@ -40,5 +40,5 @@ def require_installed(config: EvalConfig) -> None:
     check_kind(config)
     policy = config.policy
     if policy.python is None and (not on_ray or is_light(config.ckpt)):
-        options = dict(policy.options)
+        options = policy.loader_options
         require_packages(Source(ckpt=config.ckpt, options=options, trust=policy.trust))

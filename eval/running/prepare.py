@@ -158,7 +158,7 @@ def policy_spec(config: EvalConfig) -> PolicySpec:
         seed=config.seed,
         scene=config.scene,
         interface=dict(config.policy.interface),
-        options=dict(config.policy.options),
+        options=config.policy.loader_options,
         observe=dict(config.policy.observe),
         actions=dict(config.policy.actions),
         python=config.policy.python,

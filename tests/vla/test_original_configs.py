@@ -80,7 +80,7 @@ def test_stages_of_those_that_are_built(tmp_path: Path, name: str) -> None:
 def test_those_that_are_not_built_say_so(tmp_path: Path, name: str) -> None:
     path = write(tmp_path, name)
     family = next(text for start, text in REFUSED.items() if name.startswith(start))
-    with pytest.raises(CheckpointError, match=f"found {family} .*serve such a policy"):
+    with pytest.raises(CheckpointError, match=f"found {family} .*robovlms_checkout=PATH"):
         declare(Source(ckpt=str(tmp_path), options={"config": str(path)}))
 
 

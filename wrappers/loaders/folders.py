@@ -13,6 +13,9 @@ ROBOVLMS_KEY = "robovlm_name"
 ADAPTER_CONFIG = "adapter_config.json"
 """What peft writes beside the weights of an adapter."""
 
+CHECKOUT = "robovlms_checkout"
+"""Option of a policy: a checkout of RoboVLMs whose own wrapper runs the checkpoint."""
+
 LARGEST_CONFIG = 1 << 20
 """Bytes; larger JSON files are something else, such as a vocabulary."""
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from calvin_eval.extras import require
 from calvin_eval.wrappers.loaders.base import Source
 from calvin_eval.wrappers.loaders.declared import kind_of
+from calvin_eval.wrappers.loaders.folders import CHECKOUT
 from calvin_eval.wrappers.loaders.weights import has_config, inspect_pickle
 
 TITLES: Mapping[str, str] = {
@@ -54,6 +55,8 @@ def needed_extra(source: Source, kind: str | None) -> str | None:
     Raises:
         CheckpointError: a damaged file.
     """
+    if CHECKOUT in source.options:  # the checkout's own packages do it
+        return None
     if kind == "pickle":
         if inspect_pickle(source.path).root is not None:
             return "torch" if source.trust else None

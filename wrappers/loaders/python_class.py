@@ -90,7 +90,7 @@ def _imported(
         raise UsageError(f"expected module:Class or file.py:Class, found {spec!r}.")
     file = _local_file(match["module"])
     folder = file.parent if file is not None else Path.cwd()
-    with importable(folder), meanwhile or nullcontext(), _explained(spec, folder):
+    with importable(folder), meanwhile or nullcontext(), explained(spec, folder):
         module = load_file(file) if file is not None else importlib.import_module(match["module"])
         yield module, _attribute(module, match["attribute"], match["module"])
 
@@ -108,7 +108,7 @@ def load_registered(source: Source) -> LoadedPolicy:
     if not callable(factory):
         raise PluginError(f"{source.ckpt}: expected a class or a function, found {factory!r}")
     module = sys.modules[factory.__module__]
-    with _explained(source.ckpt, Path(module.__file__ or "").parent):
+    with explained(source.ckpt, Path(module.__file__ or "").parent):
         policy = _construct(factory, source)
     return _describe(source, policy, module)
 
@@ -157,7 +157,7 @@ def _local_file(module: str) -> Path | None:
 
 
 @contextmanager
-def _explained(ckpt: str, folder: Path) -> Iterator[None]:
+def explained(ckpt: str, folder: Path) -> Iterator[None]:
     """Turn what the user's code raises into one line that says where in it."""
     try:
         yield
