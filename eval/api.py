@@ -36,6 +36,7 @@ def evaluate(  # noqa: PLR0913 - one argument per flag
     render: str | None = None,
     revision: str | None = None,
     realtime: int | Literal["measured"] | None = None,
+    shift: str | Sequence[str] | None = None,
     seed: int | None = None,
     trust: bool = False,
     out: str | os.PathLike[str] | None = None,
@@ -80,6 +81,7 @@ def evaluate(  # noqa: PLR0913 - one argument per flag
         render: `auto`, `fast`, `gl`, `egl`, `tiny` or `none`. [auto]
         revision: of calvin_env, `pinned` or `head`. [pinned]
         realtime: simulated inference latency in steps, or `measured`; the world waits if None.
+        shift: what is changed about the benchmark, such as `"start=3,layout=2"`; nothing if None.
         seed: of the policy. [0]
         trust: allow a checkpoint that can run code while it is loaded.
         out: the run folder; `runs/POLICY-SPLIT-TIME` if None.

@@ -1,8 +1,8 @@
 """The rules of the benchmark: what a run may change, and what makes a result official.
 
-Every folder may import this module; it imports `checks` and `errors` alone. Configuration, engine,
-run header, verdict, Gymnasium environment and recorder take their rules from here: a rule is a
-field of `Protocol`. CONTRIBUTING.md says how one is added.
+Every folder may import this module; it imports `checks`, `errors` and `shifts` alone.
+Configuration, engine, run header, verdict, Gymnasium environment and recorder take their rules from
+here: a rule is a field of `Protocol`. CONTRIBUTING.md says how one is added.
 
 Sources: "calvin" is github.com/mees/calvin at fa03f01, "calvin_env" its submodule
 github.com/mees/calvin_env.
@@ -17,6 +17,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias, get_args, get_type
 
 from calvin_eval.checks import Bounds, check_choice, check_value, choices
 from calvin_eval.errors import UsageError
+from calvin_eval.shifts import Shifts
 
 Revision: TypeAlias = Literal["pinned", "head"]
 REVISIONS: Final[tuple[Revision, ...]] = get_args(Revision)
@@ -140,6 +141,8 @@ class Protocol:
         leftover: whether the rest of a finished subtask's chunk is dropped, or kept and executed
             in the next subtask. Upstream's reset of a policy per subtask drops it.
         realtime: how the world goes on while the policy thinks. Upstream's waits.
+        shift: what is changed about the benchmark, as `Shifts.parse` reads it, such as
+            "camera=3,light=2"; None for the benchmark as it is.
         deterministic: whether every chain starts in a world that is built anew; False only in a
             user's own installation of calvin_env, which keeps one world as upstream does.
     """
@@ -182,6 +185,9 @@ class Protocol:
         RealTime,
         Rule(subject="World while the policy thinks", text=lambda p: p.realtime.text, absent=None),
     ] = RealTime()
+    shift: Annotated[
+        str | None, Rule(subject="Shifts", text=lambda p: p.shift or "none", absent=None)
+    ] = None
     deterministic: Annotated[
         bool, Rule(judged_by="the sentence on `world_reset`", section="sim")
     ] = True
@@ -191,6 +197,11 @@ class Protocol:
         kinds = get_type_hints(Protocol)
         for name, rule in RULES.items():
             check_value(f"{rule.section}.{name}", getattr(self, name), kinds[name], rule.least)
+        if self.shift is not None and str(self.shifts) != self.shift:
+            raise UsageError(
+                f"expected protocol.shift to be null or written as {str(self.shifts)!r}, "
+                f"found {self.shift!r}"
+            )
         if self.realtime.latency is not None and self.budget != "env_steps":
             raise UsageError(
                 f"expected protocol.budget=env_steps with --realtime, found {self.budget}: a "
@@ -204,6 +215,11 @@ class Protocol:
             return "run, and not deterministic"
         robot = "chain, and the robot put back for every subtask"
         return robot if self.world_reset == "robot" else self.world_reset
+
+    @property
+    def shifts(self) -> Shifts:
+        """What is changed about the benchmark."""
+        return Shifts.parse(self.shift)
 
     def to_config(self) -> dict[str, dict[str, Any]]:
         """The configuration's keys with their values, by section: `protocol` and `sim`."""

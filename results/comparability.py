@@ -14,6 +14,7 @@ from calvin_eval.results.official import shortened
 
 RENDERER = "renderer.backend"
 CHAINS = "chains.sha256"
+SHIFT = "protocol.shift"
 
 # Which chains, and which sentences, is known by their hashes; a file's name says nothing, and how
 # many of the list were run shows in the number of common chains.
@@ -53,7 +54,7 @@ def protocol_facts(header: Header) -> dict[str, Any]:
     """Assets, revision, scene, renderer and rules of a run, flat, as JSON values."""
     keys = header.protocol.to_config()
     rules = {key: value for key, value in keys["protocol"].items() if key not in _TOLD_BY_HASHES}
-    real_time = rules.pop("realtime")
+    real_time, shift = rules.pop("realtime"), rules.pop("shift")
     facts = {
         "assets.fingerprint": header.assets.fingerprint,
         "scene": header.scene,
@@ -67,6 +68,8 @@ def protocol_facts(header: Header) -> dict[str, Any]:
     }
     if header.protocol.realtime.latency is not None:
         facts |= {f"protocol.realtime.{key}": real_time[key] for key in sorted(real_time)}
+    if shift is not None:
+        facts[SHIFT] = shift
     return facts
 
 

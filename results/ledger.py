@@ -90,6 +90,12 @@ LEDGER: Final[tuple[Entry, ...]] = (
         "found",
     ),
     Entry(
+        facts=("config.protocol.shift",),
+        treatment="not checked",
+        why="whether the policy saw what the shifts make of images: physical shifts show in the "
+        "states and shifted sentences in the instructions, which are recomputed; images do not",
+    ),
+    Entry(
         facts=(
             "config.protocol.policy_reset", "config.protocol.leftover", "config.protocol.execute",
             "config.protocol.realtime.*",

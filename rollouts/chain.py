@@ -31,6 +31,7 @@ from calvin_eval.sim.chains import Chain
 from calvin_eval.sim.hashes import state_hash
 from calvin_eval.sim.instructions import InstructionSet
 from calvin_eval.sim.oracle import TaskOracle
+from calvin_eval.sim.shifts.variant import Variant
 from calvin_eval.sim.world import Needs
 from calvin_eval.wrappers.policy import Action, Executed, Policy, Request, with_defaults
 
@@ -38,8 +39,10 @@ from calvin_eval.wrappers.policy import Action, Executed, Policy, Request, with_
 class Simulator(typing.Protocol):
     """What a chain needs of an environment; both backends have it."""
 
-    def start(self, robot_obs: Any = None, scene_obs: Any = None) -> None:
-        """Build a fresh world in the given state."""
+    def start(
+        self, robot_obs: Any = None, scene_obs: Any = None, variant: Variant | None = None
+    ) -> None:
+        """Build a fresh world in the given state, with what is shifted of it."""
 
     def place_robot(self, robot_obs: Any) -> None:
         """Put the robot into the given state; the rest of the world stays."""
@@ -87,10 +90,18 @@ class ChainOutcome:
         return replace(self, record=replace(self.record, error=error))
 
 
+def begin(env: Simulator, chain: Chain) -> None:
+    """Build a fresh world in a chain's start state, with what is shifted of it."""
+    if chain.variant is None:
+        env.start(chain.robot_obs, chain.scene_obs)
+    else:
+        env.start(chain.robot_obs, chain.scene_obs, chain.variant)
+
+
 def restore(env: Simulator, chain: Chain, rules: Protocol) -> None:
     """Bring back what the rules restore between two subtasks: the start state, or the robot's."""
     if rules.world_reset == "subtask":
-        env.start(chain.robot_obs, chain.scene_obs)
+        begin(env, chain)
     elif rules.world_reset == "robot":
         env.place_robot(chain.robot_obs)
 
@@ -195,7 +206,7 @@ class ChainRunner:
 
     def _start(self, chain: Chain) -> None:
         with self._watch.measure("reset"):
-            self._env.start(chain.robot_obs, chain.scene_obs)
+            begin(self._env, chain)
 
     def _run_subtask(self, chain: Chain, position: int) -> SubtaskRecord:
         started = time.perf_counter()

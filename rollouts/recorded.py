@@ -19,6 +19,7 @@ def chain_ref(header: Header) -> ChainRef:
         sha256=header.chains.sha256,
         scene=header.scene,
         layout=header.protocol.layout,
+        shifts=header.protocol.shifts,
     )
 
 

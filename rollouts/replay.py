@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from calvin_eval.errors import CalvinEvalError, UsageError
 from calvin_eval.protocol import Protocol
 from calvin_eval.results.schema import ChainRecord
-from calvin_eval.rollouts.chain import Simulator, restore
+from calvin_eval.rollouts.chain import Simulator, begin, restore
 from calvin_eval.sim.chains import Chain
 from calvin_eval.sim.hashes import state_hash
 from calvin_eval.sim.oracle import TaskOracle
@@ -125,7 +125,7 @@ def replay(
     for position, actions in enumerate(subtasks):
         fresh = not position or rules.world_reset != "chain"
         if not position:
-            env.start(chain.robot_obs, chain.scene_obs)
+            begin(env, chain)
         else:
             restore(env, chain, rules)
         attempt = _Attempt(

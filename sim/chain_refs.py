@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from calvin_eval.errors import UsageError
+from calvin_eval.shifts import NO_SHIFTS, Shifts
 from calvin_eval.sim.chains import (
     DEV_SHA256,
     OFFICIAL_SHA256,
@@ -20,6 +21,7 @@ from calvin_eval.sim.chains import (
     salt_of,
 )
 from calvin_eval.sim.packs import AssetPack, SceneSpec
+from calvin_eval.sim.shifts.chains import shifted, variant_of
 
 
 class AskedStart(Protocol):
@@ -63,12 +65,14 @@ class ChainRef:
         sha256: `ChainList.sha256`, of the start states that were used.
         scene: A, B, C or D, in which the chains were run.
         layout: "scene" if start states are fitted to it, "upstream" if they are scene D's.
+        shifts: of the run; neither the hash nor `load` knows of them, `chain` and `variant` do.
     """
 
     name: str
     sha256: str
     scene: str
     layout: str
+    shifts: Shifts = NO_SHIFTS
 
     @property
     def needs_file(self) -> bool:
@@ -99,7 +103,7 @@ class ChainRef:
         return chains
 
     def chain(self, asked: AskedChain, pack: AssetPack) -> Chain:
-        """Makes a chain of the list from what its record says; the list itself is not needed.
+        """Makes a run's chain from what its record says; the list itself is not needed.
 
         Args:
             asked: the record.
@@ -116,14 +120,24 @@ class ChainRef:
                 robot_obs=np.array(asked.start.robot_obs, dtype=np.float64),
                 scene_obs=np.array(asked.start.scene_obs, dtype=np.float64),
                 given=True,
+                variant=variant_of(asked.chain, self.shifts),
             )
-        return Chain.draw(
+        chain = Chain.draw(
             asked.chain,
             asked.initial_state,
             asked.tasks,
             salt=salt_of(self._source),
             scene=self._fitted_to(pack),
         )
+        return self.variant(chain, pack)
+
+    def variant(self, chain: Chain, pack: AssetPack) -> Chain:
+        """Makes of a chain of the list what the run's shifts make of it.
+
+        Raises:
+            UsageError: its start state cannot be shifted so.
+        """
+        return shifted(chain, self.shifts, pack.scene(self.scene))
 
     @property
     def _source(self) -> str:

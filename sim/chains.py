@@ -25,6 +25,7 @@ from calvin_eval.sim.initial_states import FloatArray, initial_robot_obs, initia
 from calvin_eval.sim.layouts import fit_to_scene, is_like_d
 from calvin_eval.sim.packs import SceneSpec
 from calvin_eval.sim.sequences import SymbolicChain, data_file, decode, generate, generate_single
+from calvin_eval.sim.shifts.variant import Variant
 from calvin_eval.sim.symbolic import TASK_NAMES, SymbolicState
 
 _SHIPPED: Final = ("official", "dev")
@@ -55,6 +56,7 @@ class Chain:
         scene_obs: (24,) float64, read-only: the table's and the blocks' initial state.
         given: whether its list gives these two as numbers; else they follow from
             `initial_state`, which may be empty where they are given.
+        variant: what of the world is shifted beside the start state; None for the benchmark's.
     """
 
     id: int
@@ -63,6 +65,7 @@ class Chain:
     robot_obs: FloatArray = field(repr=False)
     scene_obs: FloatArray = field(repr=False)
     given: bool = False
+    variant: Variant | None = None
 
     def __post_init__(self) -> None:
         for array in (self.robot_obs, self.scene_obs):

@@ -21,6 +21,7 @@ from calvin_eval.sim.drawing.options import DrawOptions
 from calvin_eval.sim.interface import CalvinInterface
 from calvin_eval.sim.packs import AssetPack, CameraSpec, load_pack
 from calvin_eval.sim.render import Renderer, RenderInfo, resolve_backend
+from calvin_eval.sim.shifts.variant import Variant
 from calvin_eval.sim.world import ROBOT_OBS_SIZE, Needs, World, finite_array
 
 _FREE_TRIES = 1000
@@ -53,8 +54,10 @@ class PlayTableEnv(CalvinInterface):
         self._cameras = {spec.name: Camera(spec, world) for spec in drawn}
         self._rng = np.random.default_rng(seed)
 
-    def start(self, robot_obs: Any = None, scene_obs: Any = None) -> None:
-        """`reset` without observing."""
+    def start(
+        self, robot_obs: Any = None, scene_obs: Any = None, variant: Variant | None = None
+    ) -> None:
+        """`reset` without observing; a variant shifts what the start state does not say."""
         world = self.world
         scene = self._sampled_scene() if scene_obs is None else scene_obs
         world.check_state(np.zeros(15) if robot_obs is None else robot_obs, scene)

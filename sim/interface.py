@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calvin_eval.errors import RenderError, UsageError
+from calvin_eval.sim.shifts.variant import Variant
 from calvin_eval.sim.world import Needs
 
 Self = TypeVar("Self", bound="CalvinInterface")
@@ -31,8 +32,10 @@ class CalvinInterface(ABC):
     cameras: tuple[str, ...]
 
     @abstractmethod
-    def start(self, robot_obs: Any = None, scene_obs: Any = None) -> None:
-        """`reset` without observing."""
+    def start(
+        self, robot_obs: Any = None, scene_obs: Any = None, variant: Variant | None = None
+    ) -> None:
+        """`reset` without observing; a variant shifts what the start state does not say."""
 
     @abstractmethod
     def place_robot(self, robot_obs: Any) -> None:

@@ -29,16 +29,18 @@ class Layout:
         slots: what is added to the x of the cabinet's slots.
         right: x of the table position that is at 0.23 in scene D.
         door: the sliding door's joint when it stands at the left.
+        button: x of the button.
     """
 
     slots: float = 0.0
     right: float = 0.23
     door: float = 0.28
+    button: float = -0.12
 
 
 LAYOUTS: Final[Mapping[str, Layout]] = {
-    "A": Layout(),
-    "B": Layout(slots=0.18, right=-0.13, door=0.304),
+    "A": Layout(button=-0.28),
+    "B": Layout(slots=0.18, right=-0.13, door=0.304, button=0.28),
     "C": Layout(slots=0.18, door=0.24),
     "D": Layout(),
 }

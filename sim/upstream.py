@@ -27,6 +27,7 @@ from calvin_eval.sim.bullet import captured_output, pybullet
 from calvin_eval.sim.interface import CalvinInterface
 from calvin_eval.sim.packs import AssetPack, CameraSpec, load_pack
 from calvin_eval.sim.render import resolve_backend
+from calvin_eval.sim.shifts.variant import Variant
 from calvin_eval.sim.upstream_package import (
     configuration,
     disconnect,
@@ -128,8 +129,12 @@ class UpstreamEnv(CalvinInterface):
             raise UsageError("expected calvin_env to get this process's first physics server")
         return sim
 
-    def start(self, robot_obs: Any = None, scene_obs: Any = None) -> None:
-        """`reset` without observing."""
+    def start(
+        self, robot_obs: Any = None, scene_obs: Any = None, variant: Variant | None = None
+    ) -> None:
+        """`reset` without observing; upstream's world has no variants."""
+        if variant is not None:
+            raise UsageError(f"expected no shifts in calvin_env's world, found {variant.shifts}")
         self._require_open()
         if robot_obs is not None:
             robot_obs = finite_array(robot_obs, "robot_obs", ROBOT_OBS_SIZE)

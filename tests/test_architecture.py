@@ -28,7 +28,8 @@ LEAVES = {
     "files": set(),
     "foreign": {"errors", "foreign"},
     "plugins": {"errors"},
-    "protocol": {"checks", "errors"},
+    "protocol": {"checks", "errors", "shifts"},
+    "shifts": {"errors"},
 }
 MODULES = [path for folder in MAY_IMPORT for path in sorted((ROOT / folder).rglob("*.py"))]
 

@@ -53,6 +53,10 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
         "realtime", "STEPS", "Simulate inference latency: a number of steps, or measured.",
         type=_number_or("measured"), is_flag=False, flag_value="measured",
     ),
+    "shift": option(
+        "--shift", metavar="AXIS=LEVEL", multiple=True, callback=lambda *given: given[-1] or None,
+        help="Change the benchmark, such as start=3; see docs/shifts.md.",
+    ),
     "render": _value("render", "BACKEND", _BACKENDS, show_default="auto"),
     "revision": _value(
         "revision", "NAME", f"{' or '.join(REVISIONS)}, of calvin_env.",

@@ -32,6 +32,7 @@ from calvin_eval.config.values import (
     optional_text,
     selection_text,
     shard_of,
+    shift_text,
     split_of,
 )
 from calvin_eval.errors import UnknownNameError, UsageError
@@ -240,10 +241,15 @@ def _checked(raw: dict[str, Any]) -> EvalConfig:
         raise UsageError(
             "sim.deterministic=false needs sim.backend=calvin_env: our own world has no other way"
         )
+    if raw["protocol"]["shift"] and raw["sim"]["backend"] != "calvin_eval":
+        raise UsageError(
+            "expected sim.backend=calvin_eval with --shift: upstream's own world has no shifts"
+        )
     if raw["resume"] and raw["out"] is None:
         raise UsageError("expected --out FOLDER with --resume: the run that is to be completed")
     engine, select = raw["engine"], raw["protocol"]["select"]
     raw["protocol"]["select"] = None if select is None else selection_text(select)
+    raw["protocol"]["shift"] = shift_text(raw["protocol"]["shift"])
     protocol = Protocol.from_config(raw)
     if engine["workers"] != "auto":
         check_number("engine.workers", engine["workers"], 0, whole=True)

@@ -19,6 +19,7 @@ SHORTHANDS = {
     "chains": "protocol.select",
     "assets": "sim.assets",
     "realtime": "protocol.realtime.latency",
+    "shift": "protocol.shift",
     "render": "sim.render",
     "revision": "sim.revision",
     "out": "out",

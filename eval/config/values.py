@@ -8,6 +8,7 @@ from typing import Any
 
 from calvin_eval.errors import UnknownNameError, UsageError
 from calvin_eval.protocol import SPLITS
+from calvin_eval.shifts import Shifts
 
 _MOST_SEEDS = 1000
 
@@ -83,6 +84,19 @@ def selection_text(value: Any) -> str:
     if isinstance(value, list):
         return ",".join(map(str, value))
     return str(value)
+
+
+def shift_text(value: Any) -> str | None:
+    """Shifts in the order of their table; None for the benchmark as it is.
+
+    Args:
+        value: `camera=3,light=2`, or several of these, as the command line gives them.
+
+    Raises:
+        UsageError: no such axis or level.
+    """
+    texts = [value] if isinstance(value, str) else value or ()
+    return str(Shifts.join(map(str, texts))) or None
 
 
 _SPLIT = re.compile(r"(?:(?:TASK|CALVIN)[-_ ]*)*([A-D]+)(?:(?:->|=>|→|⇒|>|TO|2|[-_/ ])+([A-D]))?")

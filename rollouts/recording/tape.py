@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from calvin_eval.errors import InvalidActionError
 from calvin_eval.rollouts.chain import Simulator
 from calvin_eval.sim.actions import ParsedAction, parse_action
+from calvin_eval.sim.shifts.variant import Variant
 from calvin_eval.sim.world import Needs
 
 REL_UNITS: Final = np.array([0.02] * 3 + [0.05] * 3)
@@ -60,9 +61,11 @@ class Tape:
         self.frames = 0
         self.watched: list[list[Mapping[str, Any]]] = []
 
-    def start(self, robot_obs: Any = None, scene_obs: Any = None) -> None:
-        """Build a fresh world in the given state."""
-        self._env.start(robot_obs, scene_obs)
+    def start(
+        self, robot_obs: Any = None, scene_obs: Any = None, variant: Variant | None = None
+    ) -> None:
+        """Build a fresh world in the given state, with what is shifted of it."""
+        self._env.start(robot_obs, scene_obs, variant)
         given = {"robot_obs": robot_obs, "scene_obs": scene_obs}
         self._reset_to = {k: np.array(v, float) for k, v in given.items() if v is not None}
         self._target = np.array(self._env.get_state_obs()["robot_obs"][:6])

@@ -87,7 +87,7 @@ class ReplayInputs:
             raise UsageError(
                 f"expected chain ids up to {len(self.chain_list) - 1}, found {record.chain}"
             )
-        return self.chain_list[record.chain]
+        return self.ref.variant(self.chain_list[record.chain], self.pack)
 
     def sentences(self, record: ChainRecord) -> list[str] | None:
         """The instructions of the policy, one sentence per recorded subtask; None if unknown.

@@ -20,7 +20,8 @@ OTHERS: dict[str, Any] = {
     "steps": 20, "budget": "decisions", "instructions": "mine.yaml",
     "instruction_lines": "first", "instruction_draw": 4, "policy_reset": "chain",
     "world_reset": "subtask", "execute": 4, "leftover": "keep",
-    "realtime": RealTime(latency=3, ask="ahead"), "deterministic": False,
+    "realtime": RealTime(latency=3, ask="ahead"), "shift": "start=2,layout=3",
+    "deterministic": False,
 }  # fmt: skip
 
 

@@ -30,7 +30,7 @@ class Line:
         self.x = 0.0
         self.calls: list[str] = []
 
-    def start(self, robot_obs: Any = None, scene_obs: Any = None) -> None:
+    def start(self, robot_obs: Any = None, scene_obs: Any = None, variant: Any = None) -> None:
         self.x = 0.0
         self.calls.append("start")
 

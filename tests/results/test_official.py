@@ -63,6 +63,7 @@ def test_the_official_protocol_is_official() -> None:
             with_rules(realtime=RealTime(latency=3)),
             "World while the policy thinks: expected waits, found goes on, latency 3 steps.",
         ),
+        (with_rules(shift="start=2,layout=3"), "Shifts: expected none, found start=2,layout=3."),
         (
             {"instruction_text": "rewritten by observe.instruction"},
             "Instructions: expected as written, found rewritten by observe.instruction.",
@@ -109,7 +110,7 @@ def test_departures_are_about_rules_and_not_about_chains_or_assets() -> None:
     assert departures(replace(FACTS, **elsewhere)) == ()
     rules: dict[str, Any] = {
         "steps": 720, "policy_reset": "chain", "leftover": "keep", "world_reset": "subtask",
-        "realtime": RealTime(latency="measured"), "revision": "head",
+        "realtime": RealTime(latency="measured"), "revision": "head", "shift": "start=1",
     }  # fmt: skip
     seen = {"image_sizes": "static 224x224", "privileged": True, "instruction_text": "rewritten"}
     facts = replace(FACTS, **with_rules(**rules), **seen)

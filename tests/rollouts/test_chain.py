@@ -153,7 +153,7 @@ def test_an_answer_without_actions_is_an_error(answer: Any) -> None:
 
 def test_a_broken_simulator_ends_the_run_and_not_the_chain() -> None:
     class Broken(Line):
-        def start(self, robot_obs: Any = None, scene_obs: Any = None) -> None:
+        def start(self, robot_obs: Any = None, scene_obs: Any = None, variant: Any = None) -> None:
             raise AssetError("table.urdf is gone")
 
     with pytest.raises(AssetError):

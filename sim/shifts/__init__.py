@@ -1,0 +1,1 @@
+"""Variants of chains: what a level of `calvin_eval.shifts.AXES` means for one chain."""
