@@ -50,6 +50,14 @@ class Deviation:
     position: int | None = None
     step: int | None = None
 
+    def __str__(self) -> str:
+        """One line."""
+        place = ""
+        if self.position is not None:
+            place = f"subtask {self.position + 1}"
+            place += f", step {self.step}: " if self.step is not None else ": "
+        return f"{place}{self.what}: expected {self.expected}; found {self.found}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class ChainCheck:
@@ -82,6 +90,7 @@ class Verification:
         notes: what could not be checked of the run as a whole, and what would help.
         claim: the run's score; None if records and header do not belong together.
         signature: of the bundle; None if there is none.
+        missing: what the run names by a hash and was not at hand: `chain list`, `instructions`.
     """
 
     recorded: int
@@ -91,6 +100,7 @@ class Verification:
     notes: tuple[str, ...]
     claim: Claim | None
     signature: Signature | None = None
+    missing: tuple[str, ...] = ()
 
     def signed(self, signature: Signature | None, *, wanted: bool) -> Verification:
         """The same with what is known of the bundle's signature.
@@ -112,6 +122,15 @@ class Verification:
     def of(self, status: CheckStatus) -> tuple[ChainCheck, ...]:
         """The chains with this status."""
         return tuple(check for check in self.chains if check.status == status)
+
+    def problems(self) -> tuple[str, ...]:
+        """A line for everything that deviates, of the run as a whole first."""
+        of_chains = (
+            f"chain {check.chain}: {deviation}"
+            for check in self.of("deviates")
+            for deviation in check.deviations
+        )
+        return (*map(str, self.deviations), *of_chains)
 
     @property
     def status(self) -> CheckStatus:

@@ -79,13 +79,13 @@ def export(run: Path, meta: Path | None, out: Path, robo_actions: bool) -> None:
         _export_actions(run, out)
         return
 
-    from calvin_eval.cli.verify import opened
     from calvin_eval.files import write_atomic
     from calvin_eval.results.bundle import CARD
     from calvin_eval.results.leaderboards import leaderboard_entries
     from calvin_eval.results.model_card import read_model_card
     from calvin_eval.results.verification import recheck_derived
     from calvin_eval.running.prepare import utc_now
+    from calvin_eval.running.verifying import opened
 
     today = datetime.date.fromisoformat(utc_now()[:10])
     with opened(run) as folder:
@@ -106,9 +106,9 @@ def export(run: Path, meta: Path | None, out: Path, robo_actions: bool) -> None:
 
 def _export_actions(run: Path, out: Path) -> None:
     """Write a run's actions as RoboActions, one per line."""
-    from calvin_eval.cli.verify import opened
     from calvin_eval.files import write_atomic
     from calvin_eval.running.robo_actions import FILE, robo_action_lines
+    from calvin_eval.running.verifying import opened
 
     with opened(run) as folder:
         lines = list(robo_action_lines(folder))

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import random
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,17 +14,15 @@ import click
 
 from calvin_eval.cli.options import json_option, option
 from calvin_eval.console.saying import say
-from calvin_eval.errors import RunFolderError, UsageError
+from calvin_eval.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from calvin_eval.results.signatures import Signature
-    from calvin_eval.results.store import RunFolder
-    from calvin_eval.results.verification import ChainCheck, Deviation, Verification
+    from calvin_eval.results.verification import ChainCheck, Verification
 
 EXIT_CODES = {"verified": 0, "deviates": 1, "unchecked": 3}
-SAMPLE = 50
 
 _SHOWN = 10
 
@@ -38,7 +34,7 @@ _SHOWN = 10
     "--sample",
     type=click.IntRange(1),
     metavar="N",
-    show_default=str(SAMPLE),
+    show_default="50",
     help="N randomly sampled chains.",
 )
 @option("--all", "everything", is_flag=True, help="All chains.")
@@ -52,6 +48,10 @@ _SHOWN = 10
     type=click.Path(path_type=Path),
     help="Want a signature of the bundle by one of these SSH keys.",
 )
+@option("--record", metavar="FILE", type=click.Path(path_type=Path),
+        help="Store what was verified of the bundle, for a leaderboard.")  # fmt: skip
+@option("--sign", "key", metavar="KEY", type=click.Path(path_type=Path),
+        help="Sign the record with this SSH key, into FILE.sig.")  # fmt: skip
 @option("--workers", type=click.IntRange(0), metavar="N", show_default="one per core",
         help="Processes.")  # fmt: skip
 @json_option
@@ -62,94 +62,50 @@ def verify(ctx: click.Context, /, run: Path, as_json: bool, **options: Any) -> N
     No policy is needed and nothing is drawn. Exits with 0 if everything agrees, with 1 if anything
     deviates, and with 3 if nothing deviates but some chains could not be checked.
     """
-    from calvin_eval.results.signatures import check_signature
     from calvin_eval.rollouts.verify.inputs import Sources
-    from calvin_eval.rollouts.verify.verify import verify_run
+    from calvin_eval.running.verifying import Scope, store_record, verify_path
 
     sources = Sources(
         assets=options["assets"], chains=options["chain_list"], instructions=options["instructions"]
     )
-    signers = options["signers"]
-    if signers is not None and run.is_dir():
-        raise UsageError("expected a bundle with --signers: a run folder has no signature")
-    signature = check_signature(run, signers) if run.is_file() else None
-    with opened(run) as folder:
-        chains, seed = _choose(folder, options)
-        with _progress(len(chains or ())) as watch:
-            result = verify_run(
-                folder,
-                chains=chains,
-                sources=sources,
-                workers=_workers(options["workers"], len(chains or ())),
-                watch=watch,
-            ).signed(signature, wanted=signers is not None)
+    scope = Scope(
+        chains=options["chains"], sample=options["sample"], everything=options["everything"],
+        seed=options["seed"],
+    )  # fmt: skip
+    record, key = options["record"], options["key"]
+    if record is not None and run.is_dir():
+        raise UsageError("expected a bundle with --record: the files of a run folder may change")
+    if key is not None and record is None:
+        raise UsageError("expected --record FILE with --sign: it is the record that is signed")
+    found = verify_path(
+        run, scope, sources=sources, signers=options["signers"], workers=options["workers"],
+        progress=progress,
+    )  # fmt: skip
+    result, seed = found.result, found.seed
+    if record is not None:
+        store_record(run, found, record, key)
     if as_json:
         say(json.dumps({**result.to_json(), "sample_seed": seed}, indent=2))
     else:
         from calvin_eval.console.terminal import Terminal
 
         print_verification(result, Terminal(file=sys.stdout, highlight=False, soft_wrap=True), seed)
+        if record is not None:
+            say(f"record: {record}")
     ctx.exit(EXIT_CODES[result.status])
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[RunFolder]:
-    """A run folder, or a bundle unpacked for as long as the context lasts."""
-    from calvin_eval.results.store import RunFolder
-    from calvin_eval.results.unbundle import read_bundle
-
-    if path.is_dir():
-        yield RunFolder.open(path)
-        return
-    with read_bundle(path) as folder:
-        yield folder
-
-
-def _choose(
-    folder: RunFolder, options: Mapping[str, Any]
-) -> tuple[Collection[int] | None, int | None]:
-    """Ids of the chains to look at, and the seed if they were drawn; None means all of them."""
-    from calvin_eval.sim.selection import parse_selection
-
-    given = [name for name in ("chains", "sample", "everything") if options[name]]
-    if len(given) > 1:
-        raise UsageError("expected one of --chains, --sample and --all, found more")
-    try:
-        records = folder.records()
-    except RunFolderError:  # it is a finding, and not ours to report
-        return None, None
-    if options["chains"]:
-        highest = max((record.chain for record in records), default=0)
-        return parse_selection(options["chains"], highest + 1), None
-    if options["everything"]:
-        return [record.chain for record in records], None
-    completed = [record.chain for record in records if record.status == "completed"]
-    size = options["sample"] or SAMPLE
-    if size >= len(completed):
-        return completed, None
-    # By default nobody can know beforehand which chains will be looked at.
-    seed = random.SystemRandom().randrange(2**31) if options["seed"] is None else options["seed"]
-    return sorted(random.Random(seed).sample(completed, size)), seed
-
-
-def _workers(asked: int | None, chains: int) -> int:
-    if asked is not None:
-        return asked
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min(cores or 1, chains) if chains > 1 else 0
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[ChainCheck], None]]:
+def progress(total: int) -> Iterator[Callable[[ChainCheck], None]]:
     """A bar on a terminal, nothing elsewhere."""
     from rich.progress import Progress
 
     from calvin_eval.console.terminal import Terminal
 
     console = Terminal(file=sys.stderr)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("simulating", total=total)
-        yield lambda check: progress.advance(task)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("simulating", total=total)
+        yield lambda check: bar.advance(task)
 
 
 def print_verification(result: Verification, console: Console, seed: int | None) -> None:
@@ -165,9 +121,7 @@ def print_verification(result: Verification, console: Console, seed: int | None)
         console.print(_describe_signature(result.signature), markup=False)
     drawn = "" if seed is None else f", drawn with --seed {seed}"
     console.print(f"{len(result.chains)} chains simulated again in {steps} steps{drawn}")
-    lines = [f"  {_describe(deviation)}" for deviation in result.deviations]
-    for check in result.of("deviates"):
-        lines += [f"  chain {check.chain}: {_describe(d)}" for d in check.deviations]
+    lines = [f"  {problem}" for problem in result.problems()]
     _print_some(console, "deviations:", lines)
     reasons = Counter(check.reason for check in result.of("unchecked"))
     lines = [f"  {n} chain{'s' * (n > 1)}: {reason}" for reason, n in reasons.most_common()]
@@ -191,14 +145,6 @@ def _describe_signature(signature: Signature) -> str:
     if signature.signer is not None:
         return f"signed by {signature.signer} ({signature.key})"
     return f"signed with the {signature.key}; whose it is was not checked (--signers FILE)"
-
-
-def _describe(deviation: Deviation) -> str:
-    place = ""
-    if deviation.position is not None:
-        place = f"subtask {deviation.position + 1}"
-        place += f", step {deviation.step}: " if deviation.step is not None else ": "
-    return f"{place}{deviation.what}: expected {deviation.expected}; found {deviation.found}"
 
 
 def _print_some(console: Console, title: str, lines: list[str]) -> None:

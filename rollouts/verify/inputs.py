@@ -65,6 +65,12 @@ class ReplayInputs:
     deviations: list[Deviation] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What the run names by a hash and is not at hand."""
+        named = {"chain list": self.chain_list, "instructions": self.instructions}
+        return tuple(name for name, found in named.items() if found is None)
+
     def unchecked(self, record: ChainRecord) -> ChainCheck | None:
         """The result of a chain that cannot be checked, with the reason; None if it can be."""
         if record.status == "error":

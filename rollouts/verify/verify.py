@@ -65,6 +65,7 @@ def verify_run(
     return Verification(
         recorded=len(records), planned=len(inputs.planned), chains=tuple(checks),
         deviations=tuple(deviations), notes=tuple(inputs.notes), claim=_claim(header, records),
+        missing=inputs.missing,
     )  # fmt: skip
 
 
