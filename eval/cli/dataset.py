@@ -1,17 +1,17 @@
-"""`calvin-eval dataset`: check, show and export data sets in CALVIN's format."""
+"""`calvin-eval dataset`: check, replay, show and export data sets in CALVIN's format."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from calvin_eval.cli.dataset_replay import replay_command
 from calvin_eval.cli.options import json_option, option, out_option
+from calvin_eval.console.progress import progress
 from calvin_eval.console.saying import say
 from calvin_eval.errors import UsageError
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 _FOLDER = click.Path(path_type=Path)
 
 
-@click.group(short_help="Check, show and export data sets in CALVIN's format.")
+@click.group(short_help="Check, replay, show and export data sets.")
 def dataset() -> None:
-    """Check, show and export data sets in CALVIN's format."""
+    """Check, replay, show and export data sets in CALVIN's format."""
 
 
 @dataset.command("check")
@@ -47,7 +47,7 @@ def check_command(ctx: click.Context, /, folder: Path, as_json: bool, **options:
     """
     from calvin_eval.rollouts.datasets.report import check_dataset
 
-    with _progress("looking into frames") as watch:
+    with progress("looking into frames") as watch:
         report = check_dataset(folder, watch=watch, **options)
     if as_json:
         say(json.dumps(report.to_json(), indent=2))
@@ -92,22 +92,12 @@ def export_command(folder: Path, out: Path, repo_id: str, split: str | None, vid
     splits = [one for one in open_splits(folder) if split in (None, one.name)]
     if not splits:
         raise UsageError(f"expected a split {split!r} in {folder}, found none")
-    with _progress("exporting") as watch:
+    with progress("exporting") as watch:
         count = export_lerobot(splits, out, repo_id=repo_id, videos=videos, watch=watch)
     say(f"{count} episodes in {out}")
 
 
-@contextmanager
-def _progress(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, nothing elsewhere."""
-    from rich.progress import Progress
-
-    from calvin_eval.console.terminal import Terminal
-
-    console = Terminal(file=sys.stderr)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task(title, total=None)
-        yield lambda done, total: progress.update(bar, completed=done, total=total)
+dataset.add_command(replay_command)
 
 
 def _print(report: DatasetReport, console: Console) -> None:

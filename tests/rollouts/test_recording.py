@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from episode_replay import replay_episodes
 from recording import content, small_spec
 
 from calvin_eval.errors import InvalidActionError, PolicyError, UnknownNameError, UsageError
+from calvin_eval.rollouts.datasets.audit import AuditReport, AuditSpec, audit_dataset
 from calvin_eval.rollouts.datasets.folder import SplitFolder
 from calvin_eval.rollouts.recording.episode import LabelRules, Subtask
 from calvin_eval.rollouts.recording.labels import paraphrases
@@ -24,7 +24,7 @@ from calvin_eval.rollouts.recording.plan import ChainRules, plan_split
 from calvin_eval.rollouts.recording.session import record
 from calvin_eval.rollouts.recording.store import SplitStore
 from calvin_eval.rollouts.recording.tape import REL_UNITS, Tape
-from calvin_eval.sim import TaskOracle, make_env
+from calvin_eval.sim import make_env
 from calvin_eval.sim.chains import load_chains
 from calvin_eval.sim.packs import load_pack
 from calvin_eval.sim.symbolic import TASK_NAMES, is_valid
@@ -341,32 +341,22 @@ def test_the_environment_names_what_calvin_env_needs(recorded: Path) -> None:
     assert config.env.cameras.static.look_at[0] == PACK.cameras["static"].look_at[0]  # type: ignore[index]
 
 
-@pytest.fixture(scope="module")
-def replays(recorded: Path) -> Any:
-    envs = {scene: make_env(scene) for scene in "AD"}
-    made = {}
-    for form in ("rel_actions", "actions"):
-        for name in ("training", "validation"):
-            split = SplitFolder(recorded / name)
-            episodes = range(len(split.ranges))
-            made[form, name] = list(
-                replay_episodes(split, episodes, envs.__getitem__, TaskOracle(), form=form)  # type: ignore[arg-type]
-            )
-    for env in envs.values():
-        env.close()
-    return made
+def test_relative_actions_played_back_reach_the_same_outcome(recorded: Path) -> None:
+    found = audit_dataset(recorded, AuditSpec(start="episode"))
+    assert sum(found.counts.values()) >= 7
+    assert found.counts["confirmed"] == sum(found.counts.values())
+    assert furthest(found) < 1e-5  # at the first frame, which a reset gives
 
 
-def test_relative_actions_played_back_reach_the_same_outcome(replays: Any) -> None:
-    found = replays["rel_actions", "training"] + replays["rel_actions", "validation"]
-    assert sum(len(one.tasks) for one in found) >= 7
-    assert sum(one.same for one in found) >= 0.95 * len(found)
-    assert max(one.error for one in found) < 1e-5  # of the first frame, which a reset gives
+def test_absolute_actions_played_back_stay_close(recorded: Path) -> None:
+    found = audit_dataset(recorded, AuditSpec(start="episode", form="actions"))
+    assert furthest(found) < 2e-2
+    assert np.median([max(p.drift["robot_position"]) for _, _, p in found.stretches]) < 2e-3
 
 
-def test_absolute_actions_played_back_stay_close(replays: Any) -> None:
-    found = replays["actions", "training"] + replays["actions", "validation"]
-    assert np.median([one.error for one in found]) < 2e-3
+def furthest(report: AuditReport) -> float:
+    """Metres that the tcp was away from the recorded one at most."""
+    return max(max(played.drift["robot_position"]) for _, _, played in report.stretches)
 
 
 def test_any_number_of_processes_writes_the_same_files(recorded: Path, tmp_path: Path) -> None:
@@ -472,9 +462,8 @@ def test_scenes_and_recoveries(tmp_path: Path) -> None:
     (training, _) = record(spec, workers=2)
     assert training.solved >= 0.9 * training.subtasks
     split = SplitFolder(tmp_path / "data/training")
-    envs = {scene: make_env(scene) for scene in "ABCD"}
-    made = list(replay_episodes(split, range(24), envs.__getitem__, TaskOracle()))
-    assert sum(one.same for one in made) >= 0.95 * len(made)
+    made = audit_dataset(split.path, AuditSpec(start="episode"), workers=2)
+    assert made.counts["confirmed"] >= 0.95 * sum(made.counts.values())
     episodes = SplitStore(split.path).episodes() or []
     disturbed = [s for e in episodes for s in e.subtasks if s.burst]
     assert len(disturbed) >= 20
