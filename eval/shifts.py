@@ -103,6 +103,41 @@ AXES: Final[Mapping[str, Axis]] = MappingProxyType(
                 ),
             },
         ),
+        "dynamics": Axis(
+            kind="physical",
+            about="Blocks have another friction, mass and size, the fingers another force; the "
+            "arm errs a little at every step, and executes actions late.",
+            ranges={
+                "friction": Range(
+                    unit="", spans=(0.1, 0.2, 0.3, 0.4, 0.5),
+                    about="change of the blocks' friction, by its own value",
+                ),
+                "mass": Range(
+                    unit="", spans=(0.15, 0.3, 0.45, 0.6, 0.75),
+                    about="change of the blocks' mass, by its own value",
+                ),
+                "size": Range(
+                    unit="", spans=(0.02, 0.04, 0.07, 0.1, 0.13),
+                    about="change of the blocks' size, by its own value",
+                ),
+                "grip": Range(
+                    unit="", spans=(0.1, 0.2, 0.3, 0.4, 0.5),
+                    about="change of the fingers' force, by its own value",
+                ),
+                "shake": Range(
+                    unit="m", spans=(0.0005, 0.001, 0.0015, 0.002, 0.003),
+                    about="largest error of where the arm is sent, each step anew",
+                ),
+                "wobble": Range(
+                    unit="rad", spans=(0.004, 0.008, 0.012, 0.016, 0.024),
+                    about="largest error of how the hand is turned, each step anew",
+                ),
+                "delay": Range(
+                    unit="steps", spans=(0, 0, 1, 1, 2),
+                    about="by which actions are executed late, as the number stands",
+                ),
+            },
+        ),
     }
 )  # fmt: skip
 """Every axis by its name, in the order in which texts name them."""

@@ -61,7 +61,7 @@ class PlayTableEnv(CalvinInterface):
         world = self.world
         scene = self._sampled_scene() if scene_obs is None else scene_obs
         world.check_state(np.zeros(15) if robot_obs is None else robot_obs, scene)
-        world.reset(robot_obs, scene)
+        world.reset(robot_obs, scene, variant)
 
     def place_robot(self, robot_obs: Any) -> None:
         """Put the robot alone into the given state (15,); table and blocks stay as they are."""

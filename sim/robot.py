@@ -26,12 +26,14 @@ class Robot:
     Attributes:
         body: Bullet's body id.
         gripper_action: the last gripper command, -1 or 1; 1 in a fresh world.
+        grip: force of the fingers as a ratio to the robot's own.
     """
 
     def __init__(self, bullet: BulletClient, spec: RobotSpec, scene: SceneSpec, urdf: str) -> None:
         self._bullet = bullet
         self._spec = spec
         self.gripper_action: float = 1
+        self.grip = 1.0
         self.body: int = bullet.loadURDF(
             fileName=urdf,
             basePosition=scene.robot_base_position,
@@ -94,29 +96,39 @@ class Robot:
             self._move_joint(index, angle)
         for index in self._spec.gripper_joints:
             self._bullet.resetJointState(self.body, index, finger)
-            self._move_finger(index, finger, self._spec.gripper_force)
+            self._move_finger(index, finger, self._spec.gripper_force * self.grip)
         position, euler = self._tcp()
         self._target_position = np.array(position)
         self._target_euler = np.array(euler)
 
-    def apply(self, action: ParsedAction) -> None:
-        """Set every motor's target; time does not pass."""
+    def apply(self, action: ParsedAction, errors: NDArray[np.float64] | None = None) -> None:
+        """Set every motor's target; time does not pass.
+
+        Args:
+            action: what was commanded.
+            errors: (6,) metres and radians by which the pose that the arm is sent to differs, or
+                (7,) radians of the joints for joint actions; they do not accumulate.
+        """
         if action.joints is not None:
             joints = action.joints
             if action.kind == "joint_rel":
                 joints = np.array(self._arm_angles()) + joints
+            if errors is not None:
+                joints = joints + errors
         else:
-            joints = self._solve(action)
+            joints = self._solve(action, errors)
         for index in range(self._spec.end_effector_link):
             self._move_joint(index, joints[index])
         self.gripper_action = action.gripper
         closing = action.gripper == -1
         target = self._spec.gripper_limits[0 if closing else 1]
-        force = self._spec.gripper_force / (1 if closing else _OPENING_FORCE_DIVISOR)
+        force = self._spec.gripper_force * self.grip / (1 if closing else _OPENING_FORCE_DIVISOR)
         for index in self._spec.gripper_joints:
             self._move_finger(index, target, force)
 
-    def _solve(self, action: ParsedAction) -> NDArray[np.float64]:
+    def _solve(
+        self, action: ParsedAction, errors: NDArray[np.float64] | None
+    ) -> NDArray[np.float64]:
         """Arm joint angles (7,) that bring the tcp to the action's pose."""
         position, orientation = action.position, action.orientation
         assert position is not None
@@ -126,6 +138,11 @@ class Robot:
             self._target_position += position * self._spec.max_rel_pos
             self._target_euler += orientation * self._spec.max_rel_orn
             position, orientation = self._target_position, self._target_euler
+        if errors is not None:
+            position = position + errors[:3]
+            if len(orientation) == 4:
+                orientation = np.array(self._bullet.getEulerFromQuaternion(orientation))
+            orientation = orientation + errors[3:]
         if len(orientation) == 3:
             orientation = self._bullet.getQuaternionFromEuler(orientation)
         solution = self._bullet.calculateInverseKinematics(

@@ -20,6 +20,8 @@ from calvin_eval.sim.actions import ParsedAction
 from calvin_eval.sim.bullet import BulletClient, joint_infos, pybullet
 from calvin_eval.sim.packs import AssetPack
 from calvin_eval.sim.robot import Robot
+from calvin_eval.sim.shifts.dynamics import BENCHMARK, Actuation, Dynamics
+from calvin_eval.sim.shifts.variant import Variant
 from calvin_eval.sim.table import Button, Light, Switch, TableJoint
 
 ROBOT_OBS_SIZE = 15
@@ -76,6 +78,8 @@ class World:
         self.revision = revision
         self.built = 0
         self.bullet = BulletClient()
+        self._dynamics = BENCHMARK
+        self._actuation: Actuation | None = None
 
     @property
     def scene_obs_size(self) -> int:
@@ -94,10 +98,18 @@ class World:
                 f"expected light states of 0 or 1 in scene_obs; found {lights.tolist()}"
             )
 
-    def reset(self, robot_obs: NDArray[np.float64] | None, scene_obs: NDArray[np.float64]) -> None:
+    def reset(
+        self,
+        robot_obs: NDArray[np.float64] | None,
+        scene_obs: NDArray[np.float64],
+        variant: Variant | None = None,
+    ) -> None:
         """Build a fresh world and put it into the given state; one physics step passes."""
         if robot_obs is not None:
             robot_obs = np.array(robot_obs, dtype=np.float64)
+        self._dynamics = Dynamics.of(variant)
+        shaken = variant is not None and self._dynamics != BENCHMARK
+        self._actuation = Actuation(self._dynamics, variant) if shaken and variant else None
         self._build()
         self._reset_table(np.array(scene_obs, dtype=np.float64))
         self.robot.reset(robot_obs)
@@ -107,6 +119,8 @@ class World:
         """Put the robot alone into the given state, gripper open; one physics step passes."""
         self.robot.reset(np.array(robot_obs, dtype=np.float64))
         self.robot.gripper_action = 1  # as in a fresh world
+        if self._actuation is not None:
+            self._actuation.forget()
         self.bullet.stepSimulation()
 
     def _build(self) -> None:
@@ -128,11 +142,14 @@ class World:
     def _load_bodies(self) -> None:
         """Load everything in the order that upstream does; the order shows in the bits."""
         bullet, pack, scene = self.bullet, self.pack, self.scene
+        dynamics = self._dynamics
         self.robot = Robot(bullet, pack.robot, scene, pack.urdf(pack.robot.urdf))
+        self.robot.grip = dynamics.grip
+        scaling = scene.global_scaling * dynamics.size
         # Stacked in the air, clear of everything, so that no contact exists before the reset.
         self.blocks: dict[str, int] = {
             name: bullet.loadURDF(
-                pack.urdf(urdf), (0, 0, 1 + i), (0, 0, 0, 1), globalScaling=scene.global_scaling
+                pack.urdf(urdf), (0, 0, 1 + i), (0, 0, 0, 1), globalScaling=scaling
             )
             for i, (name, urdf) in enumerate(scene.blocks)
         }
@@ -140,6 +157,7 @@ class World:
             pack.urdf(scene.table), (0, 0, 0), (0, 0, 0, 1), globalScaling=scene.global_scaling
         )
         self._wire_table()
+        dynamics.apply(bullet, self.blocks.values())
         bullet.loadURDF(pack.urdf("plane/plane.urdf"))
 
     def _wire_table(self) -> None:
@@ -185,7 +203,11 @@ class World:
 
     def step(self, action: ParsedAction) -> None:
         """Apply one action and let a thirtieth of a second pass."""
-        self.robot.apply(action)
+        errors = None
+        if self._actuation is not None:
+            action = self._actuation.delayed(action, self.robot.gripper_action)
+            errors = self._actuation.errors(joints=action.joints is not None)
+        self.robot.apply(action, errors)
         step = self.bullet.stepSimulation
         for _ in range(SUBSTEPS):
             step()

@@ -79,6 +79,17 @@ def test_a_shifted_run_is_verified_and_another_claim_is_found(
 
 
 @pytest.mark.slow
+def test_dynamics_are_simulated_again_from_the_header_alone(tmp_path: Path) -> None:
+    """Errors and delays are in no record: the header's axis, level and seed bring them back."""
+    made = run(tmp_path / "run", "--shift", "dynamics=4")
+    assert [check.status for check in verify_run(made).chains] == ["verified"] * 2
+    path = made.path / "header.json"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace('"dynamics=4"', '"dynamics=5"'), encoding="utf-8")
+    assert [check.status for check in verify_run(made).chains] == ["deviates"] * 2
+
+
+@pytest.mark.slow
 def test_a_run_goes_on_with_its_own_shift_only(shifted: RunFolder) -> None:
     again = ["--ckpt", "builtin:random", "--num-chains", "2", "--workers", "0", "--quiet", STEPS]
     command = [*again, "--out", str(shifted.path), "--resume"]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from calvin_eval.sim.chains import Chain, ChainList, load_chains
 from calvin_eval.sim.env import make_env
 from calvin_eval.sim.packs import load_pack
 from calvin_eval.sim.shifts.chains import shifted
+from calvin_eval.sim.shifts.dynamics import Dynamics
 from calvin_eval.sim.shifts.starts import tcp_pose
 from calvin_eval.sim.shifts.variant import Variant, both_ways
 
@@ -177,3 +180,77 @@ def test_a_start_that_cannot_be_shifted_says_so() -> None:
     chain = replace(OFFICIAL[3], scene_obs=near, given=True)
     with pytest.raises(UsageError, match="no shifted layout keeps its blocks apart"):
         shifted(chain, Shifts.parse("layout=1"), PACK.scene("D"))
+
+
+OPEN = np.array([0, 0, 0, 0, 0, 0, 1.0])
+
+
+def played(text: str, actions: Sequence[Any], chain: int = 3) -> list[np.ndarray]:
+    """The states that actions lead to."""
+    moved = variant(text, chain) if text else OFFICIAL[chain]
+    with make_env("D") as env:
+        env.start(moved.robot_obs, moved.scene_obs, moved.variant)
+        states = []
+        for action in actions:
+            env.advance(action)
+            states.append(np.concatenate([*env.get_state_obs().values()]))
+    return states
+
+
+def test_dynamics_are_the_same_every_time_and_not_the_benchmarks() -> None:
+    actions = [np.array([0.5, 0.2, -0.4, 0, 0, 0.3, -1.0])] * 12
+    first, second, clean = (played(text, actions) for text in ("dynamics=4", "dynamics=4", ""))
+    assert np.array_equal(first, second)
+    assert not np.array_equal(first[-1][:15], clean[-1][:15])
+
+
+@pytest.mark.parametrize(("level", "late"), [(2, 0), (4, 1), (5, 2)])
+def test_actions_are_executed_late_and_none_is_lost(level: int, late: int) -> None:
+    """The gripper's command, which no error disturbs, shows when an action is executed."""
+    commands = [-1.0, 1.0, -1.0, -1.0, 1.0, 1.0]
+    actions = [np.append(np.zeros(6), command) for command in commands]
+    found = [state[14] for state in played(f"dynamics={level}", actions)]
+    assert found == [1.0] * late + commands[: len(commands) - late]
+
+
+@pytest.mark.parametrize("form", ["relative", "pose", "quaternion", "joints"])
+def test_every_form_of_action_can_be_disturbed(form: str) -> None:
+    start = OFFICIAL[3].robot_obs
+    action: Any = {
+        "relative": OPEN,
+        "pose": (start[:3], start[3:6], 1),
+        "quaternion": (start[:3], np.array([1.0, 0, 0, 0]), 1),
+        "joints": {"type": "joint_abs", "action": np.append(start[7:14], 1)},
+    }[form]
+    still, shaken = played("", [action] * 8), played("dynamics=2", [action] * 8)
+    difference = np.abs(still[-1][7:14] - shaken[-1][7:14]).max()
+    assert 1e-6 < difference < 0.03
+
+
+def test_blocks_have_the_size_friction_and_mass_of_their_variant() -> None:
+    with make_env("D") as env:
+        env.start(OFFICIAL[3].robot_obs, OFFICIAL[3].scene_obs)
+        world = env.world
+        body = next(iter(world.blocks.values()))
+        before = world.bullet.getDynamicsInfo(body, -1)
+        size = np.array(world.bullet.getVisualShapeData(body)[0][3])
+        moved = variant("dynamics=5")
+        env.start(moved.robot_obs, moved.scene_obs, moved.variant)
+        body = next(iter(world.blocks.values()))
+        dynamics = Dynamics.of(moved.variant)
+        after = world.bullet.getDynamicsInfo(body, -1)
+        assert after[0] == pytest.approx(before[0] * dynamics.mass)
+        assert after[1] == pytest.approx(before[1] * dynamics.friction)
+        found = np.array(world.bullet.getVisualShapeData(body)[0][3])
+        assert np.allclose(found, size * dynamics.size)
+        assert world.robot.grip == dynamics.grip
+        env.start(OFFICIAL[3].robot_obs, OFFICIAL[3].scene_obs)  # and the next is clean again
+        body = next(iter(world.blocks.values()))
+        assert world.bullet.getDynamicsInfo(body, -1)[:2] == before[:2]
+        assert world.robot.grip == 1
+
+
+def test_blocks_of_another_size_lie_still_where_they_start() -> None:
+    moved = variant("dynamics=5")
+    rest = played("dynamics=5", [OPEN] * 20)[-1][15:]
+    assert np.abs(rest[8::6] - moved.scene_obs[8::6]).max() < 2e-3
