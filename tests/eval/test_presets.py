@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner
+from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from calvin_eval import evaluate
@@ -22,6 +23,7 @@ from calvin_eval.errors import CheckpointError, UnknownNameError, UsageError
 from calvin_eval.wrappers.loaders import arrange
 from calvin_eval.wrappers.pipeline import Pipeline
 from calvin_eval.wrappers.policy import Request, Requirements
+from calvin_eval.wrappers.stages.base import Context
 
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "eval" / "conf" / "policy"
@@ -50,14 +52,20 @@ class Network:
         return [self.output]
 
 
-def run_through(config: EvalConfig, width: int) -> tuple[dict[str, Any], Any]:
+def run_through(
+    config: EvalConfig,
+    width: int,
+    images: dict[str, Any] | None = None,
+    instruction: str = "push the block",
+) -> tuple[dict[str, Any], Any]:
     """What a network sees behind a preset's stages, and the last chunk that comes out."""
     stages = arrange(({}, {}), config.policy.observe, config.policy.actions)
     network = Network(width)
     pipeline = Pipeline(network, observe=stages.observe, actions=stages.actions)
-    pipeline.reset(0, "push the block")
+    pipeline.reset(0, instruction)
     obs = {
-        "rgb_obs": {
+        "rgb_obs": images
+        or {
             "rgb_static": np.full((200, 200, 3), 100, np.uint8),
             "rgb_gripper": np.full((84, 84, 3), 100, np.uint8),
         },
@@ -66,7 +74,7 @@ def run_through(config: EvalConfig, width: int) -> tuple[dict[str, Any], Any]:
         "scene_obs": np.zeros(24),
     }
     for step in range(3):
-        request = Request(session=0, instruction="push the block", position=0, step=step, obs=obs)
+        request = Request(session=0, instruction=instruction, position=0, step=step, obs=obs)
         (chunk,) = pipeline.act([request])
     return network.seen, chunk
 
@@ -85,7 +93,7 @@ def test_there_is_a_preset_for_every_published_variant() -> None:
 def test_every_preset_states_its_source_and_turns_a_network_into_actions(name: str) -> None:
     config = composed(f"policy={name}")
     assert config.policy.preset == name
-    assert "/" in (config.policy.source or "") or name == "dreamvla"
+    assert "/" in (config.policy.source or "")
     width = {"diffuser_actor": 8, "xvla": 20}.get(name, 7)
     _, chunk = run_through(config, width)
     executed = chunk[: config.protocol.execute]
@@ -119,12 +127,48 @@ def test_what_networks_behind_presets_see() -> None:
     assert seen["rgb_obs"]["rgb_gripper"].shape == (3, 160, 160)
     assert seen["state"].shape == (3, 8)
     assert seen["instruction"] == "push the block."
-    seen, _ = run_through(composed("policy=xiaomi"), 7)
-    assert seen["rgb_obs"]["rgb_static"].shape == (190, 190, 3)
-    assert seen["instruction"] == "Push the block."
     seen, _ = run_through(composed("policy=openpi"), 7)
     assert seen["rgb_obs"]["rgb_gripper"].shape == (224, 224, 3)
     assert seen["state"].shape == (8,)
+
+
+def test_xiaomi_cuts_whole_pixels_and_enlarges_what_is_left() -> None:
+    images = {
+        name: np.random.default_rng(side).integers(0, 256, (side, side, 3), dtype=np.uint8)
+        for name, side in (("rgb_static", 200), ("rgb_gripper", 84))
+    }
+    seen, _ = run_through(composed("policy=xiaomi"), 7, images, "push the LED")
+    for name, image in images.items():
+        side = len(image)
+        kept = int(side * 0.95)  # 190 of 200, 79 of 84
+        first = (side - kept) // 2
+        box = (first, first, first + kept, first + kept)
+        wanted = Image.fromarray(image).crop(box).resize((side, side), Image.Resampling.BILINEAR)
+        np.testing.assert_array_equal(seen["rgb_obs"][name], np.asarray(wanted))
+    assert seen["instruction"] == "Push the led."
+    assert seen["state"].shape == (7,)
+
+
+def test_rlinf_sees_images_as_they_are_drawn() -> None:
+    seen, _ = run_through(composed("policy=rlinf"), 7)
+    assert seen["rgb_obs"]["rgb_static"].shape == (200, 200, 3)
+    assert seen["rgb_obs"]["rgb_gripper"].shape == (84, 84, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [("seer", "first"), ("dreamvla", "first"), ("clover", "first"), ("univla_baai", "all")],
+)
+def test_whose_script_takes_a_sentences_first_line(name: str, lines: str) -> None:
+    assert composed(f"policy={name}").protocol.instruction_lines == lines
+
+
+@pytest.mark.parametrize(("name", "command"), [("univla", 1), ("univla_baai", -1), ("mode", -1)])
+def test_what_a_gripper_at_zero_does(name: str, command: int) -> None:
+    actions = arrange(({}, {}), {}, composed(f"policy={name}").policy.actions).actions
+    (stage,) = actions.values()
+    request = Request(session=0, instruction="", position=0, step=0, obs={})
+    assert np.asarray(stage(np.zeros((1, 7)), Context(request)))[0, 6] == command
 
 
 # what comes out, by the formulas of the scripts that the presets cite
