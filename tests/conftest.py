@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, settings
 from requirements import need_egl, need_official, skip, skip_lines
 
 from calvin_eval.extras import missing_extra, missing_modules
+from calvin_eval.wrappers.loaders import user_code
 
 ROOT = Path(__file__).resolve().parent.parent
 # Whatever is started in the background by a shell ignores Ctrl-C, and so do its children.
@@ -44,6 +45,13 @@ def golden() -> Path:
 def initial_states(golden: Path) -> Any:
     """`robot_obs` (1000, 15) and `scene_obs` (1000, 24) of the official chains."""
     return dict(np.load(golden / "initial_states.npz"))
+
+
+@pytest.fixture(autouse=True)
+def _folders_of_one_test() -> Iterator[None]:
+    """Folders of policies stay importable while a process lives: here, while a test runs."""
+    yield
+    user_code.forget_folders()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -22,7 +22,8 @@ from calvin_eval.errors import CheckpointError, UsageError
 from calvin_eval.vla.config import Config, find_config, read_config
 from calvin_eval.wrappers.loaders.base import TRUST_FLAG, LoadedPolicy, Source, file_facts
 from calvin_eval.wrappers.loaders.folders import CHECKOUT, is_zero
-from calvin_eval.wrappers.loaders.python_class import explained, importable
+from calvin_eval.wrappers.loaders.python_class import explained
+from calvin_eval.wrappers.loaders.user_code import importable
 
 if TYPE_CHECKING:
     from calvin_eval.wrappers.stages import Settings

@@ -13,7 +13,7 @@ SECTION = "policy.interface"
 """The section of the configuration that an `Interface` is read from."""
 
 GOALS = ("text", "dict")
-ARGUMENTS = ("attributes", "dict")
+ARGUMENTS = ("attributes", "dict", "omegaconf")
 
 _STEPS = {
     "step", "steps", "timestep", "time_step", "t", "ts", "i", "step_idx", "step_index", "step_id",
@@ -40,7 +40,7 @@ class Interface:
             or `actions`, or the whole if it is no dict of results.
         goal: what `step` is given as its goal: "text", or "dict" for `{"lang": text}`.
         arguments: what tables among the constructor's arguments are: dicts whose entries are
-            "attributes" as well, or plain ones ("dict").
+            "attributes" as well, plain ones ("dict"), or those of "omegaconf".
     """
 
     action: str | int | None = None

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from calvin_eval.errors import CheckpointError, PolicyError, UnknownNameError, UsageError
-from calvin_eval.wrappers.base_model import MODULE, PACKAGE
+from calvin_eval.wrappers.base_model import PACKAGE, SIMULATOR
 from calvin_eval.wrappers.custom import CustomModelPolicy
 from calvin_eval.wrappers.interface import Interface, ModelCalls, read_interface
 from calvin_eval.wrappers.loaders import LoadedPolicy, resolve
@@ -113,6 +113,37 @@ def build(cfg, seed=0):
 '''
 
 
+SCRIPT = """
+import calvin_agent
+import calvin_env
+from calvin_agent.models.calvin_base_model import CalvinBaseModel
+from calvin_agent.evaluation.multistep_sequences import get_sequences
+from calvin_agent.evaluation.utils import count_success, get_log_dir
+from calvin_env.envs.play_table_env import PlayTableSimEnv, get_env
+from calvin_env.utils import *
+
+
+class Environment(PlayTableSimEnv):
+    def step(self, action):
+        return super().step(action)
+
+
+class Model(CalvinBaseModel):
+    requirements = {}
+
+    def reset(self):
+        pass
+
+    def step(self, obs, goal):
+        return [0, 0, 0, 0, 0, 0, 1]
+
+
+def main(environments: list[get_env] = (), sequences=get_sequences):
+    for chain in sequences(count_success(1000)):
+        Environment(get_log_dir(calvin_agent.__file__))
+"""
+
+
 @pytest.fixture
 def shapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "shapes.py").write_text(SHAPES)
@@ -140,9 +171,7 @@ class TestTheBaseClass:
         (base,) = type(model_of(loaded)).__bases__
         assert base.__name__ == "CalvinBaseModel"
 
-    def test_one_that_is_installed_is_used(
-        self, shapes: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_one_that_is_installed_is_used(self, shapes: Path) -> None:
         folder = shapes / PACKAGE / "models"
         folder.mkdir(parents=True)
         for init in (folder.parent, folder):
@@ -151,16 +180,45 @@ class TestTheBaseClass:
         model = model_of(resolve("shapes.py:Transformer"))
         assert model.own  # type: ignore[attr-defined]
         for name in [name for name in sys.modules if name.split(".")[0] == PACKAGE]:
-            monkeypatch.delitem(sys.modules, name)
+            del sys.modules[name]
 
     def test_a_folder_without_anything_in_it_is_no_package(self, shapes: Path) -> None:
         (shapes / PACKAGE).mkdir()
         resolve("shapes.py:Transformer")
 
-    def test_what_else_is_imported_from_the_package_is_not_there(self, shapes: Path) -> None:
-        (shapes / "more.py").write_text("from calvin_agent.evaluation.utils import get_env\n")
-        with pytest.raises(CheckpointError, match=f"{MODULE}.CalvinBaseModel alone: install"):
-            resolve("more.py:Model")
+    def test_a_class_may_stand_in_the_file_of_the_evaluation(self, shapes: Path) -> None:
+        """As those of RoboFlamingo, Seer and HARP-VLA, whose file imports all of the loop."""
+        (shapes / "script.py").write_text(SCRIPT)
+        loaded = resolve("script.py:Model")
+        assert decide(loaded, 1)[0][0][6] == 1
+        packages = (PACKAGE, SIMULATOR)
+        assert not [name for name in sys.modules if name.split(".")[0] in packages]
+        assert not [finder for finder in sys.meta_path if "Offered" in type(finder).__name__]
+
+    @pytest.mark.parametrize(
+        ("used", "named"),
+        [
+            ("calvin_agent.utils.utils.get_checkpoints()", "calvin_agent.utils.utils.get_check"),
+            ("calvin_agent.Something.of_it", "calvin_agent.Something"),
+            ("type('Mine', (calvin_agent.Base,), {})()", "calvin_agent.Base"),
+            ("calvin_env.envs.play_table_env.get_env('x')", "calvin_env.envs.play_table_env.get"),
+        ],
+    )
+    def test_the_rest_of_the_packages_is_names_that_cannot_be_used(
+        self, shapes: Path, used: str, named: str
+    ) -> None:
+        module = ".".join(part for part in used.split("(")[0].split(".")[:-1] if part.islower())
+        imported = "calvin_agent" if used.startswith("type") else module
+        (shapes / "uses.py").write_text(f"import calvin_agent, {imported}\n\n{used}\n")
+        with pytest.raises(
+            CheckpointError, match=rf"NotInstalledError at uses\.py:3: {named}\w* is used, but"
+        ):
+            resolve("uses.py:Model")
+
+    def test_what_such_a_module_does_not_have_is_not_made_up(self, shapes: Path) -> None:
+        (shapes / "uses.py").write_text("import calvin_agent\nprint(calvin_agent.__file__)\n")
+        with pytest.raises(CheckpointError, match=r"AttributeError at uses\.py:2"):
+            resolve("uses.py:Model")
 
     def test_a_method_that_only_the_base_class_has_is_missing(self, shapes: Path) -> None:
         with pytest.raises(CheckpointError, match="Unfinished without reset"):
@@ -242,7 +300,7 @@ class TestArguments:
             "    def step(self, obs, goal): return [0.0] * 7\n"
         )
         options = {"cfg": {"width": 64}}
-        with pytest.raises(CheckpointError, match=r"set policy\.interface\.arguments=dict"):
+        with pytest.raises(CheckpointError, match=r"set policy\.interface\.arguments=dict or omeg"):
             resolve("strict.py:Model", options=options)
         loaded = resolve("strict.py:Model", options=options, interface={"arguments": "dict"})
         assert model_of(loaded).cfg.width == 64  # type: ignore[attr-defined]

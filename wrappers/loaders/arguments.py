@@ -59,8 +59,23 @@ def as_arguments(value: Any) -> Any:
     return value
 
 
+def _as_config(value: Any) -> Any:
+    """A value whose dicts and lists are OmegaConf's, as those of Hydra's configurations."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.create(value) if isinstance(value, dict | list) else value
+
+
+_MADE: dict[str, Callable[[Any], Any]] = {
+    "attributes": as_arguments,
+    "dict": lambda value: value,
+    "omegaconf": _as_config,
+}
+"""What is made of a constructor's argument, by `Interface.arguments`."""
+
+
 def keyword_arguments(
-    factory: Callable[..., Any], options: Mapping[str, Any], *, plain: bool = False
+    factory: Callable[..., Any], options: Mapping[str, Any], kind: str = "attributes"
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The keyword arguments of a factory, and their names that it does not have.
 
@@ -70,21 +85,28 @@ def keyword_arguments(
     Args:
         factory: the class or function.
         options: by name.
-        plain: whether tables are plain dicts, and not `Arguments`.
+        kind: what tables are made of, see `Interface.arguments`. A parameter that is annotated as a
+            `DictConfig` gets one, unless the kind is "dict".
     """
-    given = dict(options) if plain else dict(Arguments(options))
     try:
         parameters = inspect.signature(factory).parameters
     except (TypeError, ValueError):  # some classes in C have none
-        return given, ()
+        return {name: _MADE[kind](value) for name, value in options.items()}, ()
     named = {
         n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
     }
     free = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    given = dict(options)
     others = tuple(name for name in given if name not in named)
     tables = [name for name in TABLES if name in named and name not in given]
     needed = [name for name in tables if parameters[name].default is inspect.Parameter.empty]
     if others and (needed or (tables and not free)):
-        table = {name: given.pop(name) for name in others}
-        return {**given, (needed or tables)[0]: table if plain else Arguments(table)}, ()
-    return given, () if free else others
+        given[(needed or tables)[0]] = {name: given.pop(name) for name in others}
+        others = ()
+    made = {n: _MADE[_kind(parameters.get(n), kind)](value) for n, value in given.items()}
+    return made, () if free else others
+
+
+def _kind(parameter: inspect.Parameter | None, kind: str) -> str:
+    annotation = "" if parameter is None else str(parameter.annotation)
+    return "omegaconf" if kind == "attributes" and "DictConfig" in annotation else kind

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
 import re
 import sys
@@ -23,11 +22,18 @@ from calvin_eval.errors import (
     UsageError,
 )
 from calvin_eval.extras import missing_extra
-from calvin_eval.wrappers.base_model import MODULE, PACKAGE, base_model_offered
+from calvin_eval.wrappers.base_model import base_model_offered
 from calvin_eval.wrappers.custom import CustomModelPolicy
 from calvin_eval.wrappers.interface import SECTION
 from calvin_eval.wrappers.loaders.arguments import Arguments, keyword_arguments
 from calvin_eval.wrappers.loaders.base import LoadedPolicy, Source, file_facts
+from calvin_eval.wrappers.loaders.user_code import (
+    as_a_script,
+    folder_that_has,
+    importable,
+    load_file,
+    stay_importable,
+)
 from calvin_eval.wrappers.policy import Policy, Requirements, with_defaults
 from calvin_eval.wrappers.tensor_contract import last_line
 
@@ -89,10 +95,17 @@ def _imported(
     if match is None:
         raise UsageError(f"expected module:Class or file.py:Class, found {spec!r}.")
     file = _local_file(match["module"])
-    folder = file.parent if file is not None else Path.cwd()
-    with importable(folder), meanwhile or nullcontext(), explained(spec, folder):
+    here = Path.cwd()
+    folder = file.parent if file is not None else here
+    with (
+        as_a_script(file),
+        importable(folder, here),
+        meanwhile or nullcontext(),
+        explained(spec, folder, file),
+    ):
         module = load_file(file) if file is not None else importlib.import_module(match["module"])
         yield module, _attribute(module, match["attribute"], match["module"])
+    stay_importable(folder, here)
 
 
 def load_registered(source: Source) -> LoadedPolicy:
@@ -113,38 +126,6 @@ def load_registered(source: Source) -> LoadedPolicy:
     return _describe(source, policy, module)
 
 
-@contextmanager
-def importable(folder: Path) -> Iterator[None]:
-    """Let `folder` be imported from, as if a script in it ran, and only for the while."""
-    entry = str(folder.resolve())
-    sys.path.insert(0, entry)
-    importlib.invalidate_caches()
-    try:
-        yield
-    finally:
-        if entry in sys.path:
-            sys.path.remove(entry)
-
-
-def load_file(path: Path) -> ModuleType:
-    """Execute a Python file as a module under a name of its own.
-
-    The name has part of the content's hash, so that files of one name do not meet.
-    """
-    name = f"calvin_eval_policy_{path.stem}_{file_facts(path).sha256[:12]}"
-    spec = importlib.util.spec_from_file_location(name, path.resolve())
-    if spec is None or spec.loader is None:
-        raise CheckpointError(f"{path}: expected a Python source file (.py).")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and pickle look their module up by name
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
-
-
 def _local_file(module: str) -> Path | None:
     """The file to execute, or None for a module to import by its name."""
     if not module.endswith(".py"):
@@ -157,7 +138,7 @@ def _local_file(module: str) -> Path | None:
 
 
 @contextmanager
-def explained(ckpt: str, folder: Path) -> Iterator[None]:
+def explained(ckpt: str, folder: Path, file: Path | None = None) -> Iterator[None]:
     """Turn what the user's code raises into one line that says where in it."""
     try:
         yield
@@ -165,25 +146,42 @@ def explained(ckpt: str, folder: Path) -> Iterator[None]:
         raise
     except (Exception, SystemExit) as error:
         frames = [(Path(f.filename), f.lineno) for f in traceback.extract_tb(error.__traceback__)]
-        theirs = [(file, line) for file, line in frames if folder.resolve() in file.parents]
+        theirs = [(file, line) for file, line in frames if _is_theirs(file, folder)]
         where = f" at {theirs[-1][0].name}:{theirs[-1][1]}" if theirs else ""
         if isinstance(error, ImportError) and (missing := missing_extra(error, f"{ckpt}{where}")):
             raise missing from error
-        hint = ""
-        if f"{Arguments.__name__}'" in str(error):
-            hint = f" If the constructor wants plain dicts, set {SECTION}.arguments=dict."
-        elif isinstance(error, ImportError) and (error.name or "").split(".")[0] == PACKAGE:
-            hint = (
-                f" calvin-eval stands in for {MODULE}.CalvinBaseModel alone: install {PACKAGE}, or "
-                "leave what is imported from it for the evaluation's loop out of this file."
-            )
-        elif isinstance(error, ModuleNotFoundError):
-            hint = " It is neither installed nor a file in that folder."
-        elif isinstance(error, SystemExit):
-            hint = ' Put what runs a script under `if __name__ == "__main__":`.'
         raise CheckpointError(
-            f"{ckpt} cannot be loaded: {type(error).__name__}{where}: {last_line(error)}.{hint}"
+            f"{ckpt} cannot be loaded: {type(error).__name__}{where}: {last_line(error)}."
+            f"{_hint(error, file)}"
         ) from error
+
+
+def _is_theirs(file: Path, folder: Path) -> bool:
+    """Whether a file is the user's: below the loaded file's folder or the current one."""
+    ours = {folder.resolve(), Path.cwd()} & set(file.parents)
+    return bool(ours) and "site-packages" not in file.parts
+
+
+def _hint(error: BaseException, file: Path | None) -> str:
+    """What may be done about an error of the user's code, as a sentence to be added."""
+    if f"{Arguments.__name__}'" in str(error):
+        return (
+            f" If the constructor wants plain dicts or OmegaConf's, set {SECTION}.arguments=dict "
+            "or omegaconf."
+        )
+    if isinstance(error, ModuleNotFoundError):
+        holder = folder_that_has(error.name or "", file) if file is not None else None
+        if holder is None:
+            return " It is neither installed nor a file in that folder."
+        return f" It is in {holder}: start calvin-eval there, or put it on PYTHONPATH."
+    if isinstance(error, FileNotFoundError) and file is not None:
+        path = Path(str(error.filename))
+        near = [f for f in file.resolve().parents if (f / path).exists()]
+        if near and not path.is_absolute():
+            return f" It is in {near[0]}: relative paths start at the folder of the command."
+    if isinstance(error, SystemExit):
+        return ' Put what runs a script under `if __name__ == "__main__":`.'
+    return ""
 
 
 def _attribute(module: ModuleType, name: str, shown: str) -> Callable[..., Any]:
@@ -202,8 +200,8 @@ def _attribute(module: ModuleType, name: str, shown: str) -> Callable[..., Any]:
 
 def _construct(factory: Callable[..., Any], source: Source) -> Policy:
     """Hold the options against the constructor's signature, and construct the policy."""
-    plain = source.interface.arguments == "dict"
-    arguments, unknown = keyword_arguments(factory, source.options, plain=plain)
+    kind = source.interface.arguments
+    arguments, unknown = keyword_arguments(factory, source.options, kind)
     if unknown:
         source.check_options(inspect.signature(factory).parameters)
     _check_arguments(factory, source, arguments)

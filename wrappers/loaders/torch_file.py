@@ -19,8 +19,8 @@ from calvin_eval.wrappers.loaders.base import (
     file_facts,
 )
 from calvin_eval.wrappers.loaders.detect import open_archive
-from calvin_eval.wrappers.loaders.python_class import importable
 from calvin_eval.wrappers.loaders.torchscript import load_script
+from calvin_eval.wrappers.loaders.user_code import importable
 from calvin_eval.wrappers.tensor_contract import (
     INPUTS,
     METADATA_NAME,
