@@ -138,6 +138,13 @@ AXES: Final[Mapping[str, Axis]] = MappingProxyType(
                 ),
             },
         ),
+        "language": Axis(
+            kind="language",
+            about="The instruction is worded otherwise; or it is empty, its words are shuffled, "
+            "it is nonsense, or it is that of another task.",
+            ranges={},
+            probes=("empty", "shuffled", "nonsense", "another"),
+        ),
     }
 )  # fmt: skip
 """Every axis by its name, in the order in which texts name them."""

@@ -33,7 +33,7 @@ class SubtaskRecord:
 
     Attributes:
         task: the task's name.
-        instruction: the sentence the policy was given.
+        instruction: the sentence the policy was given; empty where it was told nothing.
         success: whether the oracle saw the task achieved within the step budget.
         steps: environment steps taken, 0 or more.
         seconds: wall time; the only field that may differ between two equal runs.
@@ -50,8 +50,9 @@ class SubtaskRecord:
     def __post_init__(self) -> None:
         """Raise ValueError for a value of the wrong type or out of range."""
         _require_task("subtask.task", self.task)
-        for name in ("instruction", "state_hash"):
-            _require_text(f"subtask.{name}", getattr(self, name))
+        said = type(self.instruction) is str
+        _require(said, "subtask.instruction", "a string", self.instruction)
+        _require_text("subtask.state_hash", self.state_hash)
         _require(type(self.success) is bool, "subtask.success", "true or false", self.success)
         _require_count("subtask.steps", self.steps)
         fine = _is_number(self.seconds) and 0 <= self.seconds <= _MOST

@@ -21,6 +21,7 @@ from calvin_eval.rollouts.service import SocketPolicy
 from calvin_eval.rollouts.worker import PolicyLink, connect
 from calvin_eval.sim.chains import Chain
 from calvin_eval.sim.instructions import InstructionSet
+from calvin_eval.sim.shifts.language import instruction_of
 from calvin_eval.wrappers.policy import BasePolicy, Chunk
 from calvin_eval.wrappers.testing import fake_request
 
@@ -80,7 +81,7 @@ def _connected(link: PolicyLink, patience: float) -> Iterator[BasePolicy]:
 
 def _decisions(policy: BasePolicy, chain: Chain, instructions: InstructionSet) -> list[Chunk]:
     """The first decisions of a chain's first subtask."""
-    instruction = instructions.text(chain.tasks[0], chain.id, 0)
+    instruction = instruction_of(chain, 0, instructions)
     needs, chunks = policy.requirements, list[Chunk]()
     step = frames = 0
     try:

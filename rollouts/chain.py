@@ -31,6 +31,7 @@ from calvin_eval.sim.chains import Chain
 from calvin_eval.sim.hashes import state_hash
 from calvin_eval.sim.instructions import InstructionSet
 from calvin_eval.sim.oracle import TaskOracle
+from calvin_eval.sim.shifts.language import instruction_of
 from calvin_eval.sim.shifts.variant import Variant
 from calvin_eval.sim.world import Needs
 from calvin_eval.wrappers.policy import Action, Executed, Policy, Request, with_defaults
@@ -211,7 +212,7 @@ class ChainRunner:
     def _run_subtask(self, chain: Chain, position: int) -> SubtaskRecord:
         started = time.perf_counter()
         task = chain.tasks[position]
-        instruction = self._instructions.text(task, chain.id, position)
+        instruction = instruction_of(chain, position, self._instructions)
         fresh = position > 0 and self._rules.world_reset != "chain"
         if fresh:
             with self._watch.measure("reset"):

@@ -15,6 +15,7 @@ from calvin_eval.rollouts.chain import Simulator
 from calvin_eval.rollouts.replay import Step, replay
 from calvin_eval.sim.chains import Chain, ChainList
 from calvin_eval.sim.instructions import InstructionSet
+from calvin_eval.sim.shifts.language import instruction_of
 from calvin_eval.wrappers.builtin.replay import Recording
 from calvin_eval.wrappers.check.demonstrations import Demonstration
 
@@ -72,7 +73,7 @@ def replayed(
             yield Demonstration(
                 session=chain_id,
                 position=position,
-                instruction=instructions.text(chain.tasks[position], chain_id, position),
+                instruction=instruction_of(chain, position, instructions),
                 actions=np.asarray(subtasks[position], np.float64),
                 observe=_Viewer(states).observe,
             )

@@ -31,6 +31,7 @@ from calvin_eval.sim.packs import AssetPack, CameraSpec, load_pack
 from calvin_eval.sim.render import RenderInfo, resolve_backend
 from calvin_eval.sim.selection import select
 from calvin_eval.sim.shifts.chains import shifted
+from calvin_eval.sim.shifts.language import check_instructions
 from calvin_eval.wrappers.loaders import LoadedPolicy
 
 _LoadHost = Callable[[PolicySpec, str | None, BatchRules], ServingHost]
@@ -144,6 +145,7 @@ def gather_inputs(config: EvalConfig) -> RunInputs:
         draw=protocol.instruction_draw,
     )
     require_own_chains(instructions, chain_list, chains)
+    check_instructions(protocol.shifts, instructions)
     instructions.require(chains)  # a missing sentence must not end the run at chain 900
     scene = pack.scene(config.scene)
     chains = tuple(shifted(chain, protocol.shifts, scene) for chain in chains)

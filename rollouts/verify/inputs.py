@@ -22,6 +22,7 @@ from calvin_eval.sim.chains import Chain, ChainList
 from calvin_eval.sim.instructions import PACK, InstructionSet, load_instructions
 from calvin_eval.sim.packs import AssetPack, load_pack
 from calvin_eval.sim.selftest import quick_selftest
+from calvin_eval.sim.shifts.language import instruction_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,16 +96,21 @@ class ReplayInputs:
             )
         return self.ref.variant(self.chain_list[record.chain], self.pack)
 
-    def sentences(self, record: ChainRecord) -> list[str] | None:
+    def sentences(self, record: ChainRecord, chain: Chain) -> list[str] | None:
         """The instructions of the policy, one sentence per recorded subtask; None if unknown.
+
+        Args:
+            record: of the chain.
+            chain: what was asked.
 
         Raises:
             UsageError: there is no sentence for one of them.
         """
         if self.instructions is None:
             return None
-        tasks = record.tasks[: len(record.subtasks)]
-        return [self.instructions.text(t, record.chain, i) for i, t in enumerate(tasks)]
+        asked = replace(chain, tasks=record.tasks)
+        count = min(len(record.subtasks), len(record.tasks))
+        return [instruction_of(asked, i, self.instructions) for i in range(count)]
 
 
 def find_inputs(header: Header, sources: Sources) -> ReplayInputs:

@@ -137,7 +137,8 @@ def _gather(
             done(unchecked)
             continue
         try:
-            chain, sentences = inputs.chain(record), inputs.sentences(record)
+            chain = inputs.chain(record)
+            sentences = inputs.sentences(record, chain)
             actions = _read_actions(folder, record.chain)
         except (UsageError, RunFolderError) as error:
             deviation = Deviation(what="record", expected="sound", found=str(error))

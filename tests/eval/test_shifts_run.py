@@ -131,3 +131,32 @@ def test_shifts_are_in_one_order_and_need_our_own_world() -> None:
     assert config.protocol.shifts.level("layout") == 2
     with pytest.raises(UsageError, match="upstream's own world has no shifts"):
         compose_config(["ckpt=builtin:still", "sim=calvin_env", "protocol.shift=start=1"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("level", ["2", "5", "empty", "another"])
+def test_what_was_said_is_in_the_records_and_verified(level: str, tmp_path: Path) -> None:
+    done = run(tmp_path / "run", "--shift", f"language={level}")
+    said = [subtask.instruction for record in done.records() for subtask in record.subtasks]
+    assert len(said) == 2
+    assert (said == ["", ""]) == (level == "empty")
+    checked = verify_run(done)
+    assert [check.status for check in checked.chains] == ["verified"] * 2
+    path = done.path / "header.json"
+    honest = path.read_text(encoding="utf-8")
+    path.write_text(honest.replace(f'"language={level}"', '"language=1"'), encoding="utf-8")
+    found = verify_run(RunFolder.open(done.path))
+    assert [d.what for check in found.chains for d in check.deviations] == ["instruction"] * 2
+
+
+@pytest.mark.slow
+def test_the_policy_is_told_something_else_and_the_oracle_judges_the_task(
+    clean: RunFolder, tmp_path: Path
+) -> None:
+    """A policy that does not listen leaves the same states whatever it is told."""
+    told = run(tmp_path / "run", "--shift", "language=another")
+    for before, after in zip(clean.records(), told.records(), strict=True):
+        assert before.tasks == after.tasks
+        for one, two in zip(before.subtasks, after.subtasks, strict=True):
+            assert (one.task, one.state_hash) == (two.task, two.state_hash)
+            assert one.instruction != two.instruction
