@@ -22,6 +22,8 @@ READ = (
 )  # fmt: skip
 """Keys that are read beside those of `conf/train.yaml`."""
 
+_CROSSING = ("vision_encoder.", "train_setup.train_resampler", "train_setup.train_full_decoder")
+"""Keys of Flamingo's configuration, which has the section `vision_encoder`."""
 _LAUNCHER = "processes and devices are the launcher's affair, see docs/train.md"
 _NO_LOSS = "no loss of that name is computed"
 _UNREAD = "nothing reads it"
@@ -90,6 +92,8 @@ def idle_keys(
     defaults = dict(leaves(known))
     found = {}
     for key, value in leaves(given):
+        if key.startswith(_CROSSING) and "vision_encoder" in given:
+            continue
         acted = key in defaults or key in READ or key.startswith(("compat.", "vlm.sizes."))
         same = key in defaults and defaults[key] == value and not all_given
         off = value is None or value is False or value in ({}, [])

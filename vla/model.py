@@ -109,8 +109,10 @@ class RoboVLM(nn.Module):
             UsageError: options that do not go together.
         """
         check_supported(config)
-        parts = build_backbone(vlm_folder, (config.get("vlm") or {}).get("adapter"))
-        return cls(config, parts, Preprocess(config, vlm_folder, parts, compat), compat).eval()
+        parts = build_backbone(vlm_folder, config)
+        preprocess = Preprocess(config, vlm_folder, parts, compat)
+        parts.fit_tokenizer(preprocess.tokenizer)
+        return cls(config, parts, preprocess, compat).eval()
 
     def required_keys(self) -> frozenset[str]:
         """Parameters that a checkpoint must have: the head's and the action token's."""
@@ -123,10 +125,7 @@ class RoboVLM(nn.Module):
         Args:
             key: without the leading `model.` of a checkpoint's names.
         """
-        prefix, dot, rest = key.partition(".")
-        if prefix != "backbone" or not dot:
-            return key
-        return f"backbone.{self.parts.rename_old_key(rest)}"
+        return self.parts.own_key(key)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -168,6 +167,8 @@ class RoboVLM(nn.Module):
         if self.space == "discrete":
             raise PolicyError("features: expected a continuous model; a discrete one generates")
         rows, frames = static.shape[:2]
+        if self.parts.crosses:
+            return self._crossed(static, hand, ids, mask, per_row=per_row)
         fused = self._sequence(static, hand, ids, mask, per_row=per_row)
         counts = fused.marked.sum(1)
         if self.history == "pre":
@@ -177,6 +178,19 @@ class RoboVLM(nn.Module):
         return self._read(
             hidden[fused.marked], counts, (rows, 1 if self.history == "video" else frames)
         )
+
+    def _crossed(
+        self, static: Tensor, hand: Tensor | None, ids: Tensor, mask: Tensor, *, per_row: bool
+    ) -> Tensor:
+        """Features (B, T, K, D) of words that look at the cameras' latents, frame by frame."""
+        shape = (static.shape[0], static.shape[1])
+        ids, mask = (part.to(self.device).repeat_interleave(shape[1], 0) for part in (ids, mask))
+        both = cameras(static, hand, self.use_hand)
+        shown = [camera.flatten(0, 1).unsqueeze(1) for camera in both]
+        media = torch.cat([self._tokens(camera) for camera in shown], 1)
+        hidden = self.parts.decode_crossed(ids, mask.bool(), media)
+        read = mask.bool() if per_row else torch.ones_like(mask, dtype=torch.bool)
+        return self._read(hidden[read], read.sum(1), shape)
 
     def _sequence(
         self, static: Tensor, hand: Tensor | None, ids: Tensor, mask: Tensor, *, per_row: bool

@@ -25,13 +25,13 @@ def feed_forward(width: int) -> nn.Sequential:
     )
 
 
-def _attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
     """Attention of `HEADS` heads: (B, M, H) over (B, N, H) to (B, M, H)."""
     q, k, v = (
         part.reshape(*part.shape[:-1], HEADS, HEAD_DIM).transpose(1, 2)
         for part in (queries, keys, values)
     )
-    found = F.scaled_dot_product_attention(q, k, v)
+    found = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     return found.transpose(1, 2).flatten(2)
 
 
@@ -50,7 +50,7 @@ class PerceiverAttention(nn.Module):
         """Image tokens (B, N, D) and latents (B, M, D) to (B, M, D)."""
         latents = self.norm_latents(latents)
         keys, values = self.to_kv(torch.cat([self.norm_media(tokens), latents], 1)).chunk(2, -1)
-        found: Tensor = self.to_out(_attend(self.to_q(latents), keys, values))
+        found: Tensor = self.to_out(attend(self.to_q(latents), keys, values))
         return found
 
 

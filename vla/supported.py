@@ -26,11 +26,14 @@ up a misspelt key. Training says what becomes of them, see `calvin_eval.vla.keys
 
 
 MODEL_TYPES = (
-    "kosmos-2", "paligemma", "llava", "llava_mpt", "qwen2_vl", "qwen2_5_vl", "idefics3", "smolvlm",
+    "kosmos-2", "paligemma", "llava", "llava_mpt", "mosaic_gpt", "qwen2_vl", "qwen2_5_vl",
+    "idefics3", "smolvlm",
 )  # fmt: skip
 """`model_type` of the vision-language models that can be built."""
+CROSSING = "mosaic_gpt"
+"""The one whose words look at images by cross attention: Flamingo's."""
 _FOREIGN = {
-    "Flamingo": r"flamingo",
+    "Flamingo": r"mpt_[37]b|llama_7b",
     "Moondream": r"moondream",
     "UForm": r"uform",
     "Qwen-VL": r"^(robo)?qwen$|qwen-vl",
@@ -50,6 +53,8 @@ def check_backbone(config: Mapping[str, Any], kind: object = None, ckpt: str = "
         CheckpointError: the model needs code of its own, or is of no family that is known.
     """
     if kind in MODEL_TYPES:
+        if kind == CROSSING:
+            check_crossing(config["act_head"])
         return
     vlm = config.get("vlm") or {}
     folder = str(vlm.get("pretrained_model_name_or_path") or "").rstrip("/").rpartition("/")[2]
@@ -112,6 +117,23 @@ def check_lacking(config: Mapping[str, Any]) -> None:
                 f"project configuration: {key} = {config[key]!r} asks for {meaning}, which "
                 "calvin-eval does not have; expected false or null"
             )
+
+
+def check_crossing(head: Mapping[str, Any]) -> None:
+    """Refuse heads that RoboFlamingo cannot have, in the original either.
+
+    Its continuous mode looks up `action_token_id`, which nothing sets (roboflamingo.py:316), and
+    its discrete one generates from a prompt without `<image>`, so that no word sees an image.
+
+    Raises:
+        CheckpointError: another action space or history than its published configuration has.
+    """
+    found = head.get("action_space", "continuous"), head.get("history_type", "post")
+    if found != ("down_sample", "post"):
+        raise CheckpointError(
+            "act_head: Flamingo has the action space 'down_sample' with history 'post' alone, in "
+            f"which the original runs; found {found[0]!r} with {found[1]!r}"
+        )
 
 
 def _check_head(head: Mapping[str, Any]) -> None:

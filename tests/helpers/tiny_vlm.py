@@ -39,9 +39,11 @@ SPECIALS: dict[str, dict[str, str]] = {
     "smolvlm": {"bos_token": "<|im_start|>", "eos_token": "<end>", "pad_token": "<pad>"},
 }
 FAMILIES = tuple(SPECIALS)
+SPECIALS["flamingo"] = {"eos_token": "<|endoftext|>"}
+"""Its words look at images by cross attention: no member of FAMILIES."""
 ROBOVLM_NAMES = {"kosmos": "RoboKosMos", "paligemma": "RoboPaligemma", "llava": "RoboLLaVA",
-                 "llava_mpt": "RoboLLaVA"}  # fmt: skip
-OWN = ("llava_mpt",)
+                 "llava_mpt": "RoboLLaVA", "flamingo": "RoboFlamingo"}  # fmt: skip
+OWN = ("llava_mpt", "flamingo")
 """Families that transformers does not have."""
 IMAGE_SIZE = {"qwen2_vl": 56, "qwen2_5_vl": 56}
 """Side of the images in pixels, where it is not 28."""
@@ -58,7 +60,7 @@ def tokenizer(family: str) -> PreTrainedTokenizerFast:
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
     bos, eos = specials.get("bos_token"), specials["eos_token"]
-    single = {"kosmos": f"{bos} $A {eos}", "qwen2_vl": "$A", "qwen2_5_vl": "$A"}
+    single = {"kosmos": f"{bos} $A {eos}", "qwen2_vl": "$A", "qwen2_5_vl": "$A", "flamingo": "$A"}
     made.post_processor = processors.TemplateProcessing(
         single=single.get(family, f"{bos} $A"),
         special_tokens=[(text, vocab[text]) for text in (bos, eos) if text],
@@ -120,6 +122,14 @@ def _llava_mpt() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _flamingo() -> dict[str, Any]:
+    sizes = {"width": 24, "layers": 2, "heads": 2, "patch": 14, "image": 28, "out": 16}
+    return {
+        "model_type": "mosaic_gpt", "d_model": HIDDEN, "n_heads": 2, "n_layers": 3,
+        "vocab_size": 1000, "max_seq_len": 512, "attn_qk_ln": True, "vision_sizes": sizes,
+    }  # fmt: skip
+
+
 def _qwen2_vl() -> dict[str, Any]:
     vision = {
         "depth": 2, "embed_dim": 32, "hidden_size": HIDDEN, "mlp_ratio": 2, "num_heads": 2,
@@ -157,7 +167,7 @@ def _smolvlm() -> dict[str, Any]:
 
 CONFIGS = {
     "kosmos": _kosmos, "paligemma": _paligemma, "llava": _llava, "llava_mpt": _llava_mpt,
-    "qwen2_vl": _qwen2_vl,
+    "flamingo": _flamingo, "qwen2_vl": _qwen2_vl,
     "qwen2_5_vl": _qwen2_5_vl, "idefics3": _idefics3, "smolvlm": _smolvlm,
 }  # fmt: skip
 

@@ -23,10 +23,12 @@ RECORDED: dict[str, Any] = json.loads(
     Path(__file__).with_name("robovlms_configs.json").read_text(encoding="utf-8")
 )
 NAMES = tuple(RECORDED["configs"])
-FAMILIES = {"kosmos": "kosmos", "paligemma": "paligemma", "llava": "llava_mpt"}
+FAMILIES = {
+    "kosmos": "kosmos", "paligemma": "paligemma", "llava": "llava_mpt", "flamingo": "flamingo",
+}  # fmt: skip
 """`model` of a configuration that is built here -> the tiny model of that family."""
 BUILT = [name for name in NAMES if name.partition("_")[0].partition("-")[0] in FAMILIES]
-REFUSED = {"flamingo": "Flamingo", "moondream": "Moondream", "qwen-vl": "Qwen-VL", "uform": "UForm"}
+REFUSED = {"moondream": "Moondream", "qwen-vl": "Qwen-VL", "uform": "UForm"}
 
 
 def values(name: str) -> dict[str, Any]:
@@ -87,13 +89,17 @@ def test_those_that_are_not_built_say_so(tmp_path: Path, name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.needs("vla")
 @pytest.mark.parametrize("name", BUILT)
-def test_those_that_are_built_load_and_act(tmp_path: Path, name: str) -> None:
-    """Only sizes differ: of the model, of the head and of the images."""
+def test_those_that_are_built_learn_load_and_act(tmp_path: Path, name: str) -> None:
+    """Only sizes differ: of the model, of the head, of the images and of the batch."""
     import tiny_vlm
     import torch
+    from tiny_batch import batch
 
     from calvin_eval.vla.compat import Compat
     from calvin_eval.vla.model import RoboVLM
+    from calvin_eval.vla.training.forward import Trainee
+    from calvin_eval.vla.training.losses import LossWeights
+    from calvin_eval.vla.training.setup import TrainSetup, prepare
     from calvin_eval.wrappers.loaders import resolve
     from calvin_eval.wrappers.policy import Request
 
@@ -105,6 +111,15 @@ def test_those_that_are_built_load_and_act(tmp_path: Path, name: str) -> None:
     torch.manual_seed(1)
     model = RoboVLM.build(config, vlm, Compat())
     tiny_vlm.set_weights(model)
+    prepare(model, TrainSetup.from_config(config))
+    trainee = Trainee(model, LossWeights.from_config(config)).train()
+    learned = [parameter for parameter in trainee.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(learned, lr=1e-3)
+    given = batch(config["window_size"], config["fwd_pred_next_n"], model.preprocess.size)
+    before = trainee(given)["loss"]
+    before.backward()
+    optimizer.step()
+    assert trainee(given)["loss"].item() < before.item()
     state = {f"model.{key}": value for key, value in model.state_dict().items()}
     torch.save({"state_dict": state}, tmp_path / "epoch=0-step=1.ckpt")
     loaded = resolve(str(tmp_path))

@@ -84,11 +84,13 @@ def test_what_is_no_backbone_is_refused(vlm: Path, tmp_path: Path) -> None:
     code = tmp_path / "mine.py"
     code.write_text("class Mine:\n    pass\n\n\nNUMBER = 3\n", encoding="utf-8")
     with pytest.raises(UsageError, match="expected a class with from_folder, encode_images"):
-        build_backbone(vlm, f"{code}:Mine")
+        build_backbone(vlm, {"vlm": {"adapter": f"{code}:Mine"}})
     with pytest.raises(UnknownNameError, match="Mine"):
-        build_backbone(vlm, f"{code}:Min")
+        build_backbone(vlm, {"vlm": {"adapter": f"{code}:Min"}})
     with pytest.raises(UsageError, match=r"expected module:Class or file\.py:Class"):
-        build_backbone(vlm, "mine")
-    tokens = build_backbone(vlm, BACKBONE).encode_images(tiny_vlm.wave_like((2, 3, 28, 28), 1))
+        build_backbone(vlm, {"vlm": {"adapter": "mine"}})
+    tokens = build_backbone(vlm, {"vlm": {"adapter": BACKBONE}}).encode_images(
+        tiny_vlm.wave_like((2, 3, 28, 28), 1)
+    )
     assert tokens.shape == (2, 4, tiny_vlm.HIDDEN)
     assert np.isfinite(tokens.detach().numpy()).all()

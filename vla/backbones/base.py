@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, ClassVar
@@ -39,6 +40,8 @@ class Backbone(ABC):
         clip_images: whether RoboVLMs feeds the family images with CLIP's mean and deviation;
             otherwise with those of the model's own image processor.
         tokenizer_in_processor: whether the processor adds tokens to the tokenizer of the folder.
+        crosses: whether words look at images by cross attention, so that images are no tokens;
+            it then has `decode_crossed`.
     """
 
     text_at: ClassVar[str]
@@ -50,6 +53,7 @@ class Backbone(ABC):
     own_positions: ClassVar[bool] = True
     clip_images: ClassVar[bool] = True
     tokenizer_in_processor: ClassVar[bool] = False
+    crosses: ClassVar[bool] = False
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model: Any = model
@@ -70,6 +74,31 @@ class Backbone(ABC):
             raise CheckpointError(
                 f"{folder / 'config.json'}: transformers makes no model of it: {error}"
             ) from error
+
+    @classmethod
+    def from_project(cls, folder: Path, config: Mapping[str, Any]) -> Backbone:
+        """Make the model for a project; most families need nothing but the folder.
+
+        Args:
+            folder: of the model.
+            config: the project configuration, parents merged.
+        """
+        return cls.from_folder(folder)
+
+    def fit_tokenizer(self, tokenizer: Any) -> None:  # noqa: B027 - a default
+        """Follow the project's tokenizer, with its added words; most families: nothing."""
+
+    def decode_crossed(self, ids: Tensor, mask: Tensor, media: Tensor) -> Tensor:
+        """Word ids (B, L) that look at images' latents (B, N, V) to hidden states (B, L, D)."""
+        raise NotImplementedError(f"{type(self).__name__} puts images among its words")
+
+    def choose_trained(self, setup: Any) -> None:
+        """Choose what is trained, where the family has rules of its own (`crosses`).
+
+        Args:
+            setup: a `calvin_eval.vla.training.setup.TrainSetup`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no rules of its own")
 
     @classmethod
     def adjust(cls, config: PreTrainedConfig) -> None:
@@ -159,6 +188,17 @@ class Backbone(ABC):
         """Hidden states (..., D) to logits over the vocabulary (..., V)."""
         logits: Tensor = self.head(hidden)
         return logits
+
+    def own_key(self, key: str) -> str:
+        """A checkpoint's name of a parameter, of head and backbone, to its name in `RoboVLM`.
+
+        Args:
+            key: without the leading `model.` of a checkpoint's names.
+        """
+        prefix, dot, rest = key.partition(".")
+        if prefix != "backbone" or not dot:
+            return key
+        return f"backbone.{self.rename_old_key(rest)}"
 
     def rename_old_key(self, key: str) -> str:
         """A parameter's name in transformers 4 to its name here; today's names stay.

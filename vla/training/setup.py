@@ -39,6 +39,10 @@ class TrainSetup:
         train_vision: whether the vision tower is trained.
         train_text_embedding: whether the word embeddings are.
         freeze_resampler: whether the Perceiver of `use_vision_resampler` stays as it is.
+        train_resampler: of Flamingo, whether its Perceiver is trained; other families have
+            `freeze_resampler`.
+        train_full_decoder: of Flamingo, whether the text model is trained too, beside the cross
+            attention in front of its layers.
         gradient_checkpointing: whether activations are computed twice to save memory. RoboVLMs
             has the key and does not read it.
         lora_enable: whether the backbone is trained through adapters alone, and the word
@@ -57,6 +61,8 @@ class TrainSetup:
     train_vision: bool = False
     train_text_embedding: bool = False
     freeze_resampler: bool = False
+    train_resampler: bool = False
+    train_full_decoder: bool = False
     gradient_checkpointing: bool = False
     lora_enable: bool = False
     lora_r: int = 64
@@ -133,6 +139,9 @@ def prepare(model: RoboVLM, setup: TrainSetup) -> None:
         UsageError: more decoder layers than the model has.
     """
     backbone, parts = model.backbone, model.parts
+    if parts.crosses:
+        _prepare_crossing(model, setup)
+        return
     backbone.requires_grad_(not setup.freeze_backbone and setup.train_decoder_layers == -1)
     if setup.train_decoder_layers > 0 and not setup.freeze_backbone:
         layers = parts.layers
@@ -153,6 +162,21 @@ def prepare(model: RoboVLM, setup: TrainSetup) -> None:
         vlm = parts.model  # transformers has renamed the method; both names take the same
         enable = getattr(vlm, "activation_checkpointing_enable", vlm.gradient_checkpointing_enable)
         enable({"use_reentrant": False})
+
+
+def _prepare_crossing(model: RoboVLM, setup: TrainSetup) -> None:
+    """The rules of Flamingo, which RoboVLMs lays down for it apart."""
+    if setup.lora_enable or setup.gradient_checkpointing:
+        raise UsageError(
+            "train_setup: Flamingo is trained without LoRA and without gradient_checkpointing, as "
+            "in the original; expected lora_enable and gradient_checkpointing false"
+        )
+    if setup.train_decoder_layers > len(model.parts.layers):
+        raise UsageError(
+            f"train_setup.train_decoder_layers: the text model has {len(model.parts.layers)} "
+            f"layers, found {setup.train_decoder_layers}"
+        )
+    model.parts.choose_trained(setup)
 
 
 def _adapt(model: RoboVLM, setup: TrainSetup) -> None:
