@@ -159,7 +159,7 @@ def compare_runs(runs: Sequence[str | os.PathLike[str]], *, force: bool = False)
             f"differences. {' | '.join(bad)}. Run one of them again with the other's settings, "
             "or compare nevertheless with --force."
         )
-    pairs = tuple(_compare(read[0], other, differences) for other, differences in found)
+    pairs = tuple(compare_pair(read[0], other, differences) for other, differences in found)
     return Comparison(
         runs=tuple(read),
         pairs=pairs,
@@ -175,7 +175,19 @@ def _unpaired(sides: Mapping[int, ComparedRun | Published]) -> tuple[Unpaired, .
     return tuple(compare_rates(rates_of(first), rates_of(other)) for other in apart)
 
 
-def _compare(first: ComparedRun, other: ComparedRun, differences: Sequence[Difference]) -> Pair:
+def compare_pair(
+    first: ComparedRun, other: ComparedRun, differences: Sequence[Difference] = ()
+) -> Pair:
+    """Two runs, chain by chain.
+
+    Args:
+        first: one of them.
+        other: the other, whose values less the first's are the differences.
+        differences: what forbids the comparison, where it was forced.
+
+    Raises:
+        RunFolderError: they share no chain, or have other chains under the same id.
+    """
     both = common_chains(first.records, other.records)
     if not both:
         raise RunFolderError(

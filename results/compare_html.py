@@ -16,18 +16,21 @@ from calvin_eval.results.compared import ComparedRun
 TEMPLATE = "templates/compare.html.j2"
 
 
-def comparison_html(comparison: Comparison, beside: str | os.PathLike[str]) -> str:
+def comparison_html(
+    comparison: Comparison, beside: str | os.PathLike[str], home: str | None = None
+) -> str:
     """The page.
 
     Args:
         comparison: what is shown.
         beside: the folder that the page will be in; links to videos are relative to it.
+        home: address of the page that it belongs to, if there is one.
     """
 
     def link(run: ComparedRun, video: str) -> str:
         return quote(Path(os.path.relpath(run.folder / video, beside)).as_posix())
 
-    return _template().render(comparison=comparison, link=link)
+    return _template().render(comparison=comparison, link=link, home=home)
 
 
 @cache

@@ -76,6 +76,27 @@ def mean_bounds(
     return _quantile(_key(lows), tail), _quantile(_key(highs), 1 - tail)
 
 
+def mean_sign(counts: Mapping[int, int], ends: tuple[int, int], level: float) -> int:
+    """1 if the interval of a mean lies above 0, -1 if below, 0 if it has 0 in it.
+
+    The same as looking at `mean_interval`'s ends, without finding them.
+
+    Args:
+        counts: value -> how often it occurs.
+        ends: the least and the greatest possible value.
+        level: confidence, above 0 and below 1.
+    """
+    tail, total = (1 - level) / 2, sum(value * n for value, n in counts.items())
+    if total == 0:
+        return 0
+    sign = 1 if total > 0 else -1
+    turned = Counter({sign * value: n for value, n in counts.items()})
+    turned[min(sign * end for end in ends)] += 1
+    if min(turned) >= 0:
+        return sign
+    return sign if max(turned) > 0 and _chance_below_zero(_key(turned)) < tail else 0
+
+
 def difference_bounds(
     spans: Iterable[tuple[int, int]], others: Sequence[int], top: int, level: float
 ) -> tuple[float, float]:
@@ -126,6 +147,12 @@ def weighted_mean_cdf(counts: Mapping[int, int], points: _Floats) -> _Floats:
 
 def _key(counts: Mapping[int, int]) -> tuple[tuple[int, int], ...]:
     return tuple(sorted(counts.items()))
+
+
+@lru_cache(maxsize=4096)
+def _chance_below_zero(counts: tuple[tuple[int, int], ...]) -> float:
+    """The chance that the weighted mean is at most 0, which lies between its values."""
+    return float(weighted_mean_cdf(dict(counts), np.zeros(1))[0])
 
 
 @lru_cache(maxsize=1024)

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeAlias, get_args
@@ -23,7 +23,7 @@ from calvin_eval.files import write_atomic
 from calvin_eval.foreign.documents import DocumentError, parse_json
 from calvin_eval.results import typed
 from calvin_eval.results.ledger import LEDGER, Treatment
-from calvin_eval.results.signatures import check_signature, signature_path
+from calvin_eval.results.signatures import Signature, check_signature, signature_path
 from calvin_eval.results.verification import CheckStatus, Verification
 
 RECORD_VERSION: Final = 1
@@ -119,6 +119,20 @@ class VerificationRecord:
         """Whether it is about this file."""
         return self.bundle == digest
 
+    def signed(self, bundle: Path, signature: Signature | None) -> VerificationRecord:
+        """The same with the signature that lies beside the bundle now.
+
+        Args:
+            bundle: the file.
+            signature: what it is worth; None if there is none.
+        """
+        facts = _signature_facts(bundle, signature)
+        if signature is None or signature.problem is None:
+            return replace(self, signature=facts)
+        problem = f"the signature: expected one of this file; found {signature.problem}"
+        problems = (problem, *self.problems)[:_MOST_PROBLEMS]
+        return replace(self, signature=None, status="deviates", problems=problems)
+
     def to_json(self) -> dict[str, Any]:
         """JSON values."""
         return asdict(self)
@@ -148,7 +162,7 @@ def make_record(
         seed: that drew the chains; None if they were not drawn.
         version: of the calvin-eval that verified.
     """
-    claim, good = result.claim, result.signature
+    claim = result.claim
     facts: dict[str, list[str]] = {treatment: [] for treatment in get_args(Treatment)}
     for entry in LEDGER:
         facts[entry.treatment] += entry.facts
@@ -157,11 +171,7 @@ def make_record(
         record_version=RECORD_VERSION,
         calvin_eval=version,
         bundle=digest_of(bundle),
-        signature=SignatureFacts(
-            sha256=digest_of(signature_path(bundle)).sha256, key=good.key, signer=good.signer
-        )
-        if good is not None and good.good and good.key is not None
-        else None,
+        signature=_signature_facts(bundle, result.signature),
         status=result.status,
         planned=result.planned,
         recorded=result.recorded,
@@ -176,6 +186,14 @@ def make_record(
         notes=result.notes,
         facts={treatment: tuple(names) for treatment, names in facts.items()},
     )
+
+
+def _signature_facts(bundle: Path, signature: Signature | None) -> SignatureFacts | None:
+    """What is known of a good signature; None of any other."""
+    if signature is None or not signature.good or signature.key is None:
+        return None
+    digest = digest_of(signature_path(bundle))
+    return SignatureFacts(sha256=digest.sha256, key=signature.key, signer=signature.signer)
 
 
 def read_record(path: Path) -> VerificationRecord:

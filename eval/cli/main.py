@@ -33,6 +33,7 @@ from calvin_eval.cli.ending import (
     tell,
 )
 from calvin_eval.cli.gate import gate
+from calvin_eval.cli.leaderboard import leaderboard
 from calvin_eval.cli.merge import merge
 from calvin_eval.cli.options import option
 from calvin_eval.cli.presets import presets
@@ -62,7 +63,7 @@ _GROUPS = {
     "Run": "run check serve merge",
     "Inspect": "report video verify",
     "Compare and gate": "compare gate card",
-    "Share": "bundle export track",
+    "Share": "bundle export leaderboard track",
     "Data": "record dataset assets",
     "Train": "train",
     "System": "doctor presets",
@@ -160,8 +161,8 @@ def run_command(
 
 
 for command in (
-    assets, bundle, card, check, compare, dataset, doctor, export, gate, merge, presets, record,
-    report, serve, track, train, verify, video,
+    assets, bundle, card, check, compare, dataset, doctor, export, gate, leaderboard, merge,
+    presets, record, report, serve, track, train, verify, video,
 ):  # fmt: skip
     cli.add_command(command)
 

@@ -78,17 +78,24 @@ def render_report(view: ReportView, suffix: str, base: str = "") -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _fill(template: str, view: ReportView, base: str) -> str:
+def page_parts() -> dict[str, str]:
+    """What a page of ours has in it: `style`, `script`, and `script_hash` for its own policy."""
     script = _source("report.js")
+    return {
+        "script": Markup(script),  # ours, and under its hash in the page's own security policy
+        "script_hash": _csp_hash(script),
+        "style": Markup(_source("style.css")),
+    }
+
+
+def _fill(template: str, view: ReportView, base: str) -> str:
     text = (
         _environment()
         .get_template(template)
         .render(
             view=view,
             base=base,
-            script=Markup(script),  # ours, and under its hash in the page's own security policy
-            script_hash=_csp_hash(script),
-            style=Markup(_source("style.css")),
+            **page_parts(),
             most_cards=MOST_CARDS,
             start=START,
         )

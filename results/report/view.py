@@ -97,6 +97,11 @@ class ReportView:
     provenance: tuple[Section, ...]
     files: tuple[tuple[str, str], ...]
 
+    def alone(self) -> ReportView:
+        """The same for a page without the run folder: no videos, no links."""
+        chains = tuple(replace(chain, videos=()) for chain in self.chains)
+        return replace(self, chains=chains, filmed=(), files=())
+
 
 def make_view(folder: RunFolder, *, partial: bool = False, judge: bool = False) -> ReportView:
     """Compute everything from a run folder.

@@ -1,0 +1,78 @@
+"""`calvin-eval leaderboard`: a static site of verified entries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from calvin_eval.cli.options import option, out_option
+from calvin_eval.console.saying import say
+from calvin_eval.errors import UsageError
+
+
+@click.group(short_help="Make a leaderboard of verified bundles.")
+def leaderboard() -> None:
+    """Make a leaderboard of verified bundles: a static site for any web host."""
+
+
+@leaderboard.command("build")
+@click.argument("entries", nargs=-1, required=True, type=click.Path(path_type=Path))
+@out_option("SITE", "The site's folder.", required=True)
+@option("--records", metavar="FOLDER", type=click.Path(path_type=Path),
+        help="Records of verifications that count.", show_default="records in SITE")  # fmt: skip
+@option("--record-signers", metavar="FILE", type=click.Path(path_type=Path),
+        help="Records count only if one of these SSH keys signed them.")  # fmt: skip
+@option("--signers", metavar="FILE", type=click.Path(path_type=Path),
+        help="Names of those who sign bundles, by their SSH keys.")  # fmt: skip
+@option("--sample", type=click.IntRange(1), metavar="N",
+        help="Verify N randomly sampled chains.", show_default="all")  # fmt: skip
+@option("--no-verify", is_flag=True, help="Verify nothing; badges come from records alone.")
+@option("--again", is_flag=True, help="Verify again what there are records of.")
+@option("--assets", metavar="PACK", help="Where the runs' asset pack is.")
+@option("--title", default="CALVIN leaderboard", metavar="TEXT", help="Of the site.")
+@option("--workers", type=click.IntRange(0), metavar="N", show_default="one per core",
+        help="Processes.")  # fmt: skip
+@click.pass_context
+def build(ctx: click.Context, /, entries: tuple[Path, ...], out: Path, **options: Any) -> None:
+    """Write a site of ENTRIES, bundles or folders with bundles.
+
+    Every bundle is verified once, and the record kept: the next build reads it. What has not
+    changed is not written again. Exits with 1 if a file was not accepted; the site says why.
+    """
+    from calvin_eval import __version__
+    from calvin_eval.results.board.build import build_site
+    from calvin_eval.running.leaderboard import find_bundles
+
+    built = build_site(
+        find_bundles(entries), out, judge=_verifier(out, options), version=__version__,
+        title=options["title"],
+    )  # fmt: skip
+    board = built.board
+    badges = sum(row.badge.level != "none" for row in board.rows)
+    say(f"{out / 'index.html'}: {len(board.rows)} entries, {badges} of them verified")
+    say(f"{built.written} files written, {built.kept} as they were")
+    for refusal in board.refused:
+        say(f"not accepted: {refusal.file}: {refusal.why}")
+    ctx.exit(1 if board.refused else 0)
+
+
+def _verifier(out: Path, options: dict[str, Any]) -> Any:
+    from calvin_eval.cli.verify import progress
+    from calvin_eval.running.leaderboard import Verifier
+    from calvin_eval.running.verifying import Scope
+
+    if options["no_verify"] and (options["again"] or options["sample"]):
+        raise UsageError("expected --no-verify without --again and --sample")
+    scope = Scope(sample=options["sample"], everything=options["sample"] is None)
+    return Verifier(
+        records=options["records"] or out / "records",
+        scope=None if options["no_verify"] else scope,
+        progress=progress,
+        again=options["again"],
+        record_signers=options["record_signers"],
+        signers=options["signers"],
+        assets=options["assets"],
+        workers=options["workers"],
+    )

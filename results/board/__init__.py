@@ -1,0 +1,1 @@
+"""A leaderboard as a static site, made of bundles whose verification it has seen."""

@@ -1,0 +1,187 @@
+"""Building a leaderboard's site from bundles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from calvin_eval.errors import CalvinEvalError
+from calvin_eval.results.badge import badge_of
+from calvin_eval.results.board.board import Board, Refusal, Row, Section, arrange
+from calvin_eval.results.board.entry import Entry, read_chains, read_entry
+from calvin_eval.results.board.pages import Pages
+from calvin_eval.results.board.site import COMPARE, ENTRIES, INDEX, RECORDS, Site
+from calvin_eval.results.compare import Comparison, compare_pair
+from calvin_eval.results.compared import ComparedRun
+from calvin_eval.results.verification_record import (
+    FileDigest,
+    VerificationRecord,
+    digest_of,
+    record_name,
+)
+
+Judge: TypeAlias = Callable[[Path, FileDigest], VerificationRecord | None]
+"""Given a bundle and its digest: the record of its verification, done now or trusted; or None."""
+
+_MOST_IN_MEMORY = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """What a build did.
+
+    Attributes:
+        board: what the site shows.
+        written: files that were new or differed.
+        kept: files that were as they should be.
+    """
+
+    board: Board
+    written: int
+    kept: int
+
+
+def build_site(
+    bundles: Sequence[Path], target: Path, *, judge: Judge, version: str, title: str
+) -> Built:
+    """Write a leaderboard's site.
+
+    Args:
+        bundles: the entries; the same file twice is refused once.
+        target: the site's folder, new or of an earlier build.
+        judge: says what is known of a bundle's verification.
+        version: of this calvin-eval.
+        title: of the site.
+
+    Raises:
+        UsageError: something else lies in the folder.
+        RunFolderError: the disk refuses.
+    """
+    site = Site.open(target, version)
+    places, rows, refused = _gather(bundles, site, judge)
+    board = arrange(title, rows, refused)
+    pages = Pages(board)
+    for section in board.sections:
+        for row in section.rows:
+            _write_entry(site, pages, section, row)
+        _write_pairs(site, section, places)
+    site.write("index.html", pages.index())
+    site.write_json(INDEX, _index(board))
+    site.clean()
+    return Built(board=board, written=site.written, kept=site.kept)
+
+
+def _gather(
+    bundles: Sequence[Path], site: Site, judge: Judge
+) -> tuple[dict[str, Path], list[Row], list[Refusal]]:
+    """Where each entry's bundle is, by its key; the entries; and what is not one."""
+    known, rows, refused = site.known(), [], []
+    places: dict[str, Path] = {}
+    seen: dict[FileDigest, str] = {}
+    for bundle in sorted(bundles, key=lambda path: (path.name, str(path))):
+        try:
+            digest = digest_of(bundle)
+            if digest in seen:
+                refused.append(Refusal(file=bundle.name, why=f"the same file as {seen[digest]}"))
+                continue
+            seen[digest] = bundle.name
+            row = _row(bundle, digest, known.get(digest), site, judge)
+        except CalvinEvalError as error:
+            refused.append(Refusal(file=bundle.name, why=_without_place(str(error), bundle)))
+            continue
+        if row.record is not None and row.record.status == "deviates":
+            problem = next(iter(row.record.problems), "it deviates")
+            refused.append(Refusal(file=bundle.name, why=f"{row.badge.why}: {problem}"))
+        elif row.entry.key in places:
+            refused.append(Refusal(file=bundle.name, why="an entry of that name is there"))
+        else:
+            places[row.entry.key] = bundle
+            rows.append(row)
+    return places, rows, refused
+
+
+def _row(
+    bundle: Path, digest: FileDigest, known: Entry | None, site: Site, judge: Judge
+) -> Row:  # fmt: skip
+    record = judge(bundle, digest)
+    entry = None if known is None else replace(known, file=bundle.name)
+    if entry is None or not (site.path / _report(entry)).is_file():
+        entry, report = read_entry(bundle, digest)
+        if record is None or record.status != "deviates":
+            site.write(_report(entry), report)
+    else:
+        site.keep(_report(entry))
+    return Row(entry=entry, badge=badge_of(record, digest), record=record)
+
+
+def _report(entry: Entry) -> str:
+    return f"{ENTRIES}/{entry.key}/report.html"
+
+
+def _without_place(text: str, bundle: Path) -> str:
+    """A message without the folder that a file lies in here."""
+    return text.replace(str(bundle), bundle.name)
+
+
+def _write_entry(site: Site, pages: Pages, section: Section, row: Row) -> None:
+    place = f"{ENTRIES}/{row.entry.key}"
+    if row.record is not None:
+        site.write(f"{RECORDS}/{record_name(row.entry.bundle)}", row.record.to_bytes())
+    site.write(f"{place}/index.html", pages.entry(section, row))
+    site.write_json(f"{place}/entry.json", {**_state(row), "entry": asdict(row.entry)})
+
+
+def _write_pairs(site: Site, section: Section, places: Mapping[str, Path]) -> None:
+    """A page for each two that are held side by side."""
+
+    @lru_cache(maxsize=_MOST_IN_MEMORY)
+    def chains(key: str, name: str) -> ComparedRun:
+        return read_chains(places[key], name)
+
+    for first, other in section.pairs():
+        name = f"{COMPARE}/{first.entry.key}--{other.entry.key}"
+        bundles = [row.entry.bundle.sha256 for row in (first, other)]
+        if site.has(name, bundles=bundles):
+            site.keep(f"{name}.html", f"{name}.json")
+            continue
+        one, two = (chains(row.entry.key, row.entry.name) for row in (first, other))
+        comparison = Comparison(runs=(one, two), pairs=(compare_pair(one, two),))
+        site.write(f"{name}.html", Pages.comparison(comparison))
+        site.write_json(f"{name}.json", {"bundles": bundles, **comparison.to_json()})
+
+
+def _state(row: Row) -> dict[str, Any]:
+    return {
+        "badge": asdict(row.badge),
+        "standing": None if row.standing is None else asdict(row.standing),
+        "record": None if row.record is None else f"{RECORDS}/{record_name(row.entry.bundle)}",
+    }
+
+
+def _index(board: Board) -> dict[str, Any]:
+    shown = ("key", "name", "average_length", "length_interval", "rates", "official", "date")
+    sections = [
+        {
+            "id": section.id,
+            "split": section.split,
+            "rules": section.rules,
+            "official": section.official,
+            "departures": section.shared,
+            "groups": section.groups,
+            "entries": [
+                {
+                    **{name: asdict(row.entry)[name] for name in shown},
+                    "departures": row.own,
+                    "bundle": row.entry.bundle.sha256,
+                    **_state(row),
+                }
+                for row in section.rows
+            ],
+        }
+        for section in board.sections
+    ]
+    refused = [asdict(refusal) for refusal in board.refused]
+    return {"title": board.title, "sections": sections, "refused": refused}
