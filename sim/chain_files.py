@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,9 @@ from calvin_eval.sim.symbolic import TASK_NAMES, SymbolicState
 
 MAX_CHAIN_LENGTH: Final = 50
 
-_SIZES: Final = {"robot_obs": 15, "scene_obs": 24}
+STATE_SIZES: Final = {"robot_obs": 15, "scene_obs": 24}
 _LIGHTS: Final = slice(4, 6)
-_KEYS: Final = ("initial_state", "tasks", *_SIZES)
+_KEYS: Final = ("initial_state", "tasks", *STATE_SIZES)
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -32,12 +33,14 @@ class FileChain:
         initial_state: the symbolic state that it starts from; None if the file has none.
         robot_obs: (15,) float64; None for the benchmark's own start.
         scene_obs: (24,) float64; None if it is drawn for the symbolic state.
+        scene: that the numbers were recorded in; None if nobody says so.
     """
 
     tasks: tuple[str, ...]
     initial_state: SymbolicState | None = None
     robot_obs: FloatArray | None = None
     scene_obs: FloatArray | None = None
+    scene: str | None = None
 
 
 def read_chain_file(path: Path) -> list[FileChain]:
@@ -86,7 +89,7 @@ def _parse_entry(entry: object) -> FileChain:
     """Checks one entry of a user's list."""
     match entry:
         case [dict() as state, list() as tasks]:
-            start = state if set(state) & {*_SIZES} else {"initial_state": state}
+            start = state if set(state) & {*STATE_SIZES} else {"initial_state": state}
         case {"tasks": list() as tasks}:
             start = {key: value for key, value in entry.items() if key != "tasks"}  # type: ignore[attr-defined]
         case _:
@@ -111,7 +114,9 @@ def _parse_tasks(tasks: list[Any]) -> tuple[str, ...]:
 def _parse_start(start: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a `FileChain` that say where it starts."""
     parsed: dict[str, Any] = {
-        name: _numbers(name, start[name]) for name in _SIZES if start.get(name) is not None
+        name: state_numbers(name, start[name])
+        for name in STATE_SIZES
+        if start.get(name) is not None
     }
     state = start.get("initial_state")
     if state is not None:
@@ -126,10 +131,16 @@ def _parse_start(start: Mapping[str, Any]) -> dict[str, Any]:
     return parsed
 
 
-def _numbers(name: str, values: Any) -> FloatArray:
-    """A state's numbers as an array, which holds them as they are in the file."""
-    size = _SIZES[name]
-    fine = isinstance(values, list) and all(type(v) in (int, float) for v in values)
+def state_numbers(name: str, values: Any) -> FloatArray:
+    """A state's numbers as an array, which holds them as they are in the file.
+
+    Raises:
+        UsageError: they are not so many finite numbers, or a light is neither on nor off.
+    """
+    size = STATE_SIZES[name]
+    fine = isinstance(values, list) and all(
+        type(v) in (int, float) and math.isfinite(v) for v in values
+    )
     if not fine or len(values) != size:
         found = f"{len(values)} values" if isinstance(values, list) else str(values)[:40]
         raise UsageError(f"expected {name} to be a list of {size} numbers, found {found}")

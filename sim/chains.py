@@ -21,6 +21,7 @@ import numpy as np
 from calvin_eval.errors import UnknownNameError, UsageError
 from calvin_eval.protocol import BENCHMARK
 from calvin_eval.sim.chain_files import FileChain, read_chain_file
+from calvin_eval.sim.dataset_chains import is_dataset, read_dataset_chains
 from calvin_eval.sim.initial_states import FloatArray, initial_robot_obs, initial_scene_obs
 from calvin_eval.sim.layouts import fit_to_scene, is_like_d
 from calvin_eval.sim.packs import SceneSpec
@@ -57,6 +58,7 @@ class Chain:
         given: whether its list gives these two as numbers; else they follow from
             `initial_state`, which may be empty where they are given.
         variant: what of the world is shifted beside the start state; None for the benchmark's.
+        scene: that given numbers were recorded in; None if nobody says so.
     """
 
     id: int
@@ -66,6 +68,7 @@ class Chain:
     scene_obs: FloatArray = field(repr=False)
     given: bool = False
     variant: Variant | None = None
+    scene: str | None = None
 
     def __post_init__(self) -> None:
         for array in (self.robot_obs, self.scene_obs):
@@ -188,6 +191,7 @@ def _file_list(name: str, entries: Iterable[FileChain]) -> ChainList:
                 robot_obs=initial_robot_obs() if robot_obs is None else robot_obs,
                 scene_obs=initial_scene_obs(state or {}) if scene_obs is None else scene_obs,
                 given=scene_obs is not None,
+                scene=entry.scene,
             )
         )
     return ChainList(name=name, chains=tuple(made))
@@ -277,7 +281,8 @@ def load_chains(
               96), with poses of their own; "single:N:TASK+TASK" for these tasks only.
             - a JSON file `[[initial_state, [task, ...]], ...]`, as upstream's users keep them, or
               with other entries, see `read_chain_file`; chains may have 1 to 50 tasks, and poses
-              are those of the benchmark where the file gives none.
+              are those of the benchmark where the file gives none;
+            - the folder of a data set: a chain for every annotation, see `read_dataset_chains`.
         scene: start states are fitted to it, so that they mean there what they mean in scene D;
             None leaves those of scene D. Those that a file gives as numbers stay as they are.
 
@@ -306,6 +311,8 @@ def _find(name_or_path: str | Path) -> ChainList:
     if name.startswith(_SINGLE):
         return _single(name)
     path = Path(name_or_path).expanduser()
+    if is_dataset(path):
+        return _file_list(name_of_list(name_or_path), read_dataset_chains(path))
     if path.is_file():
         return _file_list(name_of_list(name_or_path), read_chain_file(path))
     if path.suffix or path.name != name:

@@ -43,7 +43,7 @@ def require_own_chains(
             f"{_belongs(instructions)}, and this run has the list {chain_list.name!r}, "
             f"{chain_list.sha256[:12]}. {_remedy(chain_list)}"
         )
-    if not is_generated(owner) and not Path(owner).is_file():
+    if not is_generated(owner) and not Path(owner).exists():
         raise UsageError(
             f"instructions {instructions.name}: expected chain_list to be the name of a list "
             "(official, dev, upstream:N, single:N), the first 12 digits or more of its hash, or "

@@ -20,6 +20,7 @@ from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from calvin_eval.errors import UnknownNameError, UsageError
 from calvin_eval.foreign.documents import DocumentError, parse_json, parse_yaml
+from calvin_eval.sim.dataset_chains import is_dataset, read_dataset_sentences
 from calvin_eval.sim.symbolic import TASK_NAMES
 
 Lines: TypeAlias = Literal["all", "first"]
@@ -165,7 +166,9 @@ def load_instructions(
             - `{task: sentence}` or `{task: [sentence, ...]}` for all 34 tasks;
             - `[[sentence, ...], ...]`: by chain id and position, for the official chain list;
             - `{chain_id: [sentence, ...]}`: the same for some chains;
-            - `{chain_list: LIST, sentences: ...}`: one of the last two, for another list.
+            - `{chain_list: LIST, sentences: ...}`: one of the last two, for another list;
+
+            or the folder of a data set, whose annotations belong to the chains that it gives.
         pack_instructions: the sentences of the asset pack, by task.
         lines: all lines of a sentence, or its first one.
         draw: seed by which one of a task's sentences is drawn; the first counts if None.
@@ -221,7 +224,7 @@ def _unwrapped(content: object, path: Path) -> tuple[object, str | None]:
             f"{_LIST_KEY} {str(chain_list)[:40]!r} and the keys {', '.join(map(str, content))}"
         )
     beside = path.parent / chain_list
-    return content[_SENTENCES_KEY], str(beside) if beside.is_file() else chain_list
+    return content[_SENTENCES_KEY], str(beside) if beside.exists() else chain_list
 
 
 def _by_task(
@@ -236,7 +239,10 @@ def _by_task(
 
 
 def _read(path: Path) -> object:
-    """Parses a YAML or JSON file."""
+    """Parses a YAML or JSON file, or reads the annotations of a data set."""
+    if is_dataset(path):
+        sentences = [[text] for text in read_dataset_sentences(path)]
+        return {_LIST_KEY: str(path.absolute()), _SENTENCES_KEY: sentences}
     if not path.is_file():
         raise UsageError(
             f"instructions {path}: expected a YAML or JSON file, found none there; "

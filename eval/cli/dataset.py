@@ -68,7 +68,7 @@ def check_command(ctx: click.Context, /, folder: Path, as_json: bool, **options:
               help="Videos, per split.")  # fmt: skip
 def show_command(folder: Path, out: Path, task: str | None, rows: int, videos: int) -> None:
     """Make a contact sheet and videos of the demonstrations in FOLDER."""
-    from calvin_eval.rollouts.datasets.folder import open_splits
+    from calvin_eval.foreign.splits import open_splits
     from calvin_eval.rollouts.datasets.show import choose, contact_sheet, write_videos
 
     for split in open_splits(folder):
@@ -86,7 +86,7 @@ def show_command(folder: Path, out: Path, task: str | None, rows: int, videos: i
 @option("--videos", is_flag=True, help="Smaller, and images not the same to the bit.")
 def export_command(folder: Path, out: Path, repo_id: str, split: str | None, videos: bool) -> None:
     """Write the demonstrations in FOLDER as a LeRobot data set: an episode for each sentence."""
-    from calvin_eval.rollouts.datasets.folder import open_splits
+    from calvin_eval.foreign.splits import open_splits
     from calvin_eval.rollouts.datasets.lerobot import export_lerobot
 
     splits = [one for one in open_splits(folder) if split in (None, one.name)]

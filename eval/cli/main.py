@@ -119,6 +119,7 @@ def cli() -> None:
     "glob, runs each.",
 )  # fmt: skip
 @setting_options(*NAMES)
+@option("--from-dataset", metavar="DIR", help="Single tasks from the states of a data set.")
 @option("--seeds", metavar="LIST", help="A run for each, 0,1,2 or 0-4, with mean and spread.")
 @option("--quiet", is_flag=True, help="No progress, only the result.")
 @option("--print-config", is_flag=True, help="Show the resolved configuration and stop.")
@@ -137,13 +138,15 @@ def run_command(
     """Run chains and score them; any configuration key may be set as KEY=VALUE."""
     from calvin_eval.config.compose import compose_configs
     from calvin_eval.config.schema import SHORTHANDS
-    from calvin_eval.config.values import seeds_of
+    from calvin_eval.config.values import chains_of_dataset, seeds_of
 
-    seeds = flags.pop("seeds")
+    seeds, from_dataset = flags.pop("seeds"), flags.pop("from_dataset")
     given = {SHORTHANDS[name]: value for name, value in flags.items() if value is not None}
     if preset is not None:
         overrides = (f"policy={preset}", *overrides)
     chosen = {*given, *(word.partition("=")[0] for word in overrides)}
+    if from_dataset is not None:
+        given |= chains_of_dataset(from_dataset, chosen)
     launch = None if print_config or "shard" in chosen else find_launch(os.environ)
     if launch is not None and "out" not in chosen:
         given["out"] = launch.default_out

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 from calvin_eval.errors import UnknownNameError, UsageError
@@ -53,6 +54,25 @@ def seeds_of(text: str) -> tuple[int, ...]:
     if count > _MOST_SEEDS:
         raise UsageError(f"expected up to {_MOST_SEEDS} seeds, found {count}")
     return tuple(sorted({seed for first, last in ranges for seed in range(first, last + 1)}))
+
+
+def chains_of_dataset(folder: str, chosen: Collection[str]) -> dict[str, str]:
+    """The keys that `--from-dataset` stands for: chains, and sentences unless others are chosen.
+
+    Args:
+        folder: a data set, or one split of it.
+        chosen: keys that the command line sets.
+
+    Raises:
+        UsageError: there is no such folder, or chains are chosen as well.
+    """
+    path = Path(folder).expanduser().absolute()  # its last part is a name, which `.` has not
+    if not path.is_dir():
+        raise UsageError(f"expected --from-dataset to name a data set's folder; found {folder}")
+    if "protocol.chains" in chosen:
+        raise UsageError("expected --from-dataset or protocol.chains, found both")
+    keys = {"protocol.chains": str(path), "protocol.instructions": str(path)}
+    return {key: value for key, value in keys.items() if key not in chosen}
 
 
 def check_cluster(engine: Mapping[str, Any]) -> None:

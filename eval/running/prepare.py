@@ -24,6 +24,7 @@ from calvin_eval.rollouts.worker import Assignment, PolicyLink, SimulatorSpec
 from calvin_eval.running.capacity import worker_room
 from calvin_eval.running.policy_in_use import PolicyInUse
 from calvin_eval.sim.chains import Chain, ChainList, load_chains
+from calvin_eval.sim.dataset_chains import require_scene
 from calvin_eval.sim.instruction_lists import require_own_chains
 from calvin_eval.sim.instructions import InstructionSet, load_instructions
 from calvin_eval.sim.machine import machine_facts
@@ -138,6 +139,7 @@ def gather_inputs(config: EvalConfig) -> RunInputs:
     fitted_to = pack.scene(config.scene) if protocol.layout == "scene" else None
     chain_list = load_chains(protocol.chains, scene=fitted_to)
     chains = select(chain_list, protocol.num_chains, protocol.select, config.shard)
+    require_scene(chains, config.scene)
     instructions = load_instructions(
         protocol.instructions,
         pack.instructions,

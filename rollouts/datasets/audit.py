@@ -12,9 +12,9 @@ import numpy as np
 
 from calvin_eval.errors import UnknownNameError, UsageError
 from calvin_eval.foreign.documents import DocumentError, parse_json
+from calvin_eval.foreign.splits import Annotation, SplitFolder, open_splits
 from calvin_eval.protocol import OFFICIAL, REVISIONS, SCENES
 from calvin_eval.rollouts.datasets.drift import MEASURES, by_step
-from calvin_eval.rollouts.datasets.folder import Annotation, SplitFolder, open_splits
 from calvin_eval.rollouts.datasets.playback import (
     FORMS,
     VERDICTS,

@@ -15,7 +15,7 @@ import yaml
 from numpy.typing import NDArray
 
 from calvin_eval.errors import UsageError
-from calvin_eval.rollouts.datasets.folder import BrokenFrameError, SplitFolder
+from calvin_eval.foreign.splits import BrokenFrameError, SplitFolder
 from calvin_eval.sim.symbolic import TASK_NAMES
 
 STATES: Final[Mapping[str, int]] = {

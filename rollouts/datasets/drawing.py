@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calvin_eval.errors import InvalidStateError
+from calvin_eval.foreign.splits import BrokenFrameError, SplitFolder
 from calvin_eval.protocol import SCENES
-from calvin_eval.rollouts.datasets.folder import BrokenFrameError, SplitFolder
 from calvin_eval.sim.drawing.fast import library_problem
 from calvin_eval.sim.env import PlayTableEnv
 from calvin_eval.sim.packs import AssetPack

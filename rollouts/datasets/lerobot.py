@@ -15,7 +15,7 @@ import numpy as np
 
 from calvin_eval.errors import UsageError
 from calvin_eval.extras import install_command, require
-from calvin_eval.rollouts.datasets.folder import Annotation, SplitFolder
+from calvin_eval.foreign.splits import Annotation, SplitFolder
 
 FPS: Final = 30
 

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calvin_eval.errors import AssetError, CalvinEvalError, UsageError
+from calvin_eval.foreign.splits import Annotation, SplitFolder
 from calvin_eval.protocol import OFFICIAL
 from calvin_eval.rollouts.chain import Simulator
 from calvin_eval.rollouts.datasets.drift import distances
-from calvin_eval.rollouts.datasets.folder import Annotation, SplitFolder
 from calvin_eval.rollouts.replay import Step, replay
 from calvin_eval.rollouts.worker import SimulatorSpec
 from calvin_eval.sim.chains import Chain

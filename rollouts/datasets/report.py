@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from calvin_eval.errors import UnknownNameError
+from calvin_eval.foreign.splits import open_splits
 from calvin_eval.protocol import SCENES
 from calvin_eval.rollouts.datasets.checks import Fault, SplitFacts, check_split
 from calvin_eval.rollouts.datasets.drawing import NAMES, RendererPsnr, compare_images, renderers
-from calvin_eval.rollouts.datasets.folder import open_splits
 from calvin_eval.sim.packs import AssetPack, load_pack
 from calvin_eval.sim.render import RenderInfo
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from calvin_eval.errors import UsageError
-from calvin_eval.rollouts.datasets.folder import Annotation, BrokenFrameError, SplitFolder
+from calvin_eval.foreign.splits import Annotation, BrokenFrameError, SplitFolder
 from calvin_eval.rollouts.video.files import VideoFile
 
 FPS: Final = 30

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from calvin_eval.cli.main import main
-from calvin_eval.rollouts.datasets.folder import SplitFolder
+from calvin_eval.foreign.splits import SplitFolder
 
 pytestmark = pytest.mark.processes
 

@@ -16,9 +16,9 @@ from requirements import need_official
 
 from calvin_eval.cli.main import cli
 from calvin_eval.errors import UnknownNameError, UsageError
+from calvin_eval.foreign.splits import SplitFolder
 from calvin_eval.rollouts.datasets.audit import AuditSpec, audit_dataset
 from calvin_eval.rollouts.datasets.drift import MEASURES, by_step, distances
-from calvin_eval.rollouts.datasets.folder import SplitFolder
 from calvin_eval.rollouts.datasets.playback import JudgedLabel
 from calvin_eval.rollouts.recording.labels import ANNOTATIONS, save_plain
 from calvin_eval.rollouts.recording.noise import Disturbance

@@ -14,9 +14,9 @@ from recording import record_drawn_episode
 from requirements import need_package
 
 from calvin_eval.errors import UsageError
+from calvin_eval.foreign.splits import SplitFolder, open_splits
 from calvin_eval.rollouts.datasets.checks import Fault
 from calvin_eval.rollouts.datasets.drawing import RendererPsnr, psnr
-from calvin_eval.rollouts.datasets.folder import SplitFolder, open_splits
 from calvin_eval.rollouts.datasets.report import DatasetReport, check_dataset, explain
 from calvin_eval.rollouts.datasets.show import choose, contact_sheet, write_videos
 from calvin_eval.rollouts.recording.labels import save_plain

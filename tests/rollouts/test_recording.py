@@ -15,8 +15,8 @@ import yaml
 from recording import content, small_spec
 
 from calvin_eval.errors import InvalidActionError, PolicyError, UnknownNameError, UsageError
+from calvin_eval.foreign.splits import SplitFolder
 from calvin_eval.rollouts.datasets.audit import AuditReport, AuditSpec, audit_dataset
-from calvin_eval.rollouts.datasets.folder import SplitFolder
 from calvin_eval.rollouts.recording.episode import LabelRules, Subtask
 from calvin_eval.rollouts.recording.labels import paraphrases
 from calvin_eval.rollouts.recording.noise import Disturbance, DisturbedPolicy

@@ -12,9 +12,9 @@ import pytest
 from demonstrating import STEPS, Knower, recorded
 
 from calvin_eval.errors import UsageError
+from calvin_eval.foreign.unpickle import load_plain
 from calvin_eval.wrappers.check import ask, compare
 from calvin_eval.wrappers.check.calvin_folder import read_folder
-from calvin_eval.wrappers.check.unpickle import load_plain
 from calvin_eval.wrappers.policy import Requirements
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from calvin_eval.errors import UnknownNameError, UsageError
-from calvin_eval.wrappers.check.unpickle import load_plain
+from calvin_eval.foreign.unpickle import load_plain
 
 ANNOTATIONS = "auto_lang_ann.npy"
 LANGUAGE_FOLDER = "lang_annotations"

@@ -18,8 +18,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from calvin_eval.errors import UsageError
+from calvin_eval.foreign.unpickle import PlainUnpickler
 from calvin_eval.vla.data.npz import Array, read_npz
-from calvin_eval.wrappers.check.unpickle import PlainUnpickler
 
 SPLITS = ("training", "validation")
 _FRAME = re.compile(r"(?P<prefix>\D*)(?P<index>\d+)(?P<suffix>\.npz|\.pkl)")

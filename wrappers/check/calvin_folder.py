@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from calvin_eval.errors import UsageError
+from calvin_eval.foreign.annotations import FILE, USUAL, find_annotations
 from calvin_eval.foreign.archives import ArchiveError
 from calvin_eval.foreign.arrays import read_arrays
-from calvin_eval.wrappers.check.annotations import FILE, USUAL, find_annotations
+from calvin_eval.foreign.unpickle import load_plain
 from calvin_eval.wrappers.check.demonstrations import Demonstration
-from calvin_eval.wrappers.check.unpickle import load_plain
 
 _FRAME = re.compile(r"(?P<prefix>.*?)(?P<index>\d+)\.npz")
 _LONGEST = 100_000  # frames of a demonstration; CALVIN has 64

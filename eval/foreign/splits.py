@@ -18,10 +18,10 @@ import yaml
 from numpy.typing import NDArray
 
 from calvin_eval.errors import UsageError
+from calvin_eval.foreign.annotations import find_annotations
 from calvin_eval.foreign.archives import ArchiveError
 from calvin_eval.foreign.arrays import read_arrays
-from calvin_eval.wrappers.check.annotations import find_annotations
-from calvin_eval.wrappers.check.unpickle import load_plain
+from calvin_eval.foreign.unpickle import load_plain
 
 SPLITS: Final = ("training", "validation")
 RANGES: Final = "ep_start_end_ids.npy"
@@ -164,6 +164,19 @@ class SplitFolder:
             return None
         match = _SCENE.search(file)
         return match[1] if match else None
+
+
+def annotated_split(path: Path) -> Path:
+    """The folder of the one split whose annotations are meant.
+
+    Args:
+        path: a split, or the folder that holds them: then `validation` comes before `training`.
+    """
+    if not any(path.glob("*.npz")):
+        for name in reversed(SPLITS):
+            if find_annotations(path / name) is not None:
+                return path / name
+    return path
 
 
 def open_splits(path: Path) -> list[SplitFolder]:
