@@ -138,6 +138,82 @@ AXES: Final[Mapping[str, Axis]] = MappingProxyType(
                 ),
             },
         ),
+        "camera": Axis(
+            kind="visual",
+            about="Both cameras stand elsewhere, are turned, and see more or less.",
+            ranges={
+                "static_place": Range(
+                    unit="m", spans=(0.05, 0.1, 0.2, 0.35, 0.5),
+                    about="shift of the static camera, 4.4 m from the table, along each axis",
+                ),
+                "static_aim": Range(
+                    unit="m", spans=(0.005, 0.01, 0.02, 0.03, 0.05),
+                    about="shift of the point that it looks at, along each axis",
+                ),
+                "gripper_place": Range(
+                    unit="m", spans=(0.002, 0.004, 0.008, 0.012, 0.02),
+                    about="shift of the gripper's camera, along each axis",
+                ),
+                "turn": Range(
+                    unit="deg", spans=(1, 2, 4, 6, 9),
+                    about="roll of the static camera; turn of the gripper's about each axis",
+                ),
+                "fov": Range(
+                    unit="", spans=(0.03, 0.06, 0.1, 0.15, 0.2),
+                    about="change of both fields of view, by their own value",
+                ),
+            },
+        ),
+        "light": Axis(
+            kind="visual",
+            about="The light comes from elsewhere, is brighter or darker, of another colour, and "
+            "its shadows are deeper or fainter.",
+            ranges={
+                "direction": Range(
+                    unit="deg", spans=(10, 20, 30, 40, 55),
+                    about="turn of the light away from where it comes from, nearly overhead",
+                ),
+                "intensity": Range(
+                    unit="", spans=(0.08, 0.16, 0.25, 0.35, 0.45),
+                    about="change of its strength, by its own value",
+                ),
+                "colour": Range(
+                    unit="", spans=(0.03, 0.06, 0.1, 0.15, 0.22),
+                    about="change of each of red, green and blue, by its own value",
+                ),
+                "ambient": Range(
+                    unit="", spans=(0.04, 0.08, 0.12, 0.18, 0.25),
+                    about="what the share that comes from everywhere, 0.5, is less by",
+                ),
+                "shadow": Range(
+                    unit="", spans=(0.2, 0.4, 0.6, 0.8, 1.0),
+                    about="change of what a shadow takes away, by its own value",
+                ),
+            },
+        ),
+        "appearance": Axis(
+            kind="visual",
+            about="Table, floor and background have other colours and textures, which are "
+            "generated, and the blocks another shade of their colour.",
+            ranges={
+                "table": Range(
+                    unit="", spans=(0.15, 0.3, 0.5, 0.7, 0.9),
+                    about="share of a generated texture in the table's own",
+                ),
+                "floor": Range(
+                    unit="", spans=(0.15, 0.3, 0.5, 0.7, 0.9),
+                    about="share of a generated texture in the floor's own",
+                ),
+                "background": Range(
+                    unit="", spans=(0.1, 0.2, 0.3, 0.45, 0.6),
+                    about="change of each of the background's red, green and blue",
+                ),
+                "block": Range(
+                    unit="", spans=(0.04, 0.08, 0.13, 0.19, 0.25),
+                    about="change of each of a block's red, green and blue",
+                ),
+            },
+        ),
         "language": Axis(
             kind="language",
             about="The instruction is worded otherwise; or it is empty, its words are shuffled, "

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from calvin_eval.errors import RenderError, UnknownNameError
 from calvin_eval.sim.packs import AssetPack, CameraSpec
+from calvin_eval.sim.shifts.cameras import UPRIGHT, Mount
 from calvin_eval.sim.world import World
 
 GRIPPER_LINK = "gripper_cam"
@@ -45,8 +46,9 @@ def resolve_cameras(pack: AssetPack, cameras: Sequence[str | CameraSpec]) -> tup
 class Camera:
     """A camera in a world: where it looks now, and how its depth buffer reads in metres."""
 
-    def __init__(self, spec: CameraSpec, world: World) -> None:
+    def __init__(self, spec: CameraSpec, world: World, mount: Mount = UPRIGHT) -> None:
         self.spec = spec
+        self._mount = mount
         self._world = world
         bullet = world.bullet
         self.projection: Any = bullet.computeProjectionMatrixFOV(
@@ -72,6 +74,9 @@ class Camera:
         position, quaternion = bullet.getLinkState(robot.body, robot.link(GRIPPER_LINK))[:2]
         rotation = np.array(bullet.getMatrixFromQuaternion(quaternion)).reshape(3, 3)
         eye = np.array(position)
+        if self._mount is not UPRIGHT:
+            eye = eye + rotation @ self._mount.offset
+            rotation = rotation @ self._mount.turn
         return bullet.computeViewMatrix(eye, eye + rotation[:, 1], -rotation[:, 2])
 
     def intrinsic(self) -> NDArray[np.float64]:

@@ -21,6 +21,7 @@ from calvin_eval.sim.drawing.options import DrawOptions
 from calvin_eval.sim.interface import CalvinInterface
 from calvin_eval.sim.packs import AssetPack, CameraSpec, load_pack
 from calvin_eval.sim.render import Renderer, RenderInfo, resolve_backend
+from calvin_eval.sim.shifts.cameras import moved_camera
 from calvin_eval.sim.shifts.variant import Variant
 from calvin_eval.sim.world import ROBOT_OBS_SIZE, Needs, World, finite_array
 
@@ -51,6 +52,8 @@ class PlayTableEnv(CalvinInterface):
         drawn = () if render.backend == "none" else resolve_cameras(world.pack, cameras)
         self.cameras = tuple(spec.name for spec in drawn)
         self._renderer = Renderer(render, world)
+        self._specs = drawn
+        self._variant: Variant | None = None
         self._cameras = {spec.name: Camera(spec, world) for spec in drawn}
         self._rng = np.random.default_rng(seed)
 
@@ -62,6 +65,11 @@ class PlayTableEnv(CalvinInterface):
         scene = self._sampled_scene() if scene_obs is None else scene_obs
         world.check_state(np.zeros(15) if robot_obs is None else robot_obs, scene)
         world.reset(robot_obs, scene, variant)
+        if variant != self._variant:
+            self._variant = variant
+            moved = [moved_camera(variant, spec) for spec in self._specs]
+            self._cameras = {spec.name: Camera(spec, world, mount) for spec, mount in moved}
+            self._renderer.vary(variant)
 
     def place_robot(self, robot_obs: Any) -> None:
         """Put the robot alone into the given state (15,); table and blocks stay as they are."""

@@ -25,8 +25,11 @@ from calvin_eval.errors import RenderError, UsageError
 from calvin_eval.sim.bullet import captured_output, pybullet
 from calvin_eval.sim.cameras import Camera
 from calvin_eval.sim.drawing.fast import FastRenderer, library_problem
+from calvin_eval.sim.drawing.light import Lamp
 from calvin_eval.sim.drawing.options import BACKENDS, Backend, DrawOptions, check_backend
-from calvin_eval.sim.drawing.scene import Scene, SceneState
+from calvin_eval.sim.drawing.scene import SceneState
+from calvin_eval.sim.shifts.looks import Look, check_drawable
+from calvin_eval.sim.shifts.variant import Variant
 from calvin_eval.sim.world import World
 
 logger = logging.getLogger(__name__)
@@ -246,7 +249,8 @@ class Renderer:
     def __init__(self, info: RenderInfo, world: World) -> None:
         self.info = info
         self._world = world
-        self._drawn: tuple[Scene, _Drawer] | None = None
+        self._variant: Variant | None = None
+        self._drawn: tuple[Look, _Drawer] | None = None
         self._plugin: WorldDrawer | None = None
         if info.backend == "egl":
             self._load_egl()
@@ -271,6 +275,13 @@ class Renderer:
                 bullet.getCameraImage(8, 8, flags=pybullet.ER_NO_SEGMENTATION_MASK)
         Renderer._egl_world = self._world
 
+    def vary(self, variant: Variant | None) -> None:
+        """Draw another variant from now on: the world may look different after its reset."""
+        if variant is not None:
+            check_drawable(variant.shifts, self.info.backend)
+        self._variant = variant
+        self._drawn = None
+
     def draw(self, cameras: Sequence[Camera]) -> list[Image]:
         """Per camera colour (H, W, 3) uint8 and depth (H, W) float32 in metres."""
         if self.info.backend == "none":
@@ -283,25 +294,28 @@ class Renderer:
             return self._plugin.draw(cameras)
         if self.info.backend in BULLETS:
             return [self._draw_with_bullet(camera) for camera in cameras]
-        scene, drawer = self._drawn = self._drawn or self._make_drawer()
+        look, drawer = self._drawn = self._drawn or self._make_drawer()
         views = [
             (camera.view(), camera.projection, camera.spec.width, camera.spec.height)
             for camera in cameras
         ]
-        images = drawer.draw(scene.state(self._world), views)
+        images = drawer.draw(look.tinted(look.scene.state(self._world)), views)
         return [
             (rgb, camera.metres(depth))
             for camera, (rgb, depth) in zip(cameras, images, strict=True)
         ]
 
-    def _make_drawer(self) -> tuple[Scene, _Drawer]:
-        """Read the world, which is built by now; it looks the same after every reset."""
-        scene = Scene.read(self._world)
+    def _make_drawer(self) -> tuple[Look, _Drawer]:
+        """Read the world, which is built by now; it looks the same until `vary`."""
+        look = Look.of(self._variant, self._world)
         if self.info.backend == "fast":
-            return scene, FastRenderer(scene, self.info.options)
+            drawer = FastRenderer(look.scene, self.info.options)
+            if look.lamp != Lamp():
+                drawer.set_light(look.lamp)
+            return look, drawer
         from calvin_eval.sim.drawing.gl import GlRenderer
 
-        return scene, GlRenderer(scene, self.info.options)
+        return look, GlRenderer(look.scene, self.info.options)
 
     def _draw_with_bullet(self, camera: Camera) -> Image:
         spec = camera.spec

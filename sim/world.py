@@ -158,7 +158,7 @@ class World:
         )
         self._wire_table()
         dynamics.apply(bullet, self.blocks.values())
-        bullet.loadURDF(pack.urdf("plane/plane.urdf"))
+        self.plane: int = bullet.loadURDF(pack.urdf("plane/plane.urdf"))
 
     def _wire_table(self) -> None:
         bullet, scene = self.bullet, self.scene

@@ -33,6 +33,7 @@ from calvin_eval.sim.render import RenderInfo, resolve_backend
 from calvin_eval.sim.selection import select
 from calvin_eval.sim.shifts.chains import shifted
 from calvin_eval.sim.shifts.language import check_instructions
+from calvin_eval.sim.shifts.looks import check_drawable
 from calvin_eval.wrappers.loaders import LoadedPolicy
 
 _LoadHost = Callable[[PolicySpec, str | None, BatchRules], ServingHost]
@@ -238,6 +239,7 @@ def make_plan(inputs: RunInputs, policy: PolicyInUse) -> RunPlan:
             f"expected a renderer for the cameras {', '.join(requirements.cameras)} that this "
             "policy looks through; found --render none. Choose auto, fast, gl, egl or tiny."
         )
+    check_drawable(inputs.config.protocol.shifts, render.backend)
     return RunPlan(inputs=inputs, policy=policy, render=render)
 
 

@@ -114,6 +114,19 @@ View& find_view(Scene& scene, const float* view, const float* projection, int wi
   return v;
 }
 
+void set_light(Scene& scene, const float* position, const float* colour, float ambient, float shade,
+               const float* background) {
+  Light light = make_light({position[0], position[1], position[2]});
+  light.ambient = ambient, light.shade = shade;
+  std::memcpy(light.colour, colour, sizeof light.colour);
+  std::memcpy(light.background, background, sizeof light.background);
+  scene.light = light;
+  // Nothing that was computed for another light may be used again.
+  scene.shadows_stale = true;
+  scene.views.clear();
+  for (Shape& shape : scene.shapes) shape.moved = shape.cast = 0;
+}
+
 struct Camera {
   const float *view, *projection;
   int width, height;
@@ -180,7 +193,7 @@ Renderer* raster_new(int depth_bits, int colour_bits, int set) {
     renderer->set = raster::choose_set(set);
     renderer->kernels = raster::kernels(renderer->set);
     renderer->scene.options = {depth_bits, colour_bits};
-    renderer->scene.light = raster::make_light();
+    renderer->scene.light = raster::make_light(raster::kLamp);
     return renderer.release();
   } catch (...) {
     return nullptr;
@@ -208,6 +221,15 @@ int raster_add_texture(Renderer* renderer, const uint8_t* rgb, int width, int he
 int raster_add_shape(Renderer* renderer, int mesh, int texture, char* message, int size) {
   return raster::guarded(message, size,
                          [&] { raster::add_shape(renderer->scene, mesh, texture); });
+}
+
+// Another light: where it is, its colour, what comes from everywhere, what a shadow takes away of
+// the rest, and the colour of what is not drawn.
+int raster_set_light(Renderer* renderer, const float* position, const float* colour, float ambient,
+                     float shade, const float* background, char* message, int size) {
+  return raster::guarded(message, size, [&] {
+    raster::set_light(renderer->scene, position, colour, ambient, shade, background);
+  });
 }
 
 int raster_draw(Renderer* renderer, const float* poses, const float* colours,

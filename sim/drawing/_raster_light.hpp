@@ -19,9 +19,10 @@ V cross(V a, V b) { return {a.y * b.z - a.z * b.y, a.z * b.x - a.x * b.z, a.x * 
 
 // Bullet's light, its map of 20 x 20 m round the origin, and the one eye of all highlights: an
 // orbit camera that no image moves (distance 1.5 m, yaw -80 degrees, pitch -10 degrees).
-Light make_light() {
-  Light light = {};
-  const V from = {-5, -40, 200};
+constexpr V kLamp = {-5, -40, 200};
+
+Light make_light(V from) {
+  Light light;
   const float near = 1, far = 300, reach = 10;
   const V unit = normal(from);
   const float a = unit.y * unit.y + unit.z * unit.z, k = 1.0f / std::sqrt(a);

@@ -303,16 +303,15 @@ inline int32_t to_byte(float value) {
   return kTenBits ? ten_to_eight(unorm16(value) >> 6) : unorm8(value);
 }
 
-constexpr float kAmbient = 0.5f, kShade = 0.3f;
-constexpr float kBackground[3] = {0.7f, 0.7f, 0.8f};
-
 // A cleared pixel: rounded to the buffer's bits, where a drawn one is cut off.
 inline uint8_t cleared(float value, bool ten_bits) {
   return uint8_t(ten_bits ? ten_to_eight(int(value * 1023.0f + 0.5f)) : int(value * 255.0f + 0.5f));
 }
 
 template <bool kTenBits>
-inline void light_block(const View& view, int start, int size, const float* share, uint8_t* rgb) {
+inline void light_block(const Light& light, const View& view, int start, int size,
+                        const float* share, uint8_t* rgb) {
+  const float ambient = light.ambient, shade = light.shade;
   const float* __restrict intensity = view.intensity.data() + start;
   const float* __restrict specular = view.specular.data() + start;
   const float* const colours[3] = {view.red.data() + start, view.green.data() + start,
@@ -320,12 +319,13 @@ inline void light_block(const View& view, int start, int size, const float* shar
   float factor[kBlock];
   int32_t bytes[3][kBlock];
   for (int i = 0; i < size; ++i) {
-    const float shaded = (1.0f - kShade) * intensity[i] + (kShade * intensity[i]) * share[i];
-    factor[i] = (shaded * (1.0f - kAmbient) + kAmbient) + specular[i] * share[i];
+    const float shaded = (1.0f - shade) * intensity[i] + (shade * intensity[i]) * share[i];
+    factor[i] = (shaded * (1.0f - ambient) + ambient) + specular[i] * share[i];
   }
   for (int c = 0; c < 3; ++c) {
     const float* __restrict colour = colours[c];
-    for (int i = 0; i < size; ++i) bytes[c][i] = to_byte<kTenBits>(colour[i] * factor[i]);
+    const float lamp = light.colour[c];
+    for (int i = 0; i < size; ++i) bytes[c][i] = to_byte<kTenBits>(colour[i] * (factor[i] * lamp));
   }
   for (int i = 0; i < size; ++i)
     for (int c = 0; c < 3; ++c) rgb[3 * i + c] = uint8_t(bytes[c][i]);
@@ -335,16 +335,16 @@ inline void write_image(const Scene& scene, const View& view, bool shadows, uint
   const int total = view.port.width * view.port.height;
   const bool ten = scene.options.colour_bits == 10;
   uint8_t background[3];
-  for (int i = 0; i < 3; ++i) background[i] = cleared(kBackground[i], ten);
+  for (int i = 0; i < 3; ++i) background[i] = cleared(scene.light.background[i], ten);
   for (int start = 0; start < total; start += kBlock) {
     const int size = total - start < kBlock ? total - start : kBlock;
     float share[kBlock];
     find_light(shadows ? scene.shadow : scene.no_shadow, view, start, size, share);
     uint8_t* out = rgb + 3 * size_t(start);
     if (ten)
-      light_block<true>(view, start, size, share, out);
+      light_block<true>(scene.light, view, start, size, share, out);
     else
-      light_block<false>(view, start, size, share, out);
+      light_block<false>(scene.light, view, start, size, share, out);
     for (int i = 0; i < size; ++i)
       if (view.ids[start + i] == kNothing) std::memcpy(out + 3 * i, background, 3);
   }

@@ -111,6 +111,9 @@ struct View {
 struct Light {
   float clip[16], bias_clip[16];        // to the map's clip space, to its texture coordinates
   float position[3], eye[3];
+  // Bullet's own: half of the light comes from everywhere, a shadow takes 0.3 of the rest.
+  float ambient = 0.5f, shade = 0.3f, colour[3] = {1, 1, 1};
+  float background[3] = {0.7f, 0.7f, 0.8f};
 };
 
 // A window of the light's depth map: all shadows, and two texels more on every side.

@@ -20,6 +20,7 @@ from calvin_eval.errors import RenderError
 from calvin_eval.sim.drawing.options import DrawOptions
 
 if TYPE_CHECKING:
+    from calvin_eval.sim.drawing.light import Lamp
     from calvin_eval.sim.drawing.meshes import Mesh
     from calvin_eval.sim.drawing.scene import Scene, SceneState
 
@@ -146,6 +147,25 @@ class FastRenderer:
     def instruction_set(self) -> int:
         """Which compiled code draws: 1 portable, 2 for x86-64-v3."""
         return int(self._library.raster_set(self._handle))
+
+    def set_light(self, lamp: Lamp) -> None:
+        """Light everything by another lamp from now on.
+
+        Raises:
+            RenderError: numbers that are not finite, or a library built from older sources.
+        """
+        if not hasattr(self._library, "raster_set_light"):
+            raise RenderError(
+                "the compiled renderer 'fast' is of older sources, which know one light only. "
+                f"{_REMEDY}"
+            )
+        triples = [np.asarray(v, np.float32) for v in (lamp.position, lamp.colour, lamp.background)]
+        numbers = np.concatenate([*triples, [lamp.ambient, lamp.shade]])
+        if not np.isfinite(numbers).all():
+            raise RenderError(f"expected a lamp of finite numbers; found {lamp}")
+        position, colour, background = map(_address, triples)
+        ambient, shade = ctypes.c_float(lamp.ambient), ctypes.c_float(lamp.shade)
+        self._call("raster_set_light", position, colour, ambient, shade, background)
 
     def draw(self, state: SceneState, cameras: Sequence[CameraView]) -> list[Image]:
         """Draw a state from several cameras, with one shadow map.

@@ -7,6 +7,7 @@ camera stood when the plugin started.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -20,6 +21,25 @@ BACKGROUND = (0.7, 0.7, 0.8)
 SHADOW_SIZE = 4096  # texels along each side of the shadow map
 SHADOW_REACH = 10.0  # metres from the origin to each side of the shadow map
 _NEAR, _FAR = 1.0, 300.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lamp:
+    """What lights a scene; the defaults are Bullet's.
+
+    Attributes:
+        position: in metres; it is the direction that counts, and the distance for highlights.
+        colour: what the light does to red, green and blue.
+        ambient: share of the light that comes from everywhere.
+        shade: what a shadow takes away of the rest.
+        background: colour where nothing is drawn, 0..1.
+    """
+
+    position: tuple[float, float, float] = POSITION
+    colour: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    ambient: float = 0.5
+    shade: float = 0.3
+    background: tuple[float, float, float] = BACKGROUND
 
 
 def product(a: Matrix, b: Matrix) -> Matrix:

@@ -1,0 +1,156 @@
+"""Visual shifts: what is drawn changes, what is simulated does not."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+from calvin_eval.errors import RenderError, UsageError
+from calvin_eval.shifts import AXES, Shifts
+from calvin_eval.sim.chains import Chain, load_chains
+from calvin_eval.sim.drawing import fast
+from calvin_eval.sim.drawing.light import POSITION, Lamp
+from calvin_eval.sim.env import PlayTableEnv, make_env
+from calvin_eval.sim.packs import load_pack
+from calvin_eval.sim.shifts.cameras import UPRIGHT, moved_camera
+from calvin_eval.sim.shifts.chains import shifted
+from calvin_eval.sim.shifts.lights import lamp_of
+from calvin_eval.sim.shifts.looks import check_drawable
+from calvin_eval.sim.shifts.textures import _PATTERNS, generated
+
+PACK = load_pack("builtin")
+CHAIN = load_chains("official")[3]
+VISUAL = [name for name, axis in AXES.items() if axis.kind in ("visual", "sensor")]
+ACTIONS = [np.array([0.4, 0.1, -0.5, 0.1, 0, 0.2, -1.0])] * 4
+
+pytestmark = pytest.mark.skipif(bool(fast.library_problem()), reason="fast is not built")
+
+
+def variant(text: str) -> Chain:
+    return shifted(CHAIN, Shifts.parse(text), PACK.scene("D"))
+
+
+def films(env: PlayTableEnv, chain: Chain) -> tuple[np.ndarray, np.ndarray]:
+    """States and images of both cameras from a chain's start on."""
+    env.start(chain.robot_obs, chain.scene_obs, chain.variant)
+    states, images = [], []
+    for action in [None, *ACTIONS]:
+        if action is not None:
+            env.advance(action)
+        seen: Any = env.observe(rgb=("static", "gripper"))
+        states.append(np.concatenate([seen["robot_obs"], seen["scene_obs"]]))
+        images.append(np.concatenate([image.ravel() for image in seen["rgb_obs"].values()]))
+    return np.array(states), np.array(images)
+
+
+@cache
+def clean() -> tuple[np.ndarray, np.ndarray]:
+    with make_env("D", render="fast") as env:
+        return films(env, CHAIN)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("axis", VISUAL)
+def test_a_visual_shift_changes_images_and_no_state(axis: str) -> None:
+    """Level after level, and the same again in the same world; then the clean images return."""
+    states, images = clean()
+    far = []
+    with make_env("D", render="fast") as env:
+        for level in (1, 5, 5):
+            found_states, found = films(env, variant(f"{axis}={level}"))
+            assert np.array_equal(found_states, states)
+            far.append(np.abs(found.astype(int) - images).mean())
+            last = found
+        assert np.array_equal(last, found)
+        assert 0 < far[0] < far[1] == far[2]
+        back_states, back = films(env, CHAIN)
+    assert np.array_equal(back_states, states)
+    assert np.array_equal(back, images)
+
+
+@pytest.mark.slow
+def test_several_shifts_are_drawn_together() -> None:
+    with make_env("D", render="fast") as env:
+        both = films(env, variant("camera=2,light=2"))[1]
+        alone = [films(env, variant(text))[1] for text in ("camera=2", "light=2")]
+    assert not any(np.array_equal(both, one) for one in alone)
+
+
+def test_the_matrices_are_those_of_the_shifted_camera() -> None:
+    moved = variant("camera=5")
+    with make_env("D", render="fast") as env:
+        env.start(CHAIN.robot_obs, CHAIN.scene_obs)
+        before = env.camera_matrices(("static", "gripper"))
+        env.start(moved.robot_obs, moved.scene_obs, moved.variant)
+        after = env.camera_matrices(("static", "gripper"))
+    for name in ("static", "gripper"):
+        for kind in ("intrinsic", "extrinsic"):
+            assert not np.allclose(before[name][kind], after[name][kind])
+        turn = after[name]["extrinsic"][:3, :3]
+        assert np.allclose(turn @ turn.T, np.eye(3), atol=1e-6)
+
+
+def test_an_unshifted_camera_is_the_packs() -> None:
+    for spec in PACK.cameras.values():
+        assert moved_camera(None, spec) == (spec, UPRIGHT)
+        assert moved_camera(variant("light=5").variant, spec) == (spec, UPRIGHT)
+
+
+@pytest.mark.parametrize("level", [1, 5])
+def test_the_light_is_turned_by_as_much_as_the_level_says(level: int) -> None:
+    shift = variant(f"light={level}").variant
+    assert shift is not None
+    lamp, own = np.array(lamp_of(shift).position), np.array(POSITION)
+    angle = np.degrees(np.arccos(lamp @ own / np.linalg.norm(lamp) / np.linalg.norm(own)))
+    span = AXES["light"].ranges["direction"].at(level)
+    assert span / 2 <= angle <= span
+    assert np.linalg.norm(lamp) == pytest.approx(np.linalg.norm(own))
+    assert lamp[2] > 0
+
+
+def test_without_the_axis_the_light_is_bullets() -> None:
+    shift = variant("camera=5").variant
+    assert shift is not None
+    assert lamp_of(shift) == Lamp()
+
+
+def test_bullets_own_light_set_by_hand_draws_the_same_image() -> None:
+    """The numbers that another lamp replaces are those that the renderer has built in."""
+    with make_env("D", render="fast") as env:
+        env.start(CHAIN.robot_obs, CHAIN.scene_obs)
+        before = env.observe(rgb=("static",))["rgb_obs"]["rgb_static"]
+        drawer: Any = env._renderer._drawn[1]  # type: ignore[index]
+        drawer.set_light(Lamp(ambient=0.1))
+        dark = env.observe(rgb=("static",))["rgb_obs"]["rgb_static"]
+        drawer.set_light(Lamp())
+        again = env.observe(rgb=("static",))["rgb_obs"]["rgb_static"]
+        with pytest.raises(RenderError, match="finite"):
+            drawer.set_light(Lamp(shade=float("nan")))
+    assert dark.mean() < before.mean() - 10
+    assert np.array_equal(before, again)
+
+
+def test_textures_repeat_without_a_seam_and_fill_their_range() -> None:
+    for pattern in _PATTERNS:
+        drawn = pattern(np.random.RandomState(3))
+        assert drawn.shape == (256, 256)
+        assert drawn.min() >= 0
+        assert drawn.max() <= 1
+        assert np.ptp(drawn) > 0.9
+    assert np.array_equal(generated(np.random.RandomState(3)), generated(np.random.RandomState(3)))
+
+
+def test_renderers_that_cannot_draw_a_shift_refuse_it() -> None:
+    for axis in ("light", "appearance"):
+        for backend in ("gl", "egl", "tiny"):
+            with pytest.raises(UsageError, match=f"--render fast with --shift {axis}=3"):
+                check_drawable(Shifts.parse(f"{axis}=3"), backend)
+        for backend in ("fast", "none"):
+            check_drawable(Shifts.parse(f"{axis}=3"), backend)
+    check_drawable(Shifts.parse("camera=3,layout=2"), "tiny")
+    moved = variant("light=1")
+    with make_env("D", render="tiny") as env, pytest.raises(UsageError, match="tiny has light"):
+        env.start(moved.robot_obs, moved.scene_obs, moved.variant)
