@@ -6,24 +6,32 @@ verdicts equal upstream's, odd ones included.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from calvin_eval.errors import AssetError, UnknownNameError
+from calvin_eval.sim.judging import (
+    HALF_TURN,
+    MAX_MOVE_WHILE_ROTATING,
+    MAX_TILT_WHILE_ROTATING,
+    Info,
+    block_of,
+    bodies,
+    displacement,
+    on_blocks_only,
+    robot_of,
+    slow,
+    surface_of,
+    surfaces,
+    turned,
+)
 from calvin_eval.sim.packs import AssetPack, load_pack
 from calvin_eval.sim.world import Needs
 
-Info: TypeAlias = Mapping[str, Any]
 Judge: TypeAlias = Callable[[Info, Info], bool]
-
-_BODY, _LINK = 2, 4  # in a Bullet contact point: the other body, and its link
-_MAX_MOVE_WHILE_ROTATING = 0.1  # metres
-_MAX_TILT_WHILE_ROTATING = 30  # degrees
-_HALF_TURN = 180  # degrees
-_MAX_STACK_SPEED = 1  # m/s and rad/s
 
 
 @dataclass(frozen=True)
@@ -101,52 +109,21 @@ def _make_task(name: str, definition: Sequence[Any], blocks: frozenset[str]) -> 
         raise AssetError(f"task {name!r} has unfit arguments {arguments}: {error}") from error
 
 
-def _block(info: Info, name: str) -> Mapping[str, Any]:
-    block: Mapping[str, Any] = info["scene_info"]["movable_objects"][name]
-    return block
-
-
-def _bodies(thing: Mapping[str, Any]) -> set[int]:
-    return {contact[_BODY] for contact in thing["contacts"]}
-
-
-def _surfaces(thing: Mapping[str, Any]) -> set[tuple[int, int]]:
-    return {(contact[_BODY], contact[_LINK]) for contact in thing["contacts"]}
-
-
-def _surface(info: Info, body: str, link: str) -> tuple[int, int]:
-    fixed = info["scene_info"]["fixed_objects"][body]
-    return fixed["uid"], fixed["links"][link]
-
-
-def _robot(info: Info) -> int:
-    uid: int = info["robot_info"]["uid"]
-    return uid
-
-
-def _displacement(start: Info, end: Info, name: str) -> Any:
-    return np.array(_block(end, name)["current_pos"]) - np.array(_block(start, name)["current_pos"])
-
-
 def _touching(*names: str) -> Needs:
     return Needs(poses=frozenset(names), contacts=frozenset(names))
 
 
 def _rotate(block: str, degrees: float) -> _Task:
     def judge(start: Info, end: Info) -> bool:
-        if np.linalg.norm(_displacement(start, end, block)) > _MAX_MOVE_WHILE_ROTATING:
+        if np.linalg.norm(displacement(start, end, block)) > MAX_MOVE_WHILE_ROTATING:
             return False
-        if not _bodies(_block(end, block)) - {_robot(start)}:
+        if not bodies(block_of(end, block)) - {robot_of(start)}:
             return False
-        from scipy.spatial.transform import Rotation
-
-        before = Rotation.from_quat(_block(start, block)["current_orn"])
-        after = Rotation.from_quat(_block(end, block)["current_orn"])
-        x, y, z = (after * before.inv()).as_euler("xyz", degrees=True)
-        if abs(x) >= _MAX_TILT_WHILE_ROTATING or abs(y) >= _MAX_TILT_WHILE_ROTATING:
+        x, y, z = turned(start, end, block)
+        if abs(x) >= MAX_TILT_WHILE_ROTATING or abs(y) >= MAX_TILT_WHILE_ROTATING:
             return False
-        turned = degrees < z < _HALF_TURN if degrees > 0 else degrees > z > -_HALF_TURN
-        return bool(turned)
+        enough = degrees < z < HALF_TURN if degrees > 0 else degrees > z > -HALF_TURN
+        return bool(enough)
 
     return _Task(_touching(block), judge)
 
@@ -155,12 +132,12 @@ def _push(block: str, x: float, y: float) -> _Task:
     axis, distance = (0, x) if x else (1, y)
 
     def judge(start: Info, end: Info) -> bool:
-        robot = _robot(start)
-        before = {s for s in _surfaces(_block(start, block)) if s[0] != robot}
-        after = {s for s in _surfaces(_block(end, block)) if s[0] != robot}
+        robot = robot_of(start)
+        before = {s for s in surfaces(block_of(start, block)) if s[0] != robot}
+        after = {s for s in surfaces(block_of(end, block)) if s[0] != robot}
         if not before or not after or not before <= after:
             return False
-        moved = _displacement(start, end, block)[axis]
+        moved = displacement(start, end, block)[axis]
         return bool(moved > distance if distance > 0 else moved < distance)
 
     return _Task(_touching(block), judge)
@@ -168,27 +145,27 @@ def _push(block: str, x: float, y: float) -> _Task:
 
 def _lift(block: str, height: float, body: str, link: str) -> _Task:
     def judge(start: Info, end: Info) -> bool:
-        if not _displacement(start, end, block)[2] > height:
+        if not displacement(start, end, block)[2] > height:
             return False
-        if _bodies(_block(end, block)) != {_robot(start)}:
+        if bodies(block_of(end, block)) != {robot_of(start)}:
             return False
-        return _surface(start, body, link) in _surfaces(_block(start, block))
+        return surface_of(start, body, link) in surfaces(block_of(start, block))
 
     return _Task(_touching(block), judge)
 
 
 def _place(blocks: frozenset[str], body: str, link: str) -> _Task:
     def judge(start: Info, end: Info) -> bool:
-        held = _bodies(start["robot_info"])
-        if len(held) != 1 or held & _bodies(end["robot_info"]):
+        held = bodies(start["robot_info"])
+        if len(held) != 1 or held & bodies(end["robot_info"]):
             return False
         objects = start["scene_info"]["movable_objects"]
         names = [name for name, thing in objects.items() if thing["uid"] in held]
         if len(names) != 1:
             return False
-        if _bodies(_block(start, names[0])) != {_robot(start)}:
+        if bodies(block_of(start, names[0])) != {robot_of(start)}:
             return False
-        return _surface(end, body, link) in _surfaces(_block(end, names[0]))
+        return surface_of(end, body, link) in surfaces(block_of(end, names[0]))
 
     return _Task(Needs(robot_contacts=True, contacts=blocks), judge)
 
@@ -202,12 +179,12 @@ def _push_into(
         return any(_pushed_into(name, start, end) for name in names)
 
     def _pushed_into(name: str, start: Info, end: Info) -> bool:
-        before, after = _surfaces(_block(start, name)), _surfaces(_block(end, name))
+        before, after = surfaces(block_of(start, name)), surfaces(block_of(end, name))
         # Upstream compares the robot's body id with (body, link) pairs, which is never true: a
         # robot that still touches the block at the end does not spoil the task.
         return (
-            before == {_surface(start, source, source_link)}
-            and _surface(end, target, target_link) in after
+            before == {surface_of(start, source, source_link)}
+            and surface_of(end, target, target_link) in after
         )
 
     return _Task(Needs(contacts=frozenset(names)), judge)
@@ -230,22 +207,13 @@ def _toggle_light(name: str, before: int, after: int) -> _Task:
     return _Task(Needs(), judge)
 
 
-def _slow(block: Mapping[str, Any]) -> bool:
-    speeds = np.abs((*block["current_lin_vel"], *block["current_ang_vel"]))
-    return bool(np.all(speeds < _MAX_STACK_SPEED))
-
-
-def _on_blocks_only(touched: set[int], blocks: set[int]) -> bool:
-    return bool(touched) and touched <= blocks
-
-
 def _stack(blocks: frozenset[str]) -> _Task:
     def judge(start: Info, end: Info) -> bool:
         uids = {block["uid"] for block in start["scene_info"]["movable_objects"].values()}
         return any(
-            not uids & _bodies(_block(start, name))
-            and _on_blocks_only(_bodies(_block(end, name)), uids)
-            and _slow(_block(end, name))
+            not uids & bodies(block_of(start, name))
+            and on_blocks_only(bodies(block_of(end, name)), uids)
+            and slow(block_of(end, name))
             for name in start["scene_info"]["movable_objects"]
         )
 
@@ -256,9 +224,9 @@ def _unstack(blocks: frozenset[str]) -> _Task:
     def judge(start: Info, end: Info) -> bool:
         uids = {block["uid"] for block in start["scene_info"]["movable_objects"].values()}
         return any(
-            _on_blocks_only(_bodies(_block(start, name)), uids)
-            and not uids & _bodies(_block(end, name))
-            and _slow(_block(start, name))
+            on_blocks_only(bodies(block_of(start, name)), uids)
+            and not uids & bodies(block_of(end, name))
+            and slow(block_of(start, name))
             for name in start["scene_info"]["movable_objects"]
         )
 

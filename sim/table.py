@@ -75,15 +75,22 @@ class Light:
 
 
 class Button:
-    """A spring button: every press toggles its logical state, and the light follows."""
+    """A spring button: every press toggles its logical state, and the light follows.
+
+    Attributes:
+        joint: what is pressed.
+        light: what it works.
+        on: its logical state.
+        threshold: metres of the joint above which it is pressed.
+    """
 
     def __init__(self, joint: TableJoint, light: Light) -> None:
         joint.pull_to_zero()
         self.joint = joint
         self.light = light
         self.on = False
-        self._threshold = joint.middle()
-        self._was_pressed = joint.position > self._threshold
+        self.threshold = joint.middle()
+        self._was_pressed = joint.position > self.threshold
 
     def reset(self, position: float, *, follow_light: bool) -> None:
         """Place the button.
@@ -99,7 +106,7 @@ class Button:
 
     def step(self) -> None:
         """Toggle on the rising edge of a press; called once per action."""
-        pressed = self.joint.position > self._threshold
+        pressed = self.joint.position > self.threshold
         if pressed and not self._was_pressed:
             self.on = not self.on
             self.light.switch(self.on)
@@ -107,14 +114,21 @@ class Button:
 
 
 class Switch:
-    """A lever that stays where it is left; the light follows when its state changes."""
+    """A lever that stays where it is left; the light follows when its state changes.
+
+    Attributes:
+        joint: the lever.
+        light: what it works.
+        on: its logical state.
+        threshold: metres of the joint above which it is on.
+    """
 
     def __init__(self, joint: TableJoint, light: Light) -> None:
         joint.hold_by_friction()
         self.joint = joint
         self.light = light
         self.on = False
-        self._threshold = joint.middle()
+        self.threshold = joint.middle()
 
     def reset(self, position: float) -> None:
         """Place the lever; its logical state is off after every reset, as upstream has it."""
@@ -123,7 +137,7 @@ class Switch:
 
     def step(self) -> None:
         """Follow the lever; called once per action."""
-        up = self.joint.position > self._threshold
+        up = self.joint.position > self.threshold
         if up != self.on:
             self.on = up
             self.light.switch(up)

@@ -216,6 +216,13 @@ class World:
         for switch in self.switches:
             switch.step()
 
+    def box(self, name: str) -> NDArray[np.float64]:
+        """(2, 3) lowest and highest corner around a block or a link of the table, in metres."""
+        body, link = (
+            (self.blocks[name], -1) if name in self.blocks else (self.table, self.links[name])
+        )
+        return np.array(self.bullet.getAABB(body, link))
+
     def scene_obs(self) -> NDArray[np.float64]:
         """`scene_obs` (24,) float64: slide, drawer, button, switch, bulb, led, blocks' poses."""
         values: list[float] = [door.position for door in self.doors]

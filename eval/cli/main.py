@@ -20,6 +20,7 @@ from calvin_eval.cli.card import card
 from calvin_eval.cli.check import check
 from calvin_eval.cli.compare import compare
 from calvin_eval.cli.dataset import dataset
+from calvin_eval.cli.diagnose import diagnose
 from calvin_eval.cli.doctor import doctor
 from calvin_eval.cli.ending import (
     EXIT_INTERRUPTED,
@@ -61,7 +62,7 @@ Examples:
 
 _GROUPS = {
     "Run": "run check serve merge",
-    "Inspect": "report video verify",
+    "Inspect": "report diagnose video verify",
     "Compare and gate": "compare gate card",
     "Share": "bundle export leaderboard track",
     "Data": "record dataset assets",
@@ -164,8 +165,8 @@ def run_command(
 
 
 for command in (
-    assets, bundle, card, check, compare, dataset, doctor, export, gate, leaderboard, merge,
-    presets, record, report, serve, track, train, verify, video,
+    assets, bundle, card, check, compare, dataset, diagnose, doctor, export, gate, leaderboard,
+    merge, presets, record, report, serve, track, train, verify, video,
 ):  # fmt: skip
     cli.add_command(command)
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from calvin_eval.results.signatures import Signature
-    from calvin_eval.results.verification import ChainCheck, Verification
+    from calvin_eval.results.verification import Verification
 
 EXIT_CODES = {"verified": 0, "deviates": 1, "unchecked": 3}
 
@@ -96,8 +96,8 @@ def verify(ctx: click.Context, /, run: Path, as_json: bool, **options: Any) -> N
 
 
 @contextmanager
-def progress(total: int) -> Iterator[Callable[[ChainCheck], None]]:
-    """A bar on a terminal, nothing elsewhere."""
+def progress(total: int) -> Iterator[Callable[[object], None]]:
+    """A bar on a terminal, nothing elsewhere; to be called with whatever is done."""
     from rich.progress import Progress
 
     from calvin_eval.console.terminal import Terminal
@@ -105,7 +105,7 @@ def progress(total: int) -> Iterator[Callable[[ChainCheck], None]]:
     console = Terminal(file=sys.stderr)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("simulating", total=total)
-        yield lambda check: bar.advance(task)
+        yield lambda done: bar.advance(task)
 
 
 def print_verification(result: Verification, console: Console, seed: int | None) -> None:

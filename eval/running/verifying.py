@@ -123,7 +123,7 @@ def verify_path(
         count = len(chains or ())
         with progress(count) as watch:
             result = verify_run(
-                folder, chains=chains, sources=sources, workers=_processes(workers, count),
+                folder, chains=chains, sources=sources, workers=workers_for(workers, count),
                 watch=watch,
             )  # fmt: skip
     result = result.signed(signature, wanted=signers is not None)
@@ -161,7 +161,8 @@ def opened(path: Path) -> Iterator[RunFolder]:
         yield folder
 
 
-def _processes(asked: int | None, chains: int) -> int:
+def workers_for(asked: int | None, chains: int) -> int:
+    """Processes to use for so many chains: as asked, or one per core."""
     if asked is not None:
         return asked
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -63,3 +63,22 @@ TABLES: Mapping[str, Table] = {
         lengths={"block_red": MIDDLE, "block_blue": SMALL, "block_pink": BIG},
     ),
 }  # fmt: skip
+
+
+def grip_point(table: Table, part: str, position: float) -> tuple[float, float, float]:
+    """Where the tcp works a moving part of the table.
+
+    Args:
+        table: the scene's.
+        part: the word behind `base__` in the name of its joint.
+        position: of that joint, in metres.
+
+    Raises:
+        KeyError: there is no such part.
+    """
+    return {
+        "slide": (table.door + 0.14 - position, -0.005, 0.545),
+        "drawer": (table.drawer, -0.25 - position, 0.36),
+        "button": (table.button, BUTTON_Y, 0.478),
+        "switch": (table.switch, 0.02 + 0.5 * position, 0.527 + 0.866 * position),
+    }[part]

@@ -1,0 +1,55 @@
+"""`calvin-eval diagnose`: why a run's failures failed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from calvin_eval.cli.options import json_option, option
+from calvin_eval.cli.verify import progress
+from calvin_eval.console.saying import say
+
+EXIT_UNDIAGNOSED = 3
+
+
+@click.command(short_help="Find why a run's failures failed.")
+@click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
+@option("--assets", metavar="PACK", help="Where the run's asset pack is.")
+@option("--chain-list", metavar="FILE", help="The run's own chain list.")
+@option("--workers", type=click.IntRange(0), metavar="N", show_default="one per core",
+        help="Processes.")  # fmt: skip
+@json_option
+@click.pass_context
+def diagnose(ctx: click.Context, /, run: Path, as_json: bool, **options: Any) -> None:
+    """Find why the failed subtasks of RUN, a run folder or a bundle, failed.
+
+    Simulates every chain again from its actions: no policy is needed. A run folder gets the result
+    as diagnosis.json; a bundle stays as it is. Exits with 3 if chains could not be looked at.
+    """
+    from calvin_eval.rollouts.diagnosis.diagnose import diagnose_run, write_diagnosis
+    from calvin_eval.rollouts.verify.inputs import Sources
+    from calvin_eval.running.verifying import opened, workers_for
+
+    sources = Sources(assets=options["assets"], chains=options["chain_list"])
+    with opened(run) as folder:
+        chains = len(folder.records())
+        with progress(chains) as watch:
+            found = diagnose_run(
+                folder, sources=sources, workers=workers_for(options["workers"], chains),
+                watch=watch,
+            )  # fmt: skip
+        if run.is_dir():
+            write_diagnosis(folder, found)
+    if as_json:
+        say(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
+    else:
+        from calvin_eval.console.diagnosis import print_diagnosis
+        from calvin_eval.console.terminal import Terminal
+
+        print_diagnosis(found, Terminal(file=sys.stdout, highlight=False))
+    if found.undiagnosed:
+        ctx.exit(EXIT_UNDIAGNOSED)

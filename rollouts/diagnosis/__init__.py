@@ -1,0 +1,1 @@
+"""Why subtasks failed: recorded chains, simulated again and looked at."""

@@ -1,0 +1,139 @@
+"""One chain, simulated again and looked at, in any process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Final
+
+import numpy as np
+
+from calvin_eval.errors import AssetError
+from calvin_eval.results.diagnosis import Failure, SideEffect, Undiagnosed
+from calvin_eval.results.schema import ChainRecord
+from calvin_eval.rollouts.diagnosis.causes import find_cause
+from calvin_eval.rollouts.diagnosis.habits import DIGITS, find_habits
+from calvin_eval.rollouts.diagnosis.watching import TABLE, Trace, watch
+from calvin_eval.rollouts.replay import Actions, Step, replay_record
+from calvin_eval.rollouts.verify.replaying import ReplaySetup
+from calvin_eval.sim.chains import Chain
+from calvin_eval.sim.env import PlayTableEnv
+from calvin_eval.sim.oracle import TaskOracle
+from calvin_eval.sim.packs import load_pack
+
+_POINTS: Final = 30  # of a progress curve
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A chain to look at.
+
+    Attributes:
+        record: what it led to.
+        chain: what was asked, with the state that it starts from.
+        actions: by position.
+    """
+
+    record: ChainRecord
+    chain: Chain
+    actions: Mapping[int, Actions]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What was seen of a chain.
+
+    Attributes:
+        failure: its failed subtask, if it has one.
+        side_effects: of those that succeeded.
+        undiagnosed: why it could not be looked at; None if it was.
+    """
+
+    failure: Failure | None = None
+    side_effects: tuple[SideEffect, ...] = ()
+    undiagnosed: Undiagnosed | None = None
+
+
+class Diagnoser:
+    """Looks at recorded chains in one simulator; a worker of `WorkerPool`.
+
+    Args:
+        setup: the run's simulator and rules.
+    """
+
+    def __init__(self, setup: ReplaySetup) -> None:
+        pack = load_pack(setup.simulator.assets, verify=False)
+        env = setup.simulator.build()
+        assert isinstance(env, PlayTableEnv)  # `find_inputs` asks for no other
+        self._env, self._oracle, self._rules = env, TaskOracle(pack), setup.rules
+
+    def close(self) -> None:
+        """Free the simulator."""
+        self._env.close()
+
+    def answer(self, job: Job) -> Found:
+        """Look at a completed chain.
+
+        Raises:
+            AssetError: the simulator cannot run any chain.
+        """
+        try:
+            return self._look(job)
+        except AssetError:
+            raise
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            return Found(undiagnosed=Undiagnosed(chain=job.record.chain, reason=reason))
+
+    def _look(self, job: Job) -> Found:
+        record = job.record
+        steps = replay_record(self._env, job.chain, record, job.actions, self._rules, self._oracle)
+        effects: list[SideEffect] = []
+        failure = None
+        for position, states in groupby(steps, key=lambda step: step.position):
+            if record.subtasks[position].success:
+                effects += _side_effects(record.chain, states)
+                continue
+            trace = watch(self._env.world, states)
+            failure = self._describe(record, position, trace)
+        return Found(failure=failure, side_effects=tuple(effects))
+
+    def _describe(self, record: ChainRecord, position: int, trace: Trace) -> Failure:
+        subtask = record.subtasks[position]
+        cause, why = find_cause(trace)
+        touched = sorted(frozenset().union(*trace.touched) - {TABLE})
+        nearest, best = int(trace.distance.argmin()), int(trace.progress.argmax())
+        return Failure(
+            chain=record.chain, position=position, task=subtask.task,
+            instruction=subtask.instruction, steps=subtask.steps,
+            cause=cause, why=why, obstacle=trace.meter.obstacle,
+            target=trace.meter.objects, touched=tuple(touched),
+            grasped=tuple(name for name in self._env.world.blocks if trace.grasps(name)),
+            closest=_rounded(trace.distance[nearest]), closest_step=nearest,
+            progress_end=_rounded(trace.progress[-1]), progress_best=_rounded(trace.progress[best]),
+            best_step=best, curve=_curve(trace),
+            achieved=tuple(one for one in trace.achieved if one.task != subtask.task),
+            habits=find_habits(trace, self._env.world.pack.robot),
+        )  # fmt: skip
+
+
+def _side_effects(chain: int, states: Iterator[Step]) -> Iterator[SideEffect]:
+    for step in states:
+        if step.last and step.task is not None:
+            also = step.achieved() - {step.task}
+            if also:
+                yield SideEffect(
+                    chain=chain, position=step.position, task=step.task, also=tuple(sorted(also))
+                )
+
+
+def _curve(trace: Trace) -> tuple[float, ...]:
+    steps = np.unique(
+        np.linspace(0, trace.steps, min(_POINTS, trace.steps + 1)).round().astype(int)
+    )
+    return tuple(_rounded(trace.progress[i]) for i in steps)
+
+
+def _rounded(number: float) -> float:
+    return round(float(number), DIGITS) + 0.0  # never -0.0

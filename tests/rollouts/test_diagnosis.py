@@ -1,0 +1,195 @@
+"""Diagnosing: known faults get their cause, and the same run gives the same bytes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import runner
+from faulty_expert import (
+    Bench,
+    Detour,
+    Faulty,
+    LetsGo,
+    NeverCloses,
+    Opposite,
+    Still,
+    StopsAt90,
+    Upwards,
+    WrongBlock,
+    half_open,
+    starts_with,
+)
+
+from calvin_eval.cli.main import cli, main
+from calvin_eval.errors import RunFolderError
+from calvin_eval.results.diagnosis import DIAGNOSIS, Diagnosis, read_diagnosis
+from calvin_eval.results.store import JOURNAL, RunFolder
+from calvin_eval.rollouts.diagnosis.diagnose import diagnose_run
+from calvin_eval.rollouts.diagnosis.worker import Found
+from calvin_eval.sim.chains import Chain
+
+STEPS = 110
+"""Enough for the expert to do most tasks, or to do something else instead."""
+
+Chains = Callable[[Sequence[str], int], list[Chain]]
+
+
+@pytest.fixture(scope="module")
+def bench() -> Iterator[Bench]:
+    made = Bench(steps=STEPS)
+    yield made
+    made.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("policy", "chains", "tasks", "cause"),
+    [
+        (Opposite, half_open, ("open_drawer", "close_drawer", "move_slider_left"),
+         "wrong direction or place"),
+        (Opposite, starts_with, ("push_blue_block_left", "push_pink_block_right"),
+         "wrong direction or place"),
+        (WrongBlock, starts_with, ("lift_red_block_table", "push_red_block_left",
+                                   "rotate_red_block_right"), "touched the wrong object"),
+        (StopsAt90, starts_with, ("push_red_block_left", "rotate_blue_block_left",
+                                  "push_into_drawer"), "nearly there"),
+        (NeverCloses, starts_with, ("lift_red_block_table", "lift_blue_block_slider",
+                                    "rotate_red_block_right"), "reached and did not grasp"),
+        (Still, starts_with, ("open_drawer",), "never moved"),
+        (Upwards, starts_with, ("lift_red_block_table",), "never approached the target"),
+    ],
+)  # fmt: skip
+def test_a_known_fault_is_the_cause(
+    bench: Bench, policy: type[Faulty], chains: Chains, tasks: Sequence[str], cause: str
+) -> None:
+    failures = bench.failures(policy, chains(tasks, 1))
+    assert failures, "a fault that makes nothing fail shows nothing"
+    assert {failure.cause for failure in failures} == {cause}, [f.why for f in failures]
+
+
+@pytest.mark.slow
+def test_what_was_done_instead(bench: Bench) -> None:
+    (lift,) = bench.failures(WrongBlock, starts_with(["lift_red_block_table"], 1))
+    assert "block_blue" in lift.grasped
+    assert lift.target == ("block_red",)
+    assert any(one.task.startswith("lift_blue_block") for one in lift.achieved)
+    assert all(one.task != "lift_red_block_table" for one in lift.achieved)
+    assert lift.habits.first_contact is None
+    assert lift.habits.path > 0.2
+
+
+@pytest.mark.slow
+def test_a_block_that_is_let_go_is_lost(bench: Bench) -> None:
+    (chain,) = starts_with(["lift_red_block_table"], 1)
+    outcome = bench.run(Faulty, chain)
+    assert outcome.record.length == 1
+    held = len(outcome.actions[0]) - 1  # the hand is closed, and the block nearly high enough
+
+    class LetsGoThen(LetsGo):
+        after = held
+
+    (failure,) = bench.failures(LetsGoThen, [chain])
+    assert failure.cause == "grasped and lost", failure.why
+    assert failure.grasped == ("block_red",)
+    assert "the hand opened" in failure.why
+
+
+@pytest.mark.slow
+def test_a_subtask_that_could_not_be_achieved_says_why(bench: Bench) -> None:
+    (chain,) = starts_with(["turn_on_led"], 1)
+    scene = chain.scene_obs.copy()
+    scene[5] = 1
+    (failure,) = bench.failures(Still, [replace(chain, scene_obs=scene)])
+    assert failure.obstacle == "the led was on"
+    assert failure.cause == "never moved"
+
+
+@pytest.mark.slow
+def test_a_success_has_side_effects(bench: Bench) -> None:
+    """What was achieved beside the task that was asked."""
+    (chain,) = starts_with(["open_drawer"], 1)
+    scene = chain.scene_obs.copy()
+    scene[5] = 0
+    dark = replace(chain, scene_obs=scene)
+    assert bench.look(chain, bench.run(Faulty, chain)) == Found()
+    (effect,) = bench.look(dark, bench.run(Detour, dark)).side_effects
+    assert (effect.task, effect.also) == ("open_drawer", ("turn_on_led",))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the random policy: three chains, each failed at once."""
+    out = tmp_path_factory.mktemp("random") / "run"
+    assert main([
+        "--ckpt", "builtin:random", "--split", "D", "--chains", "3,17,40", "protocol.steps=25",
+        "--workers", "0", "--quiet", "--out", str(out),
+    ]) == 0  # fmt: skip
+    return out
+
+
+def written(path: Path, *options: str) -> bytes:
+    (path / DIAGNOSIS).unlink(missing_ok=True)
+    assert main(["diagnose", str(path), "--json", *options]) == 0
+    return (path / DIAGNOSIS).read_bytes()
+
+
+@pytest.mark.processes
+@pytest.mark.slow
+def test_the_same_run_gives_the_same_bytes(run: Path) -> None:
+    first = written(run, "--workers", "0")
+    assert written(run, "--workers", "2") == first
+    journal = run / JOURNAL
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(reversed(lines)))  # as another order of work leaves it
+    assert written(run, "--workers", "0") == first
+    found = read_diagnosis(RunFolder.open(run))
+    assert found is not None
+    assert found == Diagnosis.from_json(json.loads(first), "file")
+    assert [failure.chain for failure in found.failures] == [3, 17, 40]
+    assert sum(found.causes.values()) == 3
+
+
+@pytest.mark.slow
+def test_what_is_printed(run: Path) -> None:
+    result = runner().invoke(cli, ["diagnose", str(run), "--workers", "0"])
+    assert result.exit_code == 0
+    assert "3 failed subtasks in 3 chains" in result.stdout
+    assert "unofficial" in result.stdout
+    shown = runner().invoke(cli, ["diagnose", str(run), "--workers", "0", "--json"])
+    assert json.loads(shown.stdout)["schema_version"] == 1
+
+
+@pytest.mark.slow
+def test_a_diagnosis_of_other_chains_is_refused(run: Path) -> None:
+    written(run, "--workers", "0")
+    folder = RunFolder.open(run)
+    document = folder.read_json(DIAGNOSIS)
+    folder.write_json(DIAGNOSIS, {**document, "records_sha256": "0" * 64})
+    with pytest.raises(RunFolderError, match="diagnose"):
+        read_diagnosis(folder)
+    folder.write_json(DIAGNOSIS, {**document, "schema_version": 2})
+    with pytest.raises(RunFolderError, match="schema_version 1"):
+        read_diagnosis(folder)
+    (run / DIAGNOSIS).unlink()
+    assert read_diagnosis(folder) is None
+
+
+@pytest.mark.slow
+def test_changed_actions_are_not_diagnosed(run: Path) -> None:
+    folder = RunFolder.open(run)
+    before = folder.actions_path(17).read_bytes()
+    try:
+        (subtask,) = folder.read_actions(17).values()
+        folder.write_actions(17, [[action * np.float64(0.5) for action in subtask]])
+        found = diagnose_run(folder)
+    finally:
+        folder.actions_path(17).write_bytes(before)
+    (lost,) = found.undiagnosed
+    assert lost.chain == 17
+    assert "recorded state" in lost.reason or "gripper" in lost.reason
+    assert "17" not in found.lengths
