@@ -31,6 +31,9 @@ def leaderboard() -> None:
 @option("--no-verify", is_flag=True, help="Verify nothing; badges come from records alone.")
 @option("--again", is_flag=True, help="Verify again what there are records of.")
 @option("--assets", metavar="PACK", help="Where the runs' asset pack is.")
+@option("--reported", metavar="FILE", type=click.Path(path_type=Path),
+        help="Published results to show apart.", show_default="those that are shipped")  # fmt: skip
+@option("--no-reported", is_flag=True, help="Show no published results.")
 @option("--title", default="CALVIN leaderboard", metavar="TEXT", help="Of the site.")
 @option("--workers", type=click.IntRange(0), metavar="N", show_default="one per core",
         help="Processes.")  # fmt: skip
@@ -43,11 +46,13 @@ def build(ctx: click.Context, /, entries: tuple[Path, ...], out: Path, **options
     """
     from calvin_eval import __version__
     from calvin_eval.results.board.build import build_site
+    from calvin_eval.results.board.reported import read_reported
     from calvin_eval.running.leaderboard import find_bundles
 
     built = build_site(
         find_bundles(entries), out, judge=_verifier(out, options), version=__version__,
         title=options["title"],
+        reported=() if options["no_reported"] else read_reported(options["reported"]),
     )  # fmt: skip
     board = built.board
     badges = sum(row.badge.level != "none" for row in board.rows)

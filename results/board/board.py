@@ -9,6 +9,7 @@ from typing import Final
 from calvin_eval.results.badge import Badge
 from calvin_eval.results.board.entry import Entry
 from calvin_eval.results.board.order import Standing, standings
+from calvin_eval.results.board.reported import Reported
 from calvin_eval.results.verification_record import VerificationRecord
 
 SPLITS: Final = {"ABC_D": "ABC→D", "ABCD_D": "ABCD→D", "D": "D→D"}
@@ -102,11 +103,24 @@ class Board:
         title: of the site.
         sections: in the order of the page.
         refused: files that are not shown.
+        reported: what others published, shown apart.
     """
 
     title: str
     sections: tuple[Section, ...]
     refused: tuple[Refusal, ...]
+    reported: tuple[Reported, ...] = ()
+
+    @property
+    def count(self) -> int:
+        """How many rows the page has."""
+        return len(self.rows) + len(self.reported)
+
+    @property
+    def reported_splits(self) -> tuple[str, ...]:
+        """The splits of what others published."""
+        found = {row.split for row in self.reported}
+        return tuple(split for split in SPLITS if split in found)
 
     @property
     def rows(self) -> tuple[Row, ...]:

@@ -13,7 +13,8 @@ from calvin_eval.results.badge import badge_of
 from calvin_eval.results.board.board import Board, Refusal, Row, Section, arrange
 from calvin_eval.results.board.entry import Entry, read_chains, read_entry
 from calvin_eval.results.board.pages import Pages
-from calvin_eval.results.board.site import COMPARE, ENTRIES, INDEX, RECORDS, Site
+from calvin_eval.results.board.reported import Reported
+from calvin_eval.results.board.site import COMPARE, ENTRIES, INDEX, RECORDS, REPORTED, Site
 from calvin_eval.results.compare import Comparison, compare_pair
 from calvin_eval.results.compared import ComparedRun
 from calvin_eval.results.verification_record import (
@@ -45,7 +46,13 @@ class Built:
 
 
 def build_site(
-    bundles: Sequence[Path], target: Path, *, judge: Judge, version: str, title: str
+    bundles: Sequence[Path],
+    target: Path,
+    *,
+    judge: Judge,
+    version: str,
+    title: str,
+    reported: Sequence[Reported] = (),
 ) -> Built:
     """Write a leaderboard's site.
 
@@ -55,6 +62,7 @@ def build_site(
         judge: says what is known of a bundle's verification.
         version: of this calvin-eval.
         title: of the site.
+        reported: what others published.
 
     Raises:
         UsageError: something else lies in the folder.
@@ -62,7 +70,7 @@ def build_site(
     """
     site = Site.open(target, version)
     places, rows, refused = _gather(bundles, site, judge)
-    board = arrange(title, rows, refused)
+    board = replace(arrange(title, rows, refused), reported=tuple(reported))
     pages = Pages(board)
     for section in board.sections:
         for row in section.rows:
@@ -70,6 +78,8 @@ def build_site(
         _write_pairs(site, section, places)
     site.write("index.html", pages.index())
     site.write_json(INDEX, _index(board))
+    told = [{**asdict(row), "notes": row.notes} for row in board.reported]
+    site.write_json(REPORTED, {"verified": False, "rows": told})
     site.clean()
     return Built(board=board, written=site.written, kept=site.kept)
 

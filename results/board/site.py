@@ -21,6 +21,7 @@ from calvin_eval.results.board.entry import Entry
 from calvin_eval.results.verification_record import FileDigest
 
 INDEX: Final = "index.json"
+REPORTED: Final = "reported.json"
 ENTRIES: Final = "entries"
 COMPARE: Final = "compare"
 RECORDS: Final = "records"
