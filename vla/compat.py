@@ -18,6 +18,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "gripper_unnorm": ("scaled", "bypass"),
     "regular_action": ("kept", "undone"),
     "video_frames": ("one", "window"),
+    "state_token": ("ignored", "fed"),
     "act_insert": ("column", "per_row"),
     "tcp_4d_shape": ("flattened", "fixed"),
     "mu_law_axis": ("first", "last"),
@@ -53,6 +54,8 @@ class Compat:
             `x_std`) are brought back at evaluation: the original leaves them as they are.
         video_frames: frames that a model with history "video" is shown at evaluation: the present
             "one" in the original, the last W as in training with "window".
+        state_token: what `use_state` does: nothing in the original ("ignored"), which looks up a
+            misspelt key; "fed" gives the model a token of the robot's state.
         act_insert: where the action tokens go in a batch of texts of different lengths: "column"
             is one place for all rows, which is after the end and the padding of the shorter ones;
             "per_row" is before each row's own end. They differ in padded batches only.
@@ -82,6 +85,7 @@ class Compat:
     gripper_unnorm: str = "scaled"
     regular_action: str = "kept"
     video_frames: str = "one"
+    state_token: str = "ignored"
     act_insert: str = "column"
     tcp_4d_shape: str = "flattened"
     mu_law_axis: str = "first"
@@ -116,7 +120,7 @@ class Compat:
         """What the original was meant to do.
 
         What a checkpoint's training fixed keeps its value: `action_vocab_base`, `prompt_steps`,
-        `action_history`, `gripper_convention`, and the length of what is generated.
+        `action_history`, `state_token`, `gripper_convention`, and the length of what is generated.
         """
         return cls(
             ensemble="temporal",

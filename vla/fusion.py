@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ class Fused:
         present: (B, L) bool, False at padding. Differs from `mask` if `fill_zero` hides tokens.
         marked: (B, L) bool, True at what is read later: the block that was inserted last.
         labels: (B, L) int64 or None.
+        asked: (B, L) bool, True at what was put there with `ask`, which is read too; or None.
     """
 
     embeds: Tensor
@@ -29,6 +30,7 @@ class Fused:
     present: Tensor
     marked: Tensor
     labels: Tensor | None = None
+    asked: Tensor | None = None
 
     @classmethod
     def words(cls, embeds: Tensor, mask: Tensor, labels: Tensor | None = None) -> Fused:
@@ -68,6 +70,15 @@ class Fused:
             marked=inside,
             labels=labels,
         )
+
+    def ask(self, block: Tensor, index: int | Tensor) -> Fused:
+        """Put a block (B, N, D) into every row, see `insert`, and read it beside what is marked."""
+        made = self.insert(block, index)
+        blank = self.marked.new_zeros(len(self.marked), block.shape[1])
+        # Positions without the block, in their order, and the block behind them.
+        order = made.marked.long().argsort(dim=1, stable=True).argsort(dim=1)
+        marked = torch.cat([self.marked, blank], 1).gather(1, order)
+        return replace(made, marked=marked, asked=made.marked)
 
     def before_end(self, end_tokens: int, *, per_row: bool) -> int | Tensor:
         """Where action tokens go: before the last `end_tokens` positions.
@@ -130,6 +141,7 @@ class Fused:
             present=change(self.present),
             marked=change(self.marked),
             labels=None if self.labels is None else change(self.labels),
+            asked=None if self.asked is None else change(self.asked),
         )
 
 

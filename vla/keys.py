@@ -44,14 +44,11 @@ IDLE: Mapping[str, str] = {
     "trainer.num_nodes": _LAUNCHER,
     "cap_loss_ratio": _NO_LOSS,
     "vl_cotrain_ratio": _NO_LOSS,
-    "fwd_loss_ratio": _NO_LOSS,
     "kl_div_ratio": _NO_LOSS,
-    "clip_norm_ratio": _NO_LOSS,
     "act_head.window_size": _ELSEWHERE,
     "act_head.fwd_pred_next_n": _ELSEWHERE,
     "act_encoder": "stored and never used, in the original",
-    "use_state": "the original looks up a misspelt key, and never feeds it",
-    "use_mim_obs_loss": "there is no forward head that it belongs to",
+    "train_setup.predict_forward_hand": "fwd_head.pred_hand_image decides, as in the original",
     "train_setup.precision": "trainer.precision counts",
     "tokenizer.type": "found out from the folder",
     "tokenizer.tokenizer_type": "found out from the folder",
@@ -59,6 +56,34 @@ IDLE: Mapping[str, str] = {
     "vlm.type": "found out from the folder",
 }
 """Key -> why it has no effect. Keys that stand nowhere here are read by nobody."""
+
+
+_NO_HEAD = "there is no fwd_head that it belongs to"
+_DISCRETE = "a discrete model has no features for it, as in the original"
+
+
+def _idle_parts(project: Mapping[str, Any]) -> Mapping[str, str]:
+    """Keys of parts that this configuration does not have, and why they have no effect."""
+    found: dict[str, str] = {}
+    head = (project.get("fwd_head") or {}).get("type")
+    setup, compat = project.get("train_setup") or {}, project.get("compat") or {}
+    if not head:
+        found |= dict.fromkeys(
+            ("fwd_loss_ratio", "use_mim_obs_loss", "use_pixel_loss", "vision_masked_ratio",
+             "use_tube_mask", "train_setup.predict_forward"), _NO_HEAD
+        )  # fmt: skip
+    elif not project.get("use_mim_obs_loss"):
+        whole = "use_mim_obs_loss is false, so that nothing is hidden"
+        found |= {"vision_masked_ratio": whole, "use_tube_mask": whole}
+    if head and not setup.get("predict_forward"):
+        found["fwd_head"] = "train_setup.predict_forward is false"
+    if not project.get("use_clip_norm"):
+        found["clip_norm_ratio"] = "use_clip_norm is false"
+    if compat.get("state_token") == "ignored":
+        found["use_state"] = "the original looks up a misspelt key, and never feeds it"
+    if (project.get("act_head") or {}).get("action_space") == "discrete":
+        found |= dict.fromkeys(("use_clip_norm", "use_state", "fwd_head"), _DISCRETE)
+    return found
 
 
 def check_keys(project: Mapping[str, Any]) -> None:
@@ -79,7 +104,11 @@ def check_keys(project: Mapping[str, Any]) -> None:
 
 
 def idle_keys(
-    given: Mapping[str, Any], known: Mapping[str, Any], *, all_given: bool
+    given: Mapping[str, Any],
+    known: Mapping[str, Any],
+    *,
+    all_given: bool,
+    whole: Mapping[str, Any] | None = None,
 ) -> dict[str, str]:
     """Keys that have no effect, with the reason, in the order of the file.
 
@@ -88,8 +117,10 @@ def idle_keys(
         known: the packaged one, whose keys are acted on but for those in `IDLE`.
         all_given: whether `given` is what somebody wrote, so that a key counts even where its
             value is the packaged one.
+        whole: the configuration that `given` is a part of; itself if None.
     """
     defaults = dict(leaves(known))
+    idle = {**IDLE, **_idle_parts(given if whole is None else whole)}
     found = {}
     for key, value in leaves(given):
         if key.startswith(_CROSSING) and "vision_encoder" in given:
@@ -97,10 +128,11 @@ def idle_keys(
         acted = key in defaults or key in READ or key.startswith(("compat.", "vlm.sizes."))
         same = key in defaults and defaults[key] == value and not all_given
         off = value is None or value is False or value in ({}, [])
-        if off or same or (acted and key not in IDLE):
+        reason = idle.get(key) or idle.get(key.partition(".")[0])
+        if off or same or (acted and not reason):
             continue
         lightning = key.startswith("trainer.")
-        found[key] = IDLE.get(key) or (_LIGHTNING if lightning else _UNREAD)
+        found[key] = reason or (_LIGHTNING if lightning else _UNREAD)
     return found
 
 
@@ -159,6 +191,9 @@ _REFUSED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "trainer.check_val_every_n_epoch": (
         _among(1), "expected 1; trainer.val_check_interval=N validates every N steps"
     ),
-    "use_clip_norm": (_among(False), "a CLIP text loss is not built: expected false"),
+    "fwd_head.type": (
+        _among("ImageDecoder"),
+        "expected ImageDecoder: RoboVLMs does not ship the heads that its own code imports",
+    ),
 }  # fmt: skip
 """Key -> whether a value asks for nothing, and what to say to others."""

@@ -15,7 +15,7 @@ from calvin_eval.vla.compat import Compat
 from calvin_eval.vla.config import Config, find_vlm, read_compat, vlm_type
 from calvin_eval.vla.own_code import adapter_of, configured
 from calvin_eval.vla.stages import action_stages
-from calvin_eval.vla.supported import check_backbone, check_lacking
+from calvin_eval.vla.supported import check_backbone
 from calvin_eval.wrappers.loaders.base import LoadedPolicy, Source, file_facts, readable_size
 from calvin_eval.wrappers.loaders.folders import is_adapter, is_zero
 from calvin_eval.wrappers.loaders.torch_file import chosen_device, idle_gpu
@@ -31,7 +31,7 @@ OPTIONS = (
     "raw_calvin", "compat", *Compat.__dataclass_fields__,
 )  # fmt: skip
 
-_LATER = ("action_history", "regular_action", "video_frames")
+_LATER = ("action_history", "regular_action", "state_token", "video_frames")
 """Options that older releases did not write down."""
 
 OLDEST_TRANSFORMERS = 5
@@ -51,7 +51,6 @@ def declare(source: Source) -> tuple[Settings, Settings]:
     config = configured(source)
     if not adapter_of(config.values):
         check_backbone(config.values, vlm_type(config, source.options.get("vlm")), source.ckpt)
-    check_lacking(config.values)
     compat = read_compat(source, config)
     _check_history(config, compat)
     return {}, action_stages(config, compat, source.options.get("raw_calvin", True))

@@ -33,6 +33,8 @@ from calvin_eval.vla.action_tokenizer import ActionTokenizer
 from calvin_eval.vla.backbones import Backbone, build_backbone
 from calvin_eval.vla.compat import Compat
 from calvin_eval.vla.decoding import greedy
+from calvin_eval.vla.extra_tokens import OLD_NAMES, Reading, Shown, StateToken
+from calvin_eval.vla.forward_head import ForwardHead
 from calvin_eval.vla.fusion import Fused
 from calvin_eval.vla.heads import build_head, pool
 from calvin_eval.vla.images import cameras
@@ -57,6 +59,9 @@ class RoboVLM(nn.Module):
         act_head: see `calvin_eval.vla.heads`.
         action_token: (D,), the continuous action token, of which K go into a sequence.
         vision_resampler: behind the projector, with `use_vision_resampler`; else None.
+        state_token: of the robot's state, with `use_state`; else None.
+        fwd_head: predicts images, with `fwd_head`; else None.
+        clip_norm_head: of a loss, put there by training with `use_clip_norm`; else None.
         action_tokenizer: of a discrete model, else None.
         space: "continuous", "down_sample" or "discrete".
         history: "post" (frames apart, the head remembers), "pre" (frames in one sequence) or
@@ -90,6 +95,9 @@ class RoboVLM(nn.Module):
             self.vision_resampler = PerceiverResampler(parts.hidden_size)
         if self.space == "continuous":
             self.action_token = nn.Parameter(torch.zeros(parts.hidden_size))
+        self.state_token = StateToken.of_config(config, compat, parts.hidden_size)
+        self.fwd_head = ForwardHead.of_config(config, parts, preprocess.size)
+        self.clip_norm_head: nn.Module | None = None
         self.action_tokenizer: ActionTokenizer | None = None
         if self.space == "discrete":
             self.action_tokenizer = ActionTokenizer.from_tokenizer(tokenizer, head, compat)
@@ -116,8 +124,8 @@ class RoboVLM(nn.Module):
 
     def required_keys(self) -> frozenset[str]:
         """Parameters that a checkpoint must have: the head's and the action token's."""
-        names = self.state_dict()
-        return frozenset(n for n in names if n == "action_token" or n.startswith("act_head."))
+        own = ("act_head.", "state_token.")
+        return frozenset(n for n in self.state_dict() if n == "action_token" or n.startswith(own))
 
     def rename_old_key(self, key: str) -> str:
         """A parameter's name as older releases of transformers wrote it to its name here.
@@ -125,6 +133,8 @@ class RoboVLM(nn.Module):
         Args:
             key: without the leading `model.` of a checkpoint's names.
         """
+        if key.partition(".")[0] in OLD_NAMES:
+            return f"state_token.{key}"
         return self.parts.own_key(key)
 
     @property
@@ -144,65 +154,76 @@ class RoboVLM(nn.Module):
         ids: Tensor,
         mask: Tensor,
         *,
+        state: Tensor | None = None,
         per_row: bool = True,
     ) -> Tensor:
-        """What the language model makes of frames and an instruction, for the policy head.
+        """Features (B, T, K, D) for the policy head; see `Shown` and `read`."""
+        return self.read(Shown(static, hand, ids, mask, state), per_row=per_row).features
+
+    def read(self, shown: Shown, *, per_row: bool = True, asked: bool = False) -> Reading:
+        """What the language model makes of frames and an instruction.
 
         Args:
-            static: images of the static camera, (B, T, 3, S, S); oldest frame first.
-            hand: those of the gripper camera, or None; not looked at unless `use_hand`.
-            ids: instruction, (B, L) int64, padded on the right.
-            mask: of the instruction, (B, L).
+            shown: what it looks at; the gripper camera only with `use_hand`.
             per_row: whether each row is laid out as if it were alone, as RoboVLMs runs at
                 evaluation. False is the layout of its training batches with
                 `act_insert="column"`: the same column for all rows, padding left where it is.
+            asked: whether the tokens of `fwd_head` are read. They lie behind the action tokens,
+                which do not see them; only with history "pre" do later frames, and so they are
+                always there.
 
         Returns:
-            (B, T, K, D); T is 1 with history "video". Pooled already where the head pools, over
-            the positions of each row's own text.
+            Features (B, T, K, D); T is 1 with history "video". Pooled already where the head
+            pools, over the positions of each row's own text.
 
         Raises:
             PolicyError: a discrete model, or images that do not fit.
         """
         if self.space == "discrete":
             raise PolicyError("features: expected a continuous model; a discrete one generates")
-        rows, frames = static.shape[:2]
+        rows, frames = shown.static.shape[:2]
         if self.parts.crosses:
-            return self._crossed(static, hand, ids, mask, per_row=per_row)
-        fused = self._sequence(static, hand, ids, mask, per_row=per_row)
+            return Reading(self._crossed(shown, per_row=per_row), None)
+        fused = self._sequence(shown, per_row=per_row)
+        if self.fwd_head is not None and (asked or self.history == "pre"):
+            fused = self.fwd_head.ask(fused, fused.before_end(self._end, per_row=per_row))
         counts = fused.marked.sum(1)
         if self.history == "pre":
             fused = fused.join(frames)
             fused = fused.pad_right() if per_row else fused
         hidden = self.parts.decode(fused.embeds, fused.mask)
-        return self._read(
-            hidden[fused.marked], counts, (rows, 1 if self.history == "video" else frames)
-        )
+        shape = (rows, 1 if self.history == "video" else frames)
+        found = None
+        if fused.asked is not None:
+            found = hidden[fused.asked].reshape(*shape, -1, hidden.shape[-1])
+        return Reading(self._read(hidden[fused.marked], counts, shape), found)
 
-    def _crossed(
-        self, static: Tensor, hand: Tensor | None, ids: Tensor, mask: Tensor, *, per_row: bool
-    ) -> Tensor:
+    def _crossed(self, shown: Shown, *, per_row: bool) -> Tensor:
         """Features (B, T, K, D) of words that look at the cameras' latents, frame by frame."""
-        shape = (static.shape[0], static.shape[1])
-        ids, mask = (part.to(self.device).repeat_interleave(shape[1], 0) for part in (ids, mask))
-        both = cameras(static, hand, self.use_hand)
-        shown = [camera.flatten(0, 1).unsqueeze(1) for camera in both]
-        media = torch.cat([self._tokens(camera) for camera in shown], 1)
+        shape = (shown.static.shape[0], shown.static.shape[1])
+        ids, mask = (
+            part.to(self.device).repeat_interleave(shape[1], 0) for part in (shown.ids, shown.mask)
+        )
+        both = cameras(shown.static, shown.hand, self.use_hand)
+        images = [camera.flatten(0, 1).unsqueeze(1) for camera in both]
+        media = torch.cat([self._tokens(camera) for camera in images], 1)
         hidden = self.parts.decode_crossed(ids, mask.bool(), media)
         read = mask.bool() if per_row else torch.ones_like(mask, dtype=torch.bool)
         return self._read(hidden[read], read.sum(1), shape)
 
-    def _sequence(
-        self, static: Tensor, hand: Tensor | None, ids: Tensor, mask: Tensor, *, per_row: bool
-    ) -> Fused:
+    def _sequence(self, shown: Shown, *, per_row: bool) -> Fused:
         """One sequence per frame, (B * T, L), or per row with history "video"; reads marked."""
-        shown = cameras(static, hand, self.use_hand)
+        ids, mask = shown.ids, shown.mask
+        images = cameras(shown.static, shown.hand, self.use_hand)
         if self.history != "video":
-            ids, mask = (part.repeat_interleave(static.shape[1], 0) for part in (ids, mask))
-            shown = [camera.flatten(0, 1).unsqueeze(1) for camera in shown]
+            ids, mask = (part.repeat_interleave(shown.static.shape[1], 0) for part in (ids, mask))
+            images = [camera.flatten(0, 1).unsqueeze(1) for camera in images]
         fused = self._words(ids, mask)
-        for camera in shown:
+        for camera in images:
             fused = fused.insert(self._tokens(camera), self._start)
+        if self.state_token is not None:
+            end = fused.before_end(self._end, per_row=per_row)
+            fused = self.state_token.into(fused, shown.state, end, hide=self._fill_zero)
         if self.space == "continuous":
             block = self.action_token.expand(len(ids), self.latent, -1)
             end = fused.before_end(self._end, per_row=per_row)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from calvin_eval.errors import PolicyError
 from calvin_eval.vla.config import Config
+from calvin_eval.vla.data.collate import robot_state
 from calvin_eval.vla.fusion import Fused
 from calvin_eval.vla.past import PastActions, PastAnswer
 from calvin_eval.wrappers.policy import BasePolicy, Request, Requirements
@@ -30,11 +31,14 @@ class Memory:
             interleaved questions.
         features: (K, D) of past decisions, with any other history.
         answers: that were given at those frames, for interleaved questions.
+        states: of the robot, (7,) each, of the frames that the model is shown next, for a model
+            that reads them.
     """
 
     frames: tuple[Tensor, ...] = ()
     features: tuple[Tensor, ...] = ()
     answers: tuple[PastAnswer, ...] = ()
+    states: tuple[Tensor, ...] = ()
 
 
 class RoboVLMsPolicy(BasePolicy):
@@ -67,6 +71,7 @@ class RoboVLMsPolicy(BasePolicy):
         self._config = config
         video = config.history == "video" and model.compat.video_frames == "window"
         self._windows = video or config.history == "pre"
+        self._reads_state = getattr(model, "state_token", None) is not None
         self._row = 0 if pre_select == "oldest" else -1
         self._most = max_batch
         self._memories: dict[int, Memory] = {}
@@ -122,6 +127,8 @@ class RoboVLMsPolicy(BasePolicy):
         memories = [self._memory(request) for request in requests]
         if self._past is not None and self._past.interleaves:
             return self._interleaved(self._past, images, requests, memories)
+        if self._reads_state:
+            memories = [self._with_state(m, r) for m, r in zip(memories, requests, strict=True)]
         if self._windows:
             frames = [self._last((*m.frames, i)) for m, i in zip(memories, images, strict=True)]
             images = torch.stack([torch.stack(window) for window in frames])
@@ -136,7 +143,9 @@ class RoboVLMsPolicy(BasePolicy):
         if self._config.discrete:
             chunks = self._generated(static, hand, requests)
         else:
-            features = self._model.features(static, hand, *self._text(requests))
+            features = self._model.features(
+                static, hand, *self._text(requests), **self._states(requests, memories)
+            )
             chunks, memories = self._headed(features, memories)
         return chunks, memories
 
@@ -167,6 +176,17 @@ class RoboVLMsPolicy(BasePolicy):
 
     def _last(self, entries: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return entries[-self._config.window :]
+
+    def _with_state(self, memory: Memory, request: Request) -> Memory:
+        robot = torch.from_numpy(np.asarray(request.obs["robot_obs"], np.float32))
+        states = self._last((*memory.states, robot_state(robot)))
+        return replace(memory, states=states if self._windows else states[-1:])
+
+    def _states(self, requests: Sequence[Request], memories: Sequence[Memory]) -> dict[str, Tensor]:
+        """States (B, T, 7) of the frames that the model is shown, if it reads them."""
+        if not self._reads_state:
+            return {}
+        return {"state": torch.stack([torch.stack(memory.states) for memory in memories])}
 
     def _preprocessed(self, requests: Sequence[Request]) -> Tensor:
         """Images (B, cameras, 3, S, S) float32, on the CPU."""

@@ -14,16 +14,6 @@ from calvin_eval.wrappers.loaders.folders import CHECKOUT
 ACTION_SPACES = ("continuous", "down_sample", "discrete")
 HISTORIES = ("post", "pre", "video")
 TOKEN_SOURCES = ("all", "text", "vision")
-LACKING = {
-    "fwd_head": "a head that predicts images, which RoboVLMs does not ship",
-}
-"""Keys of a configuration that must be false or null, and what they would switch on.
-
-`use_clip_norm`, `use_mim_obs_loss`, `act_encoder` and `use_state` change nothing of what a model
-does at evaluation: two are losses, one is stored and never used, and of the last the original looks
-up a misspelt key. Training says what becomes of them, see `calvin_eval.vla.keys`.
-"""
-
 
 MODEL_TYPES = (
     "kosmos-2", "paligemma", "llava", "llava_mpt", "mosaic_gpt", "qwen2_vl", "qwen2_5_vl",
@@ -100,23 +90,12 @@ def check_supported(config: Mapping[str, Any]) -> None:
     for key in ("model", "window_size", "fwd_pred_next_n", "act_head"):
         if not config.get(key):
             raise CheckpointError(f"project configuration: expected a value of {key!r}, found none")
-    check_lacking(config)
     if not (config.get("train_setup") or {}).get("predict_action", True):
         raise CheckpointError(
             "project configuration: train_setup.predict_action is false: such a model was trained "
             "without actions and cannot control a robot"
         )
     _check_head(config["act_head"])
-
-
-def check_lacking(config: Mapping[str, Any]) -> None:
-    """Raise a CheckpointError for a part of a model that is not built here."""
-    for key, meaning in LACKING.items():
-        if config.get(key):
-            raise CheckpointError(
-                f"project configuration: {key} = {config[key]!r} asks for {meaning}, which "
-                "calvin-eval does not have; expected false or null"
-            )
 
 
 def check_crossing(head: Mapping[str, Any]) -> None:

@@ -28,7 +28,7 @@ _CALL_KEYS = ("data", "out", "resume", "overwrite")
 
 _PATHS = ("model_load_path", "vlm.pretrained_model_name_or_path", "train_dataset.data_dir",
           "val_dataset.data_dir", "train_dataset.pairs", "val_dataset.pairs", "vlm.adapter",
-          "train_dataset.adapter", "val_dataset.adapter")  # fmt: skip
+          "clip_text", "train_dataset.adapter", "val_dataset.adapter")  # fmt: skip
 _EVALUATE = "evaluate.overrides"
 
 _WHOLE_NUMBERS = {
@@ -166,7 +166,7 @@ def _composed(
             raise unknown_key(key, known, evaluation=False)
     idle = idle_keys(raw, packaged, all_given=False)
     if resumed is None:
-        idle = idle_keys(written, packaged, all_given=True) | idle
+        idle = idle_keys(written, packaged, all_given=True, whole=raw) | idle
     return dict(raw), idle
 
 

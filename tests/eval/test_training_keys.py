@@ -48,7 +48,7 @@ def compose(folder: Path, *overrides: str, **values: Any) -> TrainConfig:
         ({"trainer": {"limit_train_batches": 0.1}}, r"trainer\.max_steps=N"),
         ({"trainer": {"overfit_batches": 8}}, "expected 0"),
         ({"trainer": {"check_val_every_n_epoch": 3}}, r"val_check_interval=N"),
-        ({"use_clip_norm": True}, "CLIP text loss"),
+        ({"fwd_head": {"type": "TheirOwn"}}, "expected ImageDecoder"),
     ],
 )
 def test_what_would_change_the_training_is_refused(
@@ -90,15 +90,30 @@ def test_what_has_no_effect_is_listed_with_the_reason(tmp_path: Path) -> None:
     )  # fmt: skip
     assert {
         "optimizer", "image_mean", "gpus", "num_nodes", "cap_loss_ratio", "fwd_loss_ratio",
-        "kl_div_ratio", "use_state", "act_encoder", "use_time_causal_attn",
+        "kl_div_ratio", "act_encoder", "use_time_causal_attn",
         "vision_masked_ratio", "seq_len", "data_scale", "vision_resampler.depth",
         "train_setup.mm_projector_lr", "train_setup.precision", "trainer.strategy",
         "trainer.max_time", "train_dataset.key", "act_head.with_history", "act_head.window_size",
         "act_head.fwd_pred_next_n", "tokenizer.type", "vlm.type",
     } <= set(config.idle)  # fmt: skip
+    assert "use_state" not in config.idle
+    assert "no fwd_head" in config.idle["fwd_loss_ratio"]
     assert "launcher" in config.idle["trainer.strategy"]
     assert "Lightning" in config.idle["trainer.max_time"]
     assert not {"norm_action", "window_size", "act_head.hidden_size"} & set(config.idle)
+
+
+def test_parts_that_a_configuration_lacks_make_keys_idle(tmp_path: Path) -> None:
+    head = {"type": "ImageDecoder"}
+    config = compose(tmp_path, fwd_head=head, vision_masked_ratio=0.5, use_state=True)
+    assert {"fwd_head.type", "vision_masked_ratio"} <= set(config.idle)
+    assert "predict_forward is false" in config.idle["fwd_head.type"]
+    setup = {"predict_forward": True, "predict_forward_hand": True}
+    config = compose(tmp_path, fwd_head=head, train_setup=setup, fwd_loss_ratio=1.0)
+    assert not {"fwd_head.type", "fwd_loss_ratio", "train_setup.predict_forward"} & set(config.idle)
+    assert "pred_hand_image" in config.idle["train_setup.predict_forward_hand"]
+    config = compose(tmp_path, "compat.state_token=ignored", use_state=True)
+    assert "misspelt" in config.idle["use_state"]
 
 
 def test_every_key_of_a_file_is_known_refused_or_listed(tmp_path: Path) -> None:

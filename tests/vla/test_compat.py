@@ -55,5 +55,5 @@ def test_fixed_keeps_what_training_fixed() -> None:
     same = {f.name for f in fields(Compat) if getattr(compat, f.name) == getattr(fixed, f.name)}
     assert same == {
         "action_vocab_base", "discrete_steps", "prompt_steps", "action_history",
-        "gripper_convention", "load_strict",
+        "state_token", "gripper_convention", "load_strict",
     }  # fmt: skip

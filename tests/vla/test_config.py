@@ -303,10 +303,9 @@ def test_the_models_own_folder_decides(tmp_path: Path) -> None:
         declared(source(tmp_path, vlm=str(tmp_path / "vlm")))
 
 
-def test_parts_that_are_not_built_are_refused_before_the_weights(tmp_path: Path) -> None:
+def test_a_head_that_predicts_images_is_no_reason_to_refuse_a_checkpoint(tmp_path: Path) -> None:
     write(tmp_path / "c.json", **BASE, fwd_head={"type": "X"})
-    with pytest.raises(CheckpointError, match="a head that predicts images"):
-        declared(source(tmp_path))
+    assert declared(source(tmp_path)) is not None
 
 
 @pytest.mark.needs("vla")

@@ -452,7 +452,6 @@ def test_half_precision_stays_close(build: Builder) -> None:
 @pytest.mark.parametrize(
     ("values", "error", "message"),
     [
-        ({"fwd_head": {"type": "X"}}, CheckpointError, "fwd_head .* predicts images"),
         ({"train_setup": {"predict_action": False}}, CheckpointError, "cannot control a robot"),
         ({"window_size": None}, CheckpointError, "window_size"),
         ({"act_head": {"action_space": "continous"}}, UnknownNameError, "'continuous'"),

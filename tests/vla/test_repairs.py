@@ -82,9 +82,13 @@ def test_a_video_model_is_shown_as_many_frames_as_it_was_trained_on(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("key", ["use_state", "use_mim_obs_loss", "use_clip_norm", "act_encoder"])
+@pytest.mark.parametrize(
+    "key", ["use_state", "use_mim_obs_loss", "use_clip_norm", "act_encoder", "fwd_head"]
+)
 def test_what_evaluation_does_not_use_is_accepted(tmp_path: Path, key: str) -> None:
-    config = project("kosmos", **{key: {"type": "X"} if key == "act_encoder" else True})
+    config = project(
+        "kosmos", **{key: {"type": "X"} if key in ("act_encoder", "fwd_head") else True}
+    )
     folder = save_vlm(tmp_path / "vlm", "kosmos")
     names = set(RoboVLM.build(config, folder, Compat()).state_dict())
     assert names == set(RoboVLM.build(project("kosmos"), folder, Compat()).state_dict())

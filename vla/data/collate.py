@@ -70,6 +70,9 @@ class CalvinCollator:
         writer: of discrete labels, or None.
         tcp_labels: whether discrete labels are of the actions in the TCP frame. RoboVLMs takes
             those in the world frame even if `actions.tcp` turns what the head learns.
+        state: whether the robot's state goes in as `rel_state`, (B, W, 7): where the TCP is and
+            how it is turned, and 1 where the gripper is open. RoboVLMs' trainer reads such a key,
+            which none of its data sets has.
         data_source: name of the task, with "action" in it.
     """
 
@@ -79,6 +82,7 @@ class CalvinCollator:
     actions: ActionTransform = field(default_factory=ActionTransform)
     writer: Writer | None = None
     tcp_labels: bool = False
+    state: bool = False
     data_source: str = "calvin_action"
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
@@ -95,7 +99,9 @@ class CalvinCollator:
         rgb, rgb_chunk = self._images(samples, "rgb_static")
         hand, hand_chunk = self._images(samples, "rgb_gripper")
         labels = self._labels(samples, turned if self.tcp_labels else scaled)
+        state = {"rel_state": torch.stack([self._state(s) for s in samples])} if self.state else {}
         return {
+            **state,
             "rgb": rgb,
             "hand_rgb": hand,
             "action": actions[:, :-1],
@@ -112,6 +118,9 @@ class CalvinCollator:
             "raw_text": sentences,
             "data_source": self.data_source,
         }
+
+    def _state(self, sample: Sample) -> Tensor:
+        return robot_state(sample["robot_obs"][: self.window])
 
     def _chunks(self, data: Tensor, *, after: bool = False) -> Tensor:
         return generate_chunk(data, self.window, self.chunk, after=after)
@@ -175,6 +184,15 @@ class ActionPredictionCollator:
             "instr_and_action_mask": seen,
             "data_source": self.data_source,
         }
+
+
+def robot_state(robot_obs: Tensor) -> Tensor:
+    """CALVIN's `robot_obs` (..., 15) to a state (..., 7): position, Euler angles, gripper 1 or 0.
+
+    The gripper is the last command that it got, which is what CALVIN keeps of it.
+    """
+    opened = (robot_obs[..., -1:] > 0).to(robot_obs.dtype)
+    return torch.cat([robot_obs[..., :6], opened], -1)
 
 
 def _array(sample: Sample, name: str) -> Any:

@@ -26,6 +26,11 @@ class TrainingBatch:
         chunk: actions, (B, T, n, 7) float32, gripper 1 (open) or 0; or None.
         chunk_mask: (B, T, n) bool, False where an action is padded; or None.
         rows: what a discrete model reads and should answer, (B, T, L) each; or None.
+        state: of the robot, (B, T, 7), see `StateToken`; or None.
+        sentences: the B instructions as plain text; or None.
+        future: images of the static camera 1, 2, ... n frames later, (B, T, n, 3, S, S); or None.
+        future_hand: the same of the gripper camera.
+        future_mask: (B, T, n) bool, False where such a frame is padded; or None.
     """
 
     static: Tensor
@@ -35,6 +40,11 @@ class TrainingBatch:
     chunk: Tensor | None = None
     chunk_mask: Tensor | None = None
     rows: Rows | None = None
+    state: Tensor | None = None
+    sentences: tuple[str, ...] | None = None
+    future: Tensor | None = None
+    future_hand: Tensor | None = None
+    future_mask: Tensor | None = None
 
     @classmethod
     def read(
@@ -66,9 +76,13 @@ class TrainingBatch:
         shape = (len(static), static.shape[1])
         ids, mask = _text(given, len(static))
         chunk, chunk_mask = _chunks(given, shape, window)
+        future, future_hand = (
+            _later(given, key, shape, dtype) for key in ("fwd_rgb_chunck", "fwd_hand_rgb_chunck")
+        )
         made = cls(
             static=static, hand=hand, ids=ids, mask=mask, chunk=chunk, chunk_mask=chunk_mask,
-            rows=_rows(given, shape),
+            rows=_rows(given, shape), state=_state(given, shape), sentences=_sentences(given),
+            future=future, future_hand=future_hand, future_mask=_later_mask(given, future),
         )  # fmt: skip
         return made.to(device)
 
@@ -182,3 +196,51 @@ def _rows(batch: Mapping[str, Any], shape: tuple[int, int]) -> Rows | None:
         )
     ids, labels, mask = parts
     return Rows(ids, labels, mask.bool())
+
+
+def _state(batch: Mapping[str, Any], shape: tuple[int, int]) -> Tensor | None:
+    state = batch.get("rel_state")
+    if state is None:
+        return None
+    state = state[:, : shape[1]] if state.dim() == 3 else state
+    if state.shape != (*shape, 7):
+        raise UsageError(
+            f"batch: expected rel_state of shape {(*shape, 7)}, found {tuple(state.shape)}"
+        )
+    found: Tensor = state.float()
+    return found
+
+
+def _sentences(batch: Mapping[str, Any]) -> tuple[str, ...] | None:
+    texts = batch.get("raw_text")
+    return None if texts is None else tuple(map(str, texts))
+
+
+def _later(
+    batch: Mapping[str, Any], key: str, shape: tuple[int, int], dtype: torch.dtype
+) -> Tensor | None:
+    """Images to come, (B, T, n, 3, S, S)."""
+    images = batch.get(key)
+    if images is None or not images.is_floating_point():  # not made for a network: nobody asks
+        return None
+    images = images[:, : shape[1]]
+    if images.dim() != 6 or images.shape[:2] != shape or images.shape[3] != 3:
+        raise UsageError(
+            f"batch: expected {key} of shape ({shape[0]}, {shape[1]}, n, 3, S, S), found "
+            f"{tuple(images.shape)}"
+        )
+    found: Tensor = images.to(dtype)
+    return found
+
+
+def _later_mask(batch: Mapping[str, Any], future: Tensor | None) -> Tensor | None:
+    if future is None:
+        return None
+    mask = batch.get("fwd_mask")
+    mask = torch.ones(future.shape[:3]) if mask is None else mask[:, : future.shape[1]]
+    if mask.shape != future.shape[:3]:
+        raise UsageError(
+            f"batch: expected fwd_mask of shape {tuple(future.shape[:3])}, found "
+            f"{tuple(mask.shape)}"
+        )
+    return mask.bool()

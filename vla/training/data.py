@@ -39,11 +39,12 @@ from calvin_eval.vla.data.collate import Batch, CalvinCollator, Sample
 from calvin_eval.vla.data.dataset import CalvinDataset, ReadOptions
 from calvin_eval.vla.data.labels import Writer
 from calvin_eval.vla.data.memory import Watch, keep_in_memory
+from calvin_eval.vla.forward_head import TYPE as FORWARD
 from calvin_eval.vla.own_code import ADAPTER, own_part
 from calvin_eval.vla.preprocess import Preprocess
 
 SECTIONS = {"train": "train_dataset", "val": "val_dataset"}
-IMAGES = ("rgb", "hand_rgb")
+IMAGES, LATER = ("rgb", "hand_rgb"), ("fwd_rgb_chunck", "fwd_hand_rgb_chunck")
 
 
 @dataclass(frozen=True)
@@ -114,15 +115,18 @@ class Collate:
     Attributes:
         collate: makes the batch.
         normalize: uint8 images to a network's.
+        later: whether the images to come are made for the network too.
     """
 
     collate: CalvinCollator
     normalize: Callable[[Tensor], Tensor]
+    later: bool = False
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
         """See `CalvinCollator`."""
         batch = self.collate(samples)
-        made = {key: self.normalize(batch[key]) for key in IMAGES if batch[key] is not None}
+        keys = (*IMAGES, *LATER) if self.later else IMAGES
+        made = {key: self.normalize(batch[key]) for key in keys if batch[key] is not None}
         return {**batch, **made}
 
 
@@ -160,7 +164,7 @@ def make_loader(
         dataset,
         batch_sampler=batches,
         num_workers=workers,
-        collate_fn=Collate(_collator(config, preprocess), preprocess.normalize),
+        collate_fn=Collate(_collator(config, preprocess), preprocess.normalize, foresees(config)),
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
         # Without one of its own every epoch would take a number from torch's global generator.
@@ -200,7 +204,7 @@ def make_dataset(config: Mapping[str, Any], preprocess: Preprocess, split: str) 
             chunk=int(config["fwd_pred_next_n"]),
             skip=int(section.get("skip_frames", 1)),
             cameras=cameras,
-            future_images=False,
+            future_images=foresees(config),
             seed=int(config.get("seed", 0)),
         ),
         segments=choose_segments(folder, section),
@@ -248,6 +252,13 @@ def number_of_workers(config: Mapping[str, Any], split: str) -> int:
     return 0 if _cached(config, split) or (cores or 1) <= 2 else min((cores or 1) - 1, 4)
 
 
+def foresees(config: Mapping[str, Any]) -> bool:
+    """Whether a training predicts images to come, and so must read them."""
+    named = (config.get("fwd_head") or {}).get("type") == FORWARD
+    learned = bool((config.get("train_setup") or {}).get("predict_forward"))
+    return named and learned and not config.get("use_mim_obs_loss")
+
+
 def training_compat(config: Mapping[str, Any]) -> Compat:
     """The compatibility options that a project configuration trains with.
 
@@ -281,5 +292,6 @@ def _collator(config: Mapping[str, Any], preprocess: Preprocess) -> CalvinCollat
         text=preprocess.text,
         actions=ActionTransform.from_config(config, compat),
         writer=writer,
+        state=bool(config.get("use_state")) and compat.state_token == "fed",
         tcp_labels=True,  # evaluation turns what the model says from the TCP frame to the world
     )

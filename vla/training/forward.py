@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from calvin_eval.errors import UsageError
 from calvin_eval.vla.action_tokenizer import ActionTokenizer
+from calvin_eval.vla.extra_tokens import Shown
 from calvin_eval.vla.fusion import IGNORED, Fused
 from calvin_eval.vla.model import RoboVLM
 from calvin_eval.vla.training.batch import TrainingBatch
+from calvin_eval.vla.training.forecast import extra_losses
 from calvin_eval.vla.training.losses import Losses, LossWeights, action_losses, token_losses
 
 
@@ -58,7 +60,7 @@ def training_losses(model: RoboVLM, batch: TrainingBatch) -> Losses:
     feature stands for all frames, and is to give the chunk of the last one.
 
     Returns:
-        See `action_losses`, and `token_losses` for a discrete model.
+        See `action_losses` and `extra_losses`, and `token_losses` for a discrete model.
 
     Raises:
         UsageError: something that the model needs is not in the batch.
@@ -71,8 +73,10 @@ def training_losses(model: RoboVLM, batch: TrainingBatch) -> Losses:
     if chunk is None or real is None:
         raise UsageError("batch: a continuous model needs action_chunk, found none")
     per_row = model.compat.act_insert == "per_row"
-    features = model.features(batch.static, batch.hand, ids, mask, per_row=per_row)
-    arm, gripper = model.act_head(features)
+    shown = Shown(batch.static, batch.hand, ids, mask, batch.state)
+    asked = model.fwd_head is not None and model.fwd_head.options.learned
+    read = model.read(shown, per_row=per_row, asked=asked)
+    arm, gripper = model.act_head(read.features)
     if model.history == "video":
         chunk, real = chunk[:, -1:], real[:, -1:]
     if chunk.shape[2] != model.steps:
@@ -80,7 +84,7 @@ def training_losses(model: RoboVLM, batch: TrainingBatch) -> Losses:
             f"batch: expected chunks of {model.steps} actions (fwd_pred_next_n), found "
             f"{chunk.shape[2]}"
         )
-    return action_losses(arm, gripper, chunk, real)
+    return action_losses(arm, gripper, chunk, real) | extra_losses(model, batch, shown, read)
 
 
 def _token_losses(model: RoboVLM, batch: TrainingBatch, tokenizer: ActionTokenizer) -> Losses:

@@ -100,7 +100,7 @@ class LossWeights:
         gripper: `arm_gripper_loss_ratio`.
         divergence: `kl_div_ratio`.
         clip: `clip_norm_ratio`.
-        forward: `fwd_loss_ratio`, of images to come.
+        forward: `fwd_loss_ratio`, of predicted images; 0 without `train_setup.predict_forward`.
         caption: `cap_loss_ratio`.
         language: `vl_cotrain_ratio`; a discrete model's is ten times the configured one.
     """
@@ -120,11 +120,12 @@ class LossWeights:
             UsageError: a weight that is no number from 0 up.
         """
         discrete = (config.get("act_head") or {}).get("action_space") == "discrete"
+        predicts = bool((config.get("train_setup") or {}).get("predict_forward"))
         return cls(
             gripper=_weight(config, "arm_gripper_loss_ratio", 0.01),
             divergence=_weight(config, "kl_div_ratio", 0.05),
             clip=_weight(config, "clip_norm_ratio", 0.05),
-            forward=_weight(config, "fwd_loss_ratio", 0.0),
+            forward=_weight(config, "fwd_loss_ratio", 0.0) if predicts else 0.0,
             caption=_weight(config, "cap_loss_ratio", 0.05),
             language=_weight(config, "vl_cotrain_ratio", 0.05) * (10 if discrete else 1),
         )

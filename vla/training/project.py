@@ -13,6 +13,7 @@ from accelerate import Accelerator
 
 from calvin_eval.errors import CheckpointError, UsageError
 from calvin_eval.vla.checkpoint import Weights, load_into, read_weights
+from calvin_eval.vla.clip_norm import ClipNormHead
 from calvin_eval.vla.data.annotations import read_language
 from calvin_eval.vla.model import RoboVLM
 from calvin_eval.vla.training.data import training_compat
@@ -156,6 +157,7 @@ def build_model(config: Mapping[str, Any], vlm: Path, *, fresh: bool = True) -> 
         CheckpointError: weights that do not fit, or are missing.
     """
     model = RoboVLM.build(config, vlm, training_compat(config))
+    model.clip_norm_head = ClipNormHead.of_config(config, model.parts.hidden_size)
     if not fresh:
         return model.float()
     named, path = config["vlm"].get("source"), config.get("model_load_path")

@@ -16,8 +16,6 @@ BIASES = ("none", "all", "lora_only")
 SKIPPED = ("mm_projector", "vision_tower", "vision_resampler")
 """Paths in which RoboVLMs collects no layers for LoRA (LLaVA, train)."""
 LACKING = {
-    "predict_forward": "predicting images",
-    "predict_forward_hand": "predicting images of the gripper camera",
     "predict_caption": "predicting captions",
     "freeze_mm_mlp_adapter": "freezing a LLaVA projector, which RoboVLMs never does",
 }
@@ -156,6 +154,8 @@ def prepare(model: RoboVLM, setup: TrainSetup) -> None:
     if setup.lora_enable:
         _adapt(model, setup)
     parts.words.requires_grad_(setup.train_text_embedding)
+    if model.fwd_head is not None:
+        model.fwd_head.requires_grad_(model.fwd_head.options.learned)
     if model.vision_resampler is not None:
         model.vision_resampler.requires_grad_(not setup.freeze_resampler)
     if setup.gradient_checkpointing:
@@ -241,6 +241,9 @@ def _parts(model: RoboVLM) -> Iterator[tuple[str, Tensor]]:
         f"backbone.{model.parts.text_at}.": "text model",
         "backbone.": "projector",
         "vision_resampler.": "resampler",
+        "state_token.": "state token",
+        "fwd_head.": "forward head",
+        "clip_norm_head.": "CLIP loss",
         "act_head.": "policy head",
         "action_token": "action token",
     }
