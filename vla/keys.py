@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from calvin_eval.errors import UsageError
-
-DATASET = "DiskCalvinDataset"
-"""RoboVLMs' reader of CALVIN's data set, the one that there is here."""
+from calvin_eval.vla.mixture import ACTIONS, CAPTIONS, OXE, SENTENCES, check_mixture
 
 READ = (
     "llava", "qwen", "robovlm_name", "model_url", "train_dataset.few_shot",
     "train_dataset.partial_data", "train_dataset.type", "val_dataset.type", "val_dataset.few_shot",
     "val_dataset.partial_data",
+    *(f"{part}.{key}" for part in ("train_dataset", "val_dataset")
+      for key in ("data_root_dir", "data_mix", "organize_type")),
 )  # fmt: skip
 """Keys that are read beside those of `conf/train.yaml`."""
 
@@ -42,14 +42,17 @@ IDLE: Mapping[str, str] = {
     "trainer.strategy": _LAUNCHER,
     "trainer.devices": _LAUNCHER,
     "trainer.num_nodes": _LAUNCHER,
-    "cap_loss_ratio": _NO_LOSS,
-    "vl_cotrain_ratio": _NO_LOSS,
     "kl_div_ratio": _NO_LOSS,
     "act_head.window_size": _ELSEWHERE,
     "act_head.fwd_pred_next_n": _ELSEWHERE,
     "act_encoder": "stored and never used, in the original",
     "train_setup.predict_forward_hand": "fwd_head.pred_hand_image decides, as in the original",
     "train_setup.precision": "trainer.precision counts",
+    "train_dataset.window_sample": "organize_type decides, as in the original",
+    "val_dataset.window_sample": "organize_type decides, as in the original",
+    "train_dataset.image_aug": "images of Open X-Embodiment are not changed",
+    "train_dataset.shuffle_buffer_size": "all samples are shuffled",
+    "val_dataset.shuffle_buffer_size": "all samples are shuffled",
     "tokenizer.type": "found out from the folder",
     "tokenizer.tokenizer_type": "found out from the folder",
     "tokenizer.max_text_len": "the length limit is the model family's",
@@ -77,6 +80,12 @@ def _idle_parts(project: Mapping[str, Any]) -> Mapping[str, str]:
         found |= {"vision_masked_ratio": whole, "use_tube_mask": whole}
     if head and not setup.get("predict_forward"):
         found["fwd_head"] = "train_setup.predict_forward is false"
+    kinds = {part.get("type") for part in project.get("cotrain") or [] if isinstance(part, Mapping)}
+    for key, kind in (("cap_loss_ratio", CAPTIONS), ("vl_cotrain_ratio", SENTENCES)):
+        if kind not in kinds:
+            found[key] = f"no data set of type {kind} is trained on"
+    if not kinds:
+        found["weights"] = "there is one data set"
     if not project.get("use_clip_norm"):
         found["clip_norm_ratio"] = "use_clip_norm is false"
     if compat.get("state_token") == "ignored":
@@ -101,6 +110,7 @@ def check_keys(project: Mapping[str, Any]) -> None:
             raise UsageError(f"{key}={found[key]!r}: {reason}")
     for section in ("train_dataset", "val_dataset"):
         _check_lists(project.get(section) or {}, section)
+    check_mixture(project)
 
 
 def idle_keys(
@@ -161,10 +171,10 @@ def _among(*values: Any) -> Callable[[Any], bool]:
     return lambda value: value is None or value in values
 
 
-_PLAIN_READER = _among(DATASET)
+_PLAIN_READER = _among(ACTIONS, OXE)
 _OTHER_READER = (
-    f"expected {DATASET}, CALVIN's data set, the only one that calvin-eval train reads; "
-    f"train_dataset.type={DATASET} trains on data= instead"
+    f"expected {ACTIONS}, CALVIN's data set, or {OXE}, Open X-Embodiment; "
+    f"train_dataset.type={ACTIONS} trains on data= instead; of images with sentences: cotrain"
 )
 _REFUSED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "train_dataset.type": (_PLAIN_READER, _OTHER_READER),

@@ -220,7 +220,7 @@ class RoboVLM(nn.Module):
             images = [camera.flatten(0, 1).unsqueeze(1) for camera in images]
         fused = self._words(ids, mask)
         for camera in images:
-            fused = fused.insert(self._tokens(camera), self._start)
+            fused = fused.insert(self.tokens(camera), self._start)
         if self.state_token is not None:
             end = fused.before_end(self._end, per_row=per_row)
             fused = self.state_token.into(fused, shown.state, end, hide=self._fill_zero)
@@ -320,7 +320,7 @@ class RoboVLM(nn.Module):
         fused = self._words(ids, mask, labels)
         for camera in cameras(static, hand, self.use_hand):
             # Index 1 whether or not the prompt starts with a start token.
-            fused = fused.insert(self._tokens(camera), 1)
+            fused = fused.insert(self.tokens(camera), 1)
         return fused
 
     def _words(self, ids: Tensor, mask: Tensor, labels: Tensor | None = None) -> Fused:
@@ -329,7 +329,7 @@ class RoboVLM(nn.Module):
         outside = ids >= self.parts.words.num_embeddings
         return Fused.words(self.parts.embed(ids.masked_fill(outside & ~mask, 0)), mask, labels)
 
-    def _tokens(self, images: Tensor) -> Tensor:
+    def tokens(self, images: Tensor) -> Tensor:
         """Images (B, T, 3, S, S) to their tokens, one after the other: (B, T * N, D)."""
         tokens = self.parts.encode_images(images.flatten(0, 1).to(self.device, self.dtype))
         if self.vision_resampler is not None:

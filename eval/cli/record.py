@@ -54,6 +54,8 @@ if TYPE_CHECKING:
               default="auto",
               help="Renderer. CALVIN's dataset used egl; fast reproduces it.")  # fmt: skip
 @option("--no-images", is_flag=True, help="States and actions only, which is much faster.")
+@option("--captions", is_flag=True,
+        help="Sentences, questions and answers about frames too, from the true state.")  # fmt: skip
 @option("--depth", is_flag=True, help="Depth images too.")
 @option("--seed", type=click.IntRange(0), default=0, metavar="N")
 @option("--workers", type=click.IntRange(0), metavar="N", show_default="one per core",
@@ -120,6 +122,7 @@ def _spec(options: dict[str, Any]) -> RecordSpec:
         steps=options["steps"],
         noise=Disturbance(rate=options["noise"], strength=options["noise_strength"]),
         labels=LabelRules(longest=options["max_span"], shortest=options["min_span"]),
+        captions=options["captions"],
         seed=options["seed"],
     )
 

@@ -16,6 +16,7 @@ from calvin_eval.config.hydra_scope import hydra_scope
 from calvin_eval.config.values import check_number
 from calvin_eval.errors import RunFolderError, UsageError
 from calvin_eval.vla.keys import check_keys, idle_keys
+from calvin_eval.vla.mixture import OXE, one_and_others
 
 CONFIG, GROUP = "train", "model"
 _FROM_FILE = "_from_file"
@@ -221,7 +222,7 @@ def _store(path: Path) -> str:
 def _file(path: Path) -> dict[str, Any]:
     from calvin_eval.vla.config import read_config
 
-    return dict(read_config(path).values)
+    return one_and_others(read_config(path).values)
 
 
 def _checked_file(path: Path) -> dict[str, Any]:
@@ -269,5 +270,12 @@ def _place_data(raw: dict[str, Any], data: str | None) -> None:
         raw["train_dataset"]["data_dir"] = str(root / "training")
         validation = root / "validation"
         raw["val_dataset"]["data_dir"] = str(validation) if validation.is_dir() else None
+    for name in ("train_dataset", "val_dataset"):
+        if raw[name].get("type") == OXE:
+            raw[name]["data_dir"] = raw[name].get("data_root_dir")
+            if not raw[name]["data_dir"] or not raw[name].get("data_mix"):
+                raise UsageError(f"{name}: {OXE} needs data_root_dir=FOLDER and data_mix=NAME")
+        elif data is None and raw["train_dataset"].get("type") == OXE:
+            raw[name]["data_dir"] = None  # a project file's own, of another machine
     if not raw["train_dataset"]["data_dir"]:
         raise UsageError("expected data=PATH, a data set in CALVIN's format; found none")

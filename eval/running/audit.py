@@ -17,6 +17,7 @@ from calvin_eval.errors import CalvinEvalError, UsageError
 from calvin_eval.extras import require
 from calvin_eval.vla.config import Config, find_vlm, read_config
 from calvin_eval.vla.keys import check_keys, idle_keys
+from calvin_eval.vla.mixture import one_and_others
 from calvin_eval.wrappers.loaders.folders import robovlms_configs
 
 
@@ -68,12 +69,13 @@ def audit(path: Path) -> Audit:
     """Read one configuration; nothing of a model but its shape is built."""
     try:
         config = read_config(path)
+        values = one_and_others(config.values)
     except CalvinEvalError as error:
         return Audit(path, reason=str(error))
-    setup = config.values.get("train_setup") or {}
+    setup = values.get("train_setup") or {}
     parts, reason = None, None
     try:
-        check_keys(config.values)
+        check_keys(values)
     except UsageError as error:
         reason = f"refused: {error}"
     try:
@@ -86,7 +88,7 @@ def audit(path: Path) -> Audit:
         trains=trains(setup),
         parts=parts,
         reason=reason,
-        idle=idle_keys(config.values, packaged_training(), all_given=True),
+        idle=idle_keys(values, packaged_training(), all_given=True),
     )
 
 

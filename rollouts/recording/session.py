@@ -15,6 +15,7 @@ from calvin_eval.rollouts.batching import BatchRules
 from calvin_eval.rollouts.hosts import LocalPolicyHost
 from calvin_eval.rollouts.pool import WorkerPool
 from calvin_eval.rollouts.recording import metadata
+from calvin_eval.rollouts.recording.captions import write_captions
 from calvin_eval.rollouts.recording.episode import Episode, LabelRules
 from calvin_eval.rollouts.recording.labels import paraphrases, write_labels
 from calvin_eval.rollouts.recording.noise import Disturbance
@@ -58,6 +59,7 @@ class RecordSpec:
         steps: budget of a task.
         noise: disturbances of the demonstrator in the training split.
         labels: which frames get a sentence.
+        captions: whether frames are described in sentences and questions, see `captions`.
         seed: of everything that is drawn.
     """
 
@@ -77,6 +79,7 @@ class RecordSpec:
     steps: int = OFFICIAL.steps
     noise: Disturbance = field(default_factory=Disturbance)
     labels: LabelRules = field(default_factory=LabelRules)
+    captions: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -163,6 +166,7 @@ def _config(spec: RecordSpec, pack: AssetPack, render: RenderInfo) -> dict[str, 
         "noise": asdict(spec.noise),
         "labels": asdict(spec.labels),
         "seed": spec.seed,
+        **({"captions": True} if spec.captions else {}),
     }
 
 
@@ -281,6 +285,9 @@ def _number(
         _sentences(spec.sentences if split == "training" else "pack", pack),
         (spec.seed, SPLITS.index(split)),
     )
+    if spec.captions:
+        frames = sum(episode.frames for episode in episodes)
+        write_captions(store.folder, frames, (spec.seed, SPLITS.index(split)))
     store.close(episodes)
     return labels
 

@@ -35,14 +35,25 @@ def compose(folder: Path, *overrides: str, **values: Any) -> TrainConfig:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"train_dataset": {"type": "OpenVLADataset", "data_mix": "bridge"}}, "DiskCalvinDataset"),
-        ({"val_dataset": {"type": "OpenVLADataset"}}, r"val_dataset\.type"),
+        ({"train_dataset": {"type": "OpenVLADataset", "data_mix": "bridge"}}, "data_root_dir=FOLD"),
+        ({"val_dataset": {"type": "OpenVLADataset"}}, "val_dataset: OpenVLADataset needs"),
+        ({"val_dataset": {"type": "RTXDataset"}}, r"val_dataset\.type"),
         ({"train_dataset": {"few_shot": True}}, r"pairs=PATH/10_shot_task_data\.json"),
         ({"train_dataset": {"partial_data": True}}, r"pairs=PATH/data_name_list\.txt"),
         ({"train_dataset": {"text_aug": True}}, "the original fails with it"),
         ({"train_dataset": {"predict_stop_token": "yes"}}, "expected true or false"),
         ({"train_dataset": {"lang_folder": "other"}}, "lang_annotations"),
-        ({"train_dataset": [{"type": "DiskCalvinDataset"}]}, "choose one of them"),
+        ({"val_dataset": [{"type": "DiskCalvinDataset"}]}, "choose one of them"),
+        (
+            {"train_dataset": [{"type": "VideoLLaVADataset"}]},
+            "of type DiskCalvinDataset or OpenVLA",
+        ),
+        ({"train_dataset": {"type": "ConcatDataset", "datasets": []}}, "DiskCalvinDataset"),
+        ({"train_dataset": [{}], "weights": [1, 2]}, "weights: expected a list of 1"),
+        ({"cotrain": [{"type": "VideoLLaVADataset"}]}, "expected data_dir"),
+        ({"cotrain": [{"type": "VideoLLaVA", "data_dir": "x"}]}, "VideoLLaVADataset"),
+        ({"cotrain": [{"data_dri": "x"}]}, "data_dir"),
+        ({"cotrain": [{"type": "ImageTextDataset", "data_dir": "x"}], "weights": [0, 0]}, "from 0"),
         ({"resume": "runs/old/last.ckpt"}, "model_load_path=CHECKPOINT"),
         ({"train_setup": {"reinit": True}}, r"vlm\.from_scratch=true"),
         ({"trainer": {"limit_train_batches": 0.1}}, r"trainer\.max_steps=N"),
@@ -101,6 +112,24 @@ def test_what_has_no_effect_is_listed_with_the_reason(tmp_path: Path) -> None:
     assert "launcher" in config.idle["trainer.strategy"]
     assert "Lightning" in config.idle["trainer.max_time"]
     assert not {"norm_action", "window_size", "act_head.hidden_size"} & set(config.idle)
+
+
+def test_a_list_of_data_sets_is_one_of_actions_and_others_beside_it(tmp_path: Path) -> None:
+    """RoboVLMs' form: weights and sizes of batches in the order of the list."""
+    sentences = {"type": "VideoLLaVADataset", "data_paths": ["a.json"], "image_folder": "images"}
+    actions = {"type": "DiskCalvinDataset", "data_dir": "there", "rgb_pad": 3}
+    config = compose(
+        tmp_path, train_dataset=[sentences, actions], weights=[0.2, 0.8], batch_size=[16, 4],
+        num_workers=[2, 1], cap_loss_ratio=0.05,
+    )  # fmt: skip
+    project = config.project
+    assert project["train_dataset"]["rgb_pad"] == 3
+    assert project["train_dataset"]["data_dir"] == str(tmp_path / "training")
+    assert (project["batch_size"], project["num_workers"]) == (4, 1)
+    assert project["weights"] == [0.8, 0.2]
+    assert project["cotrain"] == [{**sentences, "batch_size": 16, "num_workers": 2}]
+    assert "vl_cotrain_ratio" not in config.idle
+    assert "ImageTextDataset" in config.idle["cap_loss_ratio"]
 
 
 def test_parts_that_a_configuration_lacks_make_keys_idle(tmp_path: Path) -> None:

@@ -35,13 +35,15 @@ from calvin_eval.vla.data.annotations import (
     read_scenes,
 )
 from calvin_eval.vla.data.augment import RandomShift
-from calvin_eval.vla.data.collate import Batch, CalvinCollator, Sample
+from calvin_eval.vla.data.collate import Batch, CalvinCollator
 from calvin_eval.vla.data.dataset import CalvinDataset, ReadOptions
 from calvin_eval.vla.data.labels import Writer
 from calvin_eval.vla.data.memory import Watch, keep_in_memory
 from calvin_eval.vla.forward_head import TYPE as FORWARD
+from calvin_eval.vla.mixture import OXE
 from calvin_eval.vla.own_code import ADAPTER, own_part
 from calvin_eval.vla.preprocess import Preprocess
+from calvin_eval.vla.training.oxe import make_oxe_dataset, oxe_collator
 
 SECTIONS = {"train": "train_dataset", "val": "val_dataset"}
 IMAGES, LATER = ("rgb", "hand_rgb"), ("fwd_rgb_chunck", "fwd_hand_rgb_chunck")
@@ -118,11 +120,11 @@ class Collate:
         later: whether the images to come are made for the network too.
     """
 
-    collate: CalvinCollator
+    collate: Callable[[Sequence[Any]], Batch]
     normalize: Callable[[Tensor], Tensor]
     later: bool = False
 
-    def __call__(self, samples: Sequence[Sample]) -> Batch:
+    def __call__(self, samples: Sequence[Any]) -> Batch:
         """See `CalvinCollator`."""
         batch = self.collate(samples)
         keys = (*IMAGES, *LATER) if self.later else IMAGES
@@ -160,11 +162,13 @@ def make_loader(
         len(dataset), size, seed=seed, share=share or Share(), keep_last=split == "val"
     )
     workers = number_of_workers(config, split)
+    oxe = config[SECTIONS[split]].get("type") == OXE
+    collate = oxe_collator(preprocess) if oxe else _collator(config, preprocess)
     return DataLoader(
         dataset,
         batch_sampler=batches,
         num_workers=workers,
-        collate_fn=Collate(_collator(config, preprocess), preprocess.normalize, foresees(config)),
+        collate_fn=Collate(collate, preprocess.normalize, foresees(config)),
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
         # Without one of its own every epoch would take a number from torch's global generator.
@@ -179,6 +183,8 @@ def make_dataset(config: Mapping[str, Any], preprocess: Preprocess, split: str) 
         UsageError: data that is not there, or options that cannot be.
     """
     section = config[SECTIONS[split]]
+    if section.get("type") == OXE:
+        return make_oxe_dataset(config, section, preprocess, training_compat(config), split)
     cameras = ("rgb_static", "rgb_gripper") if config.get("use_hand_rgb") else ("rgb_static",)
     if section.get(ADAPTER):
         key = f"{SECTIONS[split]}.{ADAPTER}"
@@ -269,9 +275,10 @@ def training_compat(config: Mapping[str, Any]) -> Compat:
 
 
 def _cached(config: Mapping[str, Any], split: str) -> bool:
-    if config[SECTIONS[split]].get(ADAPTER):
+    section = config[SECTIONS[split]]
+    if section.get(ADAPTER) or section.get("type") == OXE:
         return False  # its frames are its own affair
-    asked = config[SECTIONS[split]].get("cache")
+    asked = section.get("cache")
     return bool(config["train_dataset"].get("cache") if asked is None else asked)
 
 

@@ -15,6 +15,7 @@ from calvin_eval.vla.fusion import IGNORED, Fused
 from calvin_eval.vla.model import RoboVLM
 from calvin_eval.vla.training.batch import TrainingBatch
 from calvin_eval.vla.training.forecast import extra_losses
+from calvin_eval.vla.training.language import is_language, language_losses
 from calvin_eval.vla.training.losses import Losses, LossWeights, action_losses, token_losses
 
 
@@ -36,7 +37,7 @@ class Trainee(nn.Module):
         self.weights = weights or LossWeights()
 
     def forward(self, batch: Mapping[str, Any]) -> Losses:
-        """Losses of a batch in `CalvinCollator`'s form.
+        """Losses of a batch in the form of `CalvinCollator` or `LanguageCollator`.
 
         Returns:
             Scalars: `loss`, the weighted total to minimise, with its parts and the measures
@@ -46,6 +47,9 @@ class Trainee(nn.Module):
             UsageError: a batch that does not fit.
         """
         model = self.model
+        if is_language(batch):
+            losses = language_losses(model, batch)
+            return {"loss": self.weights.total(losses), **losses}
         read = TrainingBatch.read(
             batch, window=model.window, device=model.device, dtype=model.dtype
         )

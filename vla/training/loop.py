@@ -16,9 +16,9 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, set_seed
-from torch.utils.data import DataLoader
 
 from calvin_eval.errors import CalvinEvalError
+from calvin_eval.vla.training.cotrain import make_training_loader
 from calvin_eval.vla.training.data import Share, make_loader
 from calvin_eval.vla.training.forward import Trainee
 from calvin_eval.vla.training.logs import Logs, Means, open_logs
@@ -116,7 +116,7 @@ class _Training:
         has_val = bool(config["val_dataset"].get("data_dir"))
         self.val_loader = self._loader("val", share) if has_val else None
         self.accumulate = max(1, int(self._get("trainer", "accumulate_grad_batches", 1)))
-        self.batches = len(self.loader.batch_sampler)  # type: ignore[arg-type]
+        self.batches = len(self.loader.batch_sampler)
         self.schedule = Schedule.from_config(config, math.ceil(self.batches / self.accumulate))
         trainee = Trainee(model, LossWeights.from_config(config))
         self.trainee = accelerator.prepare(trainee)
@@ -130,14 +130,17 @@ class _Training:
         if self._main:
             self.logs = Logs(open_logs(config, self.folder, self.position.step))
 
-    def _loader(self, split: str, share: Share) -> DataLoader[Any]:
+    def _loader(self, split: str, share: Share) -> Any:
         main = self.accelerator.is_main_process
 
         def watch(done: int, total: int) -> None:
             if main:
                 self.watcher.reading(split, done, total)
 
-        return make_loader(self.config, self.model.preprocess, split, share=share, watch=watch)
+        parts = self.config, self.model.preprocess
+        if split == "train":
+            return make_training_loader(*parts, share=share, watch=watch)
+        return make_loader(*parts, split, share=share, watch=watch)
 
     def _get(self, section: str, key: str, default: Any = None) -> Any:
         value = (self.config.get(section) or {}).get(key)
@@ -179,7 +182,7 @@ class _Training:
         accelerator = self.accelerator
         return Facts(
             parameters=self.report,
-            samples=len(self.loader.dataset),  # type: ignore[arg-type]
+            samples=len(self.loader.dataset),
             total=math.ceil(self.schedule.total),
             start=self.position.step,
             device=str(accelerator.device),
@@ -194,8 +197,7 @@ class _Training:
         """The rest of an epoch."""
         if hasattr(self.loader.dataset, "set_epoch"):
             self.loader.dataset.set_epoch(self.position.epoch)
-        sampler: Any = self.loader.batch_sampler
-        sampler.start(self.position.epoch, self.position.batch)
+        self.loader.batch_sampler.start(self.position.epoch, self.position.batch)
         self.trainee.train()
         batches = iter(self.loader)
         while not self._done():

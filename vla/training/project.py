@@ -15,8 +15,11 @@ from calvin_eval.errors import CheckpointError, UsageError
 from calvin_eval.vla.checkpoint import Weights, load_into, read_weights
 from calvin_eval.vla.clip_norm import ClipNormHead
 from calvin_eval.vla.data.annotations import read_language
+from calvin_eval.vla.mixture import ACTIONS, OXE
 from calvin_eval.vla.model import RoboVLM
+from calvin_eval.vla.training.cotrain import section_conversations
 from calvin_eval.vla.training.data import training_compat
+from calvin_eval.vla.training.oxe import oxe_episodes
 from calvin_eval.vla.training.saving import (
     PROJECT_END,
     VLM,
@@ -110,8 +113,18 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _sentences(config: Mapping[str, Any]) -> list[str]:
-    folder = Path(str(config["train_dataset"]["data_dir"]))
-    return [segment.text for segment in read_language(folder)]
+    """What a tokenizer is made from: all that the data sets say."""
+    texts: list[str] = []
+    for section in (config["train_dataset"], *(config.get("cotrain") or [])):
+        kind = section.get("type") or ACTIONS
+        if kind == OXE:
+            texts += [e.text for part, _ in oxe_episodes(section, "train") for e in part]
+        elif kind == ACTIONS:
+            texts += [s.text for s in read_language(Path(str(section["data_dir"])))]
+        else:
+            turns = [turn for entry in section_conversations(section) for turn in entry.turns]
+            texts += [text for turn in turns for text in (turn.asked, turn.answer)]
+    return texts
 
 
 def write_vlm(
