@@ -62,10 +62,10 @@ def test_parameters_are_counted_without_weights(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_table_over_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write(tmp_path, "a/one.json", gpus=8, use_state=True)
+    write(tmp_path, "a/one.json", gpus=8, kl_div_ratio=0.1)
     write(tmp_path, "a/two.json", train_setup=None)
     write(tmp_path, "b/three.json", train_setup={"lora_enable": True})
-    write(tmp_path, "b/oxe.json", train_dataset={"type": "OpenVLADataset"})
+    write(tmp_path, "b/rtx.json", train_dataset={"type": "RTXDataset"})
     (tmp_path / "b" / "vocabulary.json").write_text("{}")
     assert main(["train", "audit", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
     out = capsys.readouterr().out
@@ -75,8 +75,8 @@ def test_the_table_over_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "unknown" in row  # there is no folder of the vision-language model
     assert "one.json, no effect:" in out
     assert "gpus" in out
-    assert "use_state" in out
-    assert "oxe.json: refused: train_dataset.type='OpenVLADataset'" in out
+    assert "kl_div_ratio" in out
+    assert "rtx.json: refused: train_dataset.type='RTXDataset'" in out
 
 
 def test_a_file_that_is_no_configuration_has_a_row(tmp_path: Path) -> None:
