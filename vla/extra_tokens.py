@@ -65,11 +65,20 @@ class StateToken(nn.Module):
         self.embed_state = nn.Linear(2 * width, width)
 
     @classmethod
-    def of_config(cls, config: Mapping[str, Any], compat: Compat, width: int) -> StateToken | None:
-        """The token that a configuration asks for; None for none, and for a discrete model."""
+    def of_config(cls, config: Mapping[str, Any], compat: Compat, parts: Any) -> StateToken | None:
+        """The token that a configuration asks for.
+
+        None for none, for a discrete model and for one with cross attention: RoboVLMs' code has no
+        place for it in either.
+
+        Args:
+            config: the project configuration.
+            compat: whether the token is fed.
+            parts: the `Backbone`.
+        """
         discrete = config["act_head"].get("action_space") == "discrete"
         wanted = config.get("use_state") and compat.state_token == "fed"
-        return cls(width) if wanted and not discrete else None
+        return cls(parts.hidden_size) if wanted and not (discrete or parts.crosses) else None
 
     def forward(self, state: Tensor) -> Tensor:
         """States (..., 7) to embeddings (..., D).

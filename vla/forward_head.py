@@ -135,8 +135,9 @@ class ForwardHead(nn.Module):
     def of_config(cls, config: Mapping[str, Any], parts: Any, size: int) -> ForwardHead | None:
         """The head that a configuration asks for.
 
-        None for none, for one of another name than `TYPE`, and for a discrete model: RoboVLMs does
-        not ship the first and asks the second for none, and no action depends on either.
+        None for none, for one of another name than `TYPE`, for a discrete model and for one with
+        cross attention: RoboVLMs does not ship the first and asks the others for none, and no
+        action depends on it.
 
         Args:
             config: the project configuration.
@@ -147,7 +148,7 @@ class ForwardHead(nn.Module):
             UsageError: a number out of its range, or patches that do not fill an image.
         """
         discrete = config["act_head"].get("action_space") == "discrete"
-        if discrete or (config.get("fwd_head") or {}).get("type") != TYPE:
+        if discrete or parts.crosses or (config.get("fwd_head") or {}).get("type") != TYPE:
             return None
         tower = getattr(parts.vision, "config", None)
         options = ForwardOptions.of_config(config, int(getattr(tower, "patch_size", 0) or 16))

@@ -95,7 +95,7 @@ class RoboVLM(nn.Module):
             self.vision_resampler = PerceiverResampler(parts.hidden_size)
         if self.space == "continuous":
             self.action_token = nn.Parameter(torch.zeros(parts.hidden_size))
-        self.state_token = StateToken.of_config(config, compat, parts.hidden_size)
+        self.state_token = StateToken.of_config(config, compat, parts)
         self.fwd_head = ForwardHead.of_config(config, parts, preprocess.size)
         self.clip_norm_head: nn.Module | None = None
         self.action_tokenizer: ActionTokenizer | None = None
@@ -206,7 +206,7 @@ class RoboVLM(nn.Module):
         )
         both = cameras(shown.static, shown.hand, self.use_hand)
         images = [camera.flatten(0, 1).unsqueeze(1) for camera in both]
-        media = torch.cat([self._tokens(camera) for camera in images], 1)
+        media = torch.cat([self.tokens(camera) for camera in images], 1)
         hidden = self.parts.decode_crossed(ids, mask.bool(), media)
         read = mask.bool() if per_row else torch.ones_like(mask, dtype=torch.bool)
         return self._read(hidden[read], read.sum(1), shape)

@@ -170,6 +170,7 @@ def build_model(config: Mapping[str, Any], vlm: Path, *, fresh: bool = True) -> 
         CheckpointError: weights that do not fit, or are missing.
     """
     model = RoboVLM.build(config, vlm, training_compat(config))
+    _check_crossing(config, model)
     model.clip_norm_head = ClipNormHead.of_config(config, model.parts.hidden_size)
     if not fresh:
         return model.float()
@@ -192,6 +193,21 @@ def build_model(config: Mapping[str, Any], vlm: Path, *, fresh: bool = True) -> 
         weights = read_weights(Path(str(path)))
         load_into(model, weights, required=sorted(model.required_keys()), vlm=source)
     return model.float()
+
+
+def _check_crossing(config: Mapping[str, Any], model: RoboVLM) -> None:
+    """Refuse what a model with cross attention has no place for."""
+    asked = {
+        "use_state": config.get("use_state"),
+        "fwd_head": (config.get("fwd_head") or {}).get("type"),
+        "cotrain": any(part["type"] not in (ACTIONS, OXE) for part in config.get("cotrain") or []),
+    }
+    found = [key for key, value in asked.items() if value]
+    if model.parts.crosses and found:
+        raise UsageError(
+            f"{', '.join(found)}: expected none with Flamingo, whose words are all that its "
+            "sequence holds, as in the original"
+        )
 
 
 def _has_weights(folder: Path) -> bool:
