@@ -80,6 +80,23 @@ class Habits:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """What the expert made of a state.
+
+    Attributes:
+        solved: whether the oracle held the task achieved.
+        steps: that it took, or tried.
+        path: metres that its hand travelled.
+        problem: what ended it early; None if nothing did.
+    """
+
+    solved: bool
+    steps: int
+    path: float
+    problem: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Failure:
     """One failed subtask.
 
@@ -103,6 +120,9 @@ class Failure:
         curve: progress at about thirty evenly spaced steps, the last one included.
         achieved: all tasks that were done meanwhile, in order of time.
         habits: what the policy did all the time.
+        from_begin: what the expert made of the state that the subtask began in; None if it was
+            not asked.
+        from_end: likewise of the state that it ended in, as the same subtask with more steps.
     """
 
     chain: int
@@ -124,6 +144,8 @@ class Failure:
     curve: tuple[float, ...]
     achieved: tuple[Achieved, ...]
     habits: Habits
+    from_begin: Attempt | None = None
+    from_end: Attempt | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,6 +209,25 @@ class Diagnosis:
             row.update(one.task for one in failure.achieved)
         return {task: dict(sorted(rows[task].items())) for task in sorted(rows)}
 
+    def solvable(self) -> dict[str, dict[str, int]]:
+        """By place in the chain from 1, and `all`: failures that the expert was asked about.
+
+        `failures` is their number, `begin` how many it solved from the state that the subtask
+        began in, `end` from the one that it ended in.
+        """
+        tried = [f for f in self.failures if f.from_begin is not None and f.from_end is not None]
+        places = {str(place + 1): place for place in sorted({f.position for f in tried})}
+        rows = {name: [f for f in tried if f.position == p] for name, p in places.items()}
+        return {
+            name: {
+                "failures": len(row),
+                "begin": sum(f.from_begin is not None and f.from_begin.solved for f in row),
+                "end": sum(f.from_end is not None and f.from_end.solved for f in row),
+            }
+            for name, row in {**rows, "all": tried}.items()
+            if row
+        }
+
     def partial_length(self) -> tuple[float, Interval] | None:
         """Mean tasks in a row, the failed one counted by its progress at the end; unofficial.
 
@@ -213,6 +254,7 @@ class Diagnosis:
                 for task in sorted({failure.task for failure in self.failures})
             },
             "asked_and_done": self.confusion(),
+            "solvable_by_position": self.solvable(),
             "unofficial_partial_length": None
             if partial is None
             else {"mean": round(partial[0], 4), **asdict(partial[1])},

@@ -22,6 +22,8 @@ EXIT_UNDIAGNOSED = 3
 @option("--chain-list", metavar="FILE", help="The run's own chain list.")
 @option("--workers", type=click.IntRange(0), metavar="N", show_default="one per core",
         help="Processes.")  # fmt: skip
+@option("--no-expert", "alone", is_flag=True,
+        help="Do not let the expert try from where failures began and ended.")  # fmt: skip
 @json_option
 @click.pass_context
 def diagnose(ctx: click.Context, /, run: Path, as_json: bool, **options: Any) -> None:
@@ -40,7 +42,7 @@ def diagnose(ctx: click.Context, /, run: Path, as_json: bool, **options: Any) ->
         with progress(chains) as watch:
             found = diagnose_run(
                 folder, sources=sources, workers=workers_for(options["workers"], chains),
-                watch=watch,
+                expert=not options["alone"], watch=watch,
             )  # fmt: skip
         if run.is_dir():
             write_diagnosis(folder, found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
 from rich import box
 from rich.console import Console
@@ -24,6 +25,8 @@ def print_diagnosis(found: Diagnosis, console: Console) -> None:
         console.print(_tasks(found))
     if any(found.confusion().values()):
         console.print(_instead(found))
+    if solvable := found.solvable():
+        console.print(_solvable(solvable))
     if impossible := sum(failure.obstacle is not None for failure in found.failures):
         console.print(
             Text(f"{impossible} could not be achieved from the state that they began in (obstacle)")
@@ -68,6 +71,14 @@ def _tasks(found: Diagnosis) -> Table:
         causes = Counter(f.cause for f in found.failures if f.task == task)
         ordered = sorted(causes.items(), key=lambda item: (-item[1], CAUSES.index(item[0])))
         table.add_row(task, str(count), ", ".join(f"{cause} {n}" for cause, n in ordered))
+    return table
+
+
+def _solvable(counts: Mapping[str, Mapping[str, int]]) -> Table:
+    """Per place in the chain, what the expert could still do."""
+    table = _table("place in the chain", "failures", "expert from begin", "expert from end")
+    for place, row in counts.items():
+        table.add_row(place, *(str(row[key]) for key in ("failures", "begin", "end")))
     return table
 
 

@@ -8,7 +8,7 @@ from calvin_eval.errors import RunFolderError, UsageError
 from calvin_eval.results.diagnosis import DIAGNOSIS, Diagnosis, Undiagnosed, records_digest
 from calvin_eval.results.schema import ChainRecord
 from calvin_eval.results.store import RunFolder
-from calvin_eval.rollouts.diagnosis.worker import Diagnoser, Found, Job
+from calvin_eval.rollouts.diagnosis.worker import Diagnoser, DiagnosisSetup, Found, Job
 from calvin_eval.rollouts.pool import WorkerPool
 from calvin_eval.rollouts.verify.inputs import ReplayInputs, Sources, find_inputs
 
@@ -20,6 +20,7 @@ def diagnose_run(
     *,
     sources: Sources | None = None,
     workers: int = 0,
+    expert: bool = True,
     watch: Watch = lambda chain: None,
 ) -> Diagnosis:
     """Simulate every recorded chain of a run again and find why its failures failed.
@@ -28,6 +29,7 @@ def diagnose_run(
         folder: the run, its own or unpacked from a bundle.
         sources: assets and chain list, where the header's names are not enough.
         workers: simulator processes; 0 simulates in this one.
+        expert: whether the expert tries from where every failure began, and where it ended.
         watch: called with the id of every chain that is done, in that order.
 
     Raises:
@@ -44,7 +46,8 @@ def diagnose_run(
         results[chain] = found
         watch(chain)
 
-    pool = WorkerPool(Diagnoser, inputs.setup, workers, _died)
+    setup = DiagnosisSetup(replay=inputs.setup, expert=expert)
+    pool = WorkerPool(Diagnoser, setup, workers, _died)
     for job, found in pool.run(_jobs(folder, inputs, records, done)):
         done(job.record.chain, found)
     return _gather(records, results)

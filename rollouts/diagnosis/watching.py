@@ -35,6 +35,7 @@ class Trace:
     """A failed subtask. Rows are states: the one that it began in, and one after each action.
 
     Attributes:
+        start_info: of the state that it began in.
         meter: what it was measured by.
         positions: (T+1, 3) of the tcp, metres.
         joints: (T+1, 7) of the arm, radians.
@@ -50,6 +51,7 @@ class Trace:
         achieved: tasks that were done, in order of time.
     """
 
+    start_info: Mapping[str, Any]
     meter: Meter
     positions: Array
     joints: Array
@@ -205,6 +207,7 @@ class _Watcher:
         rows = self._rows
         obs = np.array(rows.tcp)
         return Trace(
+            start_info=self._start,
             meter=self.meter,
             positions=obs[:, :3],
             joints=obs[:, 7:14],

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Final
 
 import numpy as np
 
 from calvin_eval.errors import AssetError
-from calvin_eval.results.diagnosis import Failure, SideEffect, Undiagnosed
+from calvin_eval.results.diagnosis import Attempt, Failure, SideEffect, Undiagnosed
 from calvin_eval.results.schema import ChainRecord
+from calvin_eval.rollouts.diagnosis.attempts import Asked, try_expert
 from calvin_eval.rollouts.diagnosis.causes import find_cause
 from calvin_eval.rollouts.diagnosis.habits import DIGITS, find_habits
 from calvin_eval.rollouts.diagnosis.watching import TABLE, Trace, watch
-from calvin_eval.rollouts.replay import Actions, Step, replay_record
+from calvin_eval.rollouts.replay import Actions, Step, replay, replay_record
 from calvin_eval.rollouts.verify.replaying import ReplaySetup
 from calvin_eval.sim.chains import Chain
 from calvin_eval.sim.env import PlayTableEnv
@@ -55,18 +56,33 @@ class Found:
     undiagnosed: Undiagnosed | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class DiagnosisSetup:
+    """What a process needs before the first chain.
+
+    Attributes:
+        replay: the run's simulator and rules.
+        expert: whether the expert tries from where failures began and ended.
+    """
+
+    replay: ReplaySetup
+    expert: bool = True
+
+
 class Diagnoser:
     """Looks at recorded chains in one simulator; a worker of `WorkerPool`.
 
     Args:
-        setup: the run's simulator and rules.
+        setup: the run's simulator and rules, and what is looked at.
     """
 
-    def __init__(self, setup: ReplaySetup) -> None:
-        pack = load_pack(setup.simulator.assets, verify=False)
-        env = setup.simulator.build()
+    def __init__(self, setup: DiagnosisSetup) -> None:
+        simulator = setup.replay.simulator
+        pack = load_pack(simulator.assets, verify=False)
+        env = simulator.build()
         assert isinstance(env, PlayTableEnv)  # `find_inputs` asks for no other
-        self._env, self._oracle, self._rules = env, TaskOracle(pack), setup.rules
+        self._env, self._oracle, self._rules = env, TaskOracle(pack), setup.replay.rules
+        self._expert = setup.expert
 
     def close(self) -> None:
         """Free the simulator."""
@@ -97,7 +113,24 @@ class Diagnoser:
                 continue
             trace = watch(self._env.world, states)
             failure = self._describe(record, position, trace)
+            if self._expert:
+                failure = self._try_expert(job, failure, trace)
         return Found(failure=failure, side_effects=tuple(effects))
+
+    def _try_expert(self, job: Job, failure: Failure, trace: Trace) -> Failure:
+        """Ask the expert where the simulator is now, and where the subtask began."""
+        if trace.meter.obstacle is not None:
+            hopeless = Attempt(solved=False, steps=0, path=0.0, problem=trace.meter.obstacle)
+            return replace(failure, from_begin=hopeless, from_end=hopeless)
+        asked = Asked(task=failure.task, start_info=trace.start_info, steps=self._rules.steps)
+        from_end = try_expert(self._env, self._oracle, asked)
+        before = [job.actions.get(position, ()) for position in range(failure.position)]
+        *_, begin = replay(self._env, job.chain, [*before, ()], self._rules, self._oracle)
+        asked = Asked(
+            task=failure.task, start_info=begin.attempt.start_info, steps=self._rules.steps
+        )
+        from_begin = try_expert(self._env, self._oracle, asked)
+        return replace(failure, from_begin=from_begin, from_end=from_end)
 
     def _describe(self, record: ChainRecord, position: int, trace: Trace) -> Failure:
         subtask = record.subtasks[position]

@@ -11,7 +11,7 @@ import numpy as np
 from calvin_eval.protocol import OFFICIAL, Protocol
 from calvin_eval.results.diagnosis import Failure
 from calvin_eval.rollouts.chain import ChainOutcome, ChainRunner
-from calvin_eval.rollouts.diagnosis.worker import Diagnoser, Found, Job
+from calvin_eval.rollouts.diagnosis.worker import Diagnoser, DiagnosisSetup, Found, Job
 from calvin_eval.rollouts.verify.replaying import ReplaySetup
 from calvin_eval.rollouts.worker import SimulatorSpec
 from calvin_eval.sim import TaskOracle, load_chains
@@ -136,6 +136,13 @@ class Upwards(Faulty):
         return np.array([[0.0, 0, 0.5 if request.step < 30 else 0.0, 0, 0, 0, 1]])
 
 
+class Drifts(Faulty):
+    """Asks the hand ever further up and to the right, beyond its reach."""
+
+    def decide(self, request: Request) -> Any:
+        return np.array([[1.0, 0, 0.5, 0, 0, 0, 1]])
+
+
 def opposite(task: str) -> str:
     for one, other in OPPOSITES:
         if one in task:
@@ -172,9 +179,12 @@ class Bench:
     Args:
         assets: the pack.
         steps: of a subtask.
+        expert: whether the expert tries from where failures began and ended.
     """
 
-    def __init__(self, assets: str = "builtin", steps: int = OFFICIAL.steps) -> None:
+    def __init__(
+        self, assets: str = "builtin", steps: int = OFFICIAL.steps, *, expert: bool = False
+    ) -> None:
         self.pack = load_pack(assets)
         self.rules: Protocol = replace(OFFICIAL, steps=steps)
         self.simulator = SimulatorSpec(
@@ -184,7 +194,8 @@ class Bench:
         env = self.simulator.build()
         assert isinstance(env, PlayTableEnv)
         self.env = env
-        self.diagnoser = Diagnoser(ReplaySetup(simulator=self.simulator, rules=self.rules))
+        setup = ReplaySetup(simulator=self.simulator, rules=self.rules)
+        self.diagnoser = Diagnoser(DiagnosisSetup(replay=setup, expert=expert))
 
     def run(self, policy: type[Faulty], chain: Chain) -> ChainOutcome:
         runner = ChainRunner(

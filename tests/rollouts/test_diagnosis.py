@@ -13,6 +13,7 @@ from command_line import runner
 from faulty_expert import (
     Bench,
     Detour,
+    Drifts,
     Faulty,
     LetsGo,
     NeverCloses,
@@ -29,9 +30,11 @@ from calvin_eval.cli.main import cli, main
 from calvin_eval.errors import RunFolderError
 from calvin_eval.results.diagnosis import DIAGNOSIS, Diagnosis, read_diagnosis
 from calvin_eval.results.store import JOURNAL, RunFolder
+from calvin_eval.rollouts.diagnosis.attempts import Asked, try_expert
 from calvin_eval.rollouts.diagnosis.diagnose import diagnose_run
 from calvin_eval.rollouts.diagnosis.worker import Found
 from calvin_eval.sim.chains import Chain
+from calvin_eval.sim.oracle import TaskOracle
 
 STEPS = 110
 """Enough for the expert to do most tasks, or to do something else instead."""
@@ -121,6 +124,39 @@ def test_a_success_has_side_effects(bench: Bench) -> None:
     assert (effect.task, effect.also) == ("open_drawer", ("turn_on_led",))
 
 
+@pytest.mark.slow
+def test_the_expert_says_whether_a_state_was_solvable() -> None:
+    bench = Bench(steps=STEPS, expert=True)
+    (chain,) = starts_with(["open_drawer"], 1)
+    (failure,) = bench.failures(Drifts, [chain])
+    assert failure.from_begin is not None
+    assert failure.from_end is not None
+    assert failure.from_begin.solved
+    assert failure.from_begin.steps == bench.run(Faulty, chain).record.subtasks[0].steps
+    assert failure.from_end.solved, "its target was two metres away, and is not the expert's"
+    assert failure.from_begin.path > 0.1
+    lit = chain.scene_obs.copy()
+    lit[5] = 1
+    impossible = replace(chain, tasks=("turn_on_led",), scene_obs=lit)
+    (failure,) = bench.failures(Still, [impossible])
+    assert failure.from_begin == failure.from_end
+    assert failure.from_begin is not None
+    assert not failure.from_begin.solved
+    bench.close()
+
+
+@pytest.mark.slow
+def test_a_block_out_of_reach_is_not_solvable(bench: Bench) -> None:
+    (chain,) = starts_with(["lift_red_block_table"], 1)
+    bench.env.start(chain.robot_obs, chain.scene_obs)
+    asked = Asked(task=chain.tasks[0], start_info=bench.env.get_info(), steps=30)
+    body = bench.env.world.blocks["block_red"]
+    bench.env.world.bullet.resetBasePositionAndOrientation(body, (2, 2, 0.02), (0, 0, 0, 1))
+    attempt = try_expert(bench.env, TaskOracle(), asked)
+    assert not attempt.solved
+    assert attempt.problem is not None or attempt.steps == 30
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of the random policy: three chains, each failed at once."""
@@ -152,6 +188,10 @@ def test_the_same_run_gives_the_same_bytes(run: Path) -> None:
     assert found == Diagnosis.from_json(json.loads(first), "file")
     assert [failure.chain for failure in found.failures] == [3, 17, 40]
     assert sum(found.causes.values()) == 3
+    assert found.solvable()["all"]["failures"] == 3
+    alone = json.loads(written(run, "--workers", "0", "--no-expert"))
+    assert alone["solvable_by_position"] == {}
+    assert {f["from_begin"] for f in alone["failures"]} == {None}
 
 
 @pytest.mark.slow
