@@ -214,6 +214,37 @@ AXES: Final[Mapping[str, Axis]] = MappingProxyType(
                 ),
             },
         ),
+        "sensor": Axis(
+            kind="sensor",
+            about="Images are blurred, too bright or too dark, noisy and compressed; they come "
+            "late, and some never, so that the one before is seen again.",
+            ranges={
+                "blur": Range(
+                    unit="px", spans=(0.3, 0.5, 0.8, 1.1, 1.5),
+                    about="radius of the blur in an image of 200 rows",
+                ),
+                "exposure": Range(
+                    unit="", spans=(0.06, 0.12, 0.2, 0.3, 0.4),
+                    about="change of the exposure, by its own value",
+                ),
+                "noise": Range(
+                    unit="of 255", spans=(2, 5, 9, 14, 20),
+                    about="standard deviation of the noise in each colour",
+                ),
+                "compression": Range(
+                    unit="of 100", spans=(15, 35, 55, 70, 82),
+                    about="what JPEG's quality lacks",
+                ),
+                "dropped": Range(
+                    unit="", spans=(0.02, 0.05, 0.1, 0.2, 0.35),
+                    about="share of the frames that never come",
+                ),
+                "delay": Range(
+                    unit="steps", spans=(0, 0, 1, 1, 2),
+                    about="by which images are late, as the number stands",
+                ),
+            },
+        ),
         "language": Axis(
             kind="language",
             about="The instruction is worded otherwise; or it is empty, its words are shuffled, "

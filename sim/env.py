@@ -65,22 +65,25 @@ class PlayTableEnv(CalvinInterface):
         scene = self._sampled_scene() if scene_obs is None else scene_obs
         world.check_state(np.zeros(15) if robot_obs is None else robot_obs, scene)
         world.reset(robot_obs, scene, variant)
-        if variant != self._variant:
+        if variant is not None or self._variant is not None:
             self._variant = variant
             moved = [moved_camera(variant, spec) for spec in self._specs]
             self._cameras = {spec.name: Camera(spec, world, mount) for spec, mount in moved}
             self._renderer.vary(variant)
+            self._renderer.follow(tuple(self._cameras.values()))
 
     def place_robot(self, robot_obs: Any) -> None:
         """Put the robot alone into the given state (15,); table and blocks stay as they are."""
         self._require_reset()
         self.world.place_robot(finite_array(robot_obs, "robot_obs", ROBOT_OBS_SIZE))
+        self._renderer.follow(tuple(self._cameras.values()))
 
     def advance(self, action: Any) -> None:
         """`step` without observing."""
         parsed = parse_action(action)
         self._require_reset()
         self.world.step(parsed)
+        self._renderer.follow(tuple(self._cameras.values()))
 
     def get_state_obs(self) -> dict[str, NDArray[np.float64]]:
         """`robot_obs` (15,) and `scene_obs` (24,) float64; never draws."""

@@ -29,6 +29,8 @@ from calvin_eval.sim.drawing.light import Lamp
 from calvin_eval.sim.drawing.options import BACKENDS, Backend, DrawOptions, check_backend
 from calvin_eval.sim.drawing.scene import SceneState
 from calvin_eval.sim.shifts.looks import Look, check_drawable
+from calvin_eval.sim.shifts.sensors import Sensor
+from calvin_eval.sim.shifts.tape import Tape
 from calvin_eval.sim.shifts.variant import Variant
 from calvin_eval.sim.world import World
 
@@ -250,6 +252,7 @@ class Renderer:
         self.info = info
         self._world = world
         self._variant: Variant | None = None
+        self._tape: Tape | None = None
         self._drawn: tuple[Look, _Drawer] | None = None
         self._plugin: WorldDrawer | None = None
         if info.backend == "egl":
@@ -281,6 +284,18 @@ class Renderer:
             check_drawable(variant.shifts, self.info.backend)
         self._variant = variant
         self._drawn = None
+        self._tape = Tape.of(Sensor.of(variant))
+
+    def follow(self, cameras: Sequence[Camera]) -> None:
+        """Take note of a new state of the world, for images that come late.
+
+        Args:
+            cameras: that may be drawn.
+        """
+        if self._tape is not None and self.info.backend in OWN:
+            look, _ = self._drawn = self._drawn or self._make_drawer()
+            views = {camera.spec.name: camera.view() for camera in cameras}
+            self._tape.keep(look.scene.state(self._world), views)
 
     def draw(self, cameras: Sequence[Camera]) -> list[Image]:
         """Per camera colour (H, W, 3) uint8 and depth (H, W) float32 in metres."""
@@ -295,13 +310,21 @@ class Renderer:
         if self.info.backend in BULLETS:
             return [self._draw_with_bullet(camera) for camera in cameras]
         look, drawer = self._drawn = self._drawn or self._make_drawer()
+        tape = self._tape
+        state = look.scene.state(self._world) if tape is None else tape.state
         views = [
-            (camera.view(), camera.projection, camera.spec.width, camera.spec.height)
+            (
+                camera.view() if tape is None else tape.views[camera.spec.name],
+                *(camera.projection, camera.spec.width, camera.spec.height),
+            )
             for camera in cameras
         ]
-        images = drawer.draw(look.tinted(look.scene.state(self._world)), views)
+        images = drawer.draw(look.tinted(state), views)
         return [
-            (rgb, camera.metres(depth))
+            (
+                rgb if tape is None else tape.spoiled(rgb, camera.spec.name),
+                camera.metres(depth),
+            )
             for camera, (rgb, depth) in zip(cameras, images, strict=True)
         ]
 

@@ -26,6 +26,11 @@ _OWN_DRAWING: Final = ("light", "appearance")
 
 def check_drawable(shifts: Shifts, backend: str) -> None:
     """Raise UsageError unless a renderer can draw these shifts; `none` draws nothing at all."""
+    if shifts.level("sensor") and backend not in ("fast", "gl", "none"):
+        raise UsageError(
+            f"expected --render fast or gl with --shift sensor={shifts.level('sensor')}: {backend} "
+            "draws the present moment only, and images come late"
+        )
     asked = [axis for axis in _OWN_DRAWING if shifts.level(axis)]
     if asked and backend not in ("fast", "none"):
         raise UsageError(

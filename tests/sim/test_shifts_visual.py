@@ -19,7 +19,9 @@ from calvin_eval.sim.shifts.cameras import UPRIGHT, moved_camera
 from calvin_eval.sim.shifts.chains import shifted
 from calvin_eval.sim.shifts.lights import lamp_of
 from calvin_eval.sim.shifts.looks import check_drawable
+from calvin_eval.sim.shifts.sensors import Sensor
 from calvin_eval.sim.shifts.textures import _PATTERNS, generated
+from calvin_eval.sim.shifts.variant import Variant
 
 PACK = load_pack("builtin")
 CHAIN = load_chains("official")[3]
@@ -151,6 +153,61 @@ def test_renderers_that_cannot_draw_a_shift_refuse_it() -> None:
         for backend in ("fast", "none"):
             check_drawable(Shifts.parse(f"{axis}=3"), backend)
     check_drawable(Shifts.parse("camera=3,layout=2"), "tiny")
+    check_drawable(Shifts.parse("sensor=3"), "gl")
+    with pytest.raises(UsageError, match="egl draws the present moment only"):
+        check_drawable(Shifts.parse("sensor=3"), "egl")
     moved = variant("light=1")
     with make_env("D", render="tiny") as env, pytest.raises(UsageError, match="tiny has light"):
         env.start(moved.robot_obs, moved.scene_obs, moved.variant)
+
+
+def sensor(level: int, chain: int = 3) -> Sensor:
+    found = Sensor.of(Variant(shifts=Shifts.parse(f"sensor={level}"), chain=chain))
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(("level", "late"), [(1, 0), (3, 1), (5, 2)])
+def test_images_are_late_and_some_never_come(level: int, late: int) -> None:
+    faults, shown = sensor(level), [0]
+    for step in range(1, 400):
+        shown.append(faults.shown(step, shown[-1]))
+    lag = np.arange(400) - shown
+    assert np.diff(shown).min() >= 0  # time never runs backwards
+    assert lag[late:].min() == late
+    span = AXES["sensor"].ranges["dropped"].at(level)
+    repeated = np.mean(np.diff(shown)[late:] == 0)
+    assert 0 < repeated < 1.5 * span + 0.02
+
+
+@pytest.mark.slow
+def test_a_late_image_is_the_one_of_that_moment() -> None:
+    """Faults of the sensor aside, a delayed camera shows what a punctual one showed then."""
+    moved = variant("sensor=5")
+    with make_env("D", render="fast") as env:
+        env.start(CHAIN.robot_obs, CHAIN.scene_obs)
+        on_time = [env.observe(rgb=("gripper",))["rgb_obs"]["rgb_gripper"]]
+        for action in ACTIONS * 3:
+            env.advance(action)
+            on_time.append(env.observe(rgb=("gripper",))["rgb_obs"]["rgb_gripper"])
+        env.start(moved.robot_obs, moved.scene_obs, moved.variant)
+        faults, seen = Sensor.of(moved.variant), 0
+        assert faults is not None
+        for step, action in enumerate(ACTIONS * 3, 1):
+            env.advance(action)
+            seen = faults.shown(step, seen)
+            if step % 5 == 0:  # nothing has to be drawn in between
+                found = env.observe(rgb=("gripper",))["rgb_obs"]["rgb_gripper"]
+                assert seen < step
+                assert np.array_equal(found, faults.spoiled(on_time[seen], "gripper", seen))
+
+
+def test_noise_is_of_its_frame_and_its_camera() -> None:
+    image = np.full((84, 84, 3), 128, np.uint8)
+    faults = sensor(3)
+    first = faults.spoiled(image, "gripper", 4)
+    assert np.array_equal(first, sensor(3).spoiled(image, "gripper", 4))
+    assert not np.array_equal(first, faults.spoiled(image, "gripper", 5))
+    assert not np.array_equal(first, faults.spoiled(image, "static", 4))
+    assert first.shape == image.shape
+    assert first.dtype == np.uint8
