@@ -52,17 +52,23 @@ class Axis:
         about: one sentence for the docs.
         ranges: by quantity, how far the levels go.
         probes: names of levels beside the graded ones.
+        touched: levels that change what the simulator computes, though the axis is not physical.
     """
 
     kind: Kind
     about: str
     ranges: Mapping[str, Range]
     probes: tuple[str, ...] = ()
+    touched: tuple[Level, ...] = ()
 
     @property
     def levels(self) -> tuple[Level, ...]:
         """All levels that there are."""
         return (*LEVELS, *self.probes)
+
+    def is_physical(self, level: Level) -> bool:
+        """Whether a level changes what the simulator computes."""
+        return self.kind == "physical" or level in self.touched
 
 
 AXES: Final[Mapping[str, Axis]] = MappingProxyType(
@@ -213,6 +219,22 @@ AXES: Final[Mapping[str, Axis]] = MappingProxyType(
                     about="change of each of a block's red, green and blue",
                 ),
             },
+        ),
+        "distractors": Axis(
+            kind="visual",
+            about="Things that no instruction speaks of stand on the table: seen only, to level 3, "
+            "and to be touched from level 4 on.",
+            ranges={
+                "count": Range(
+                    unit="", spans=(1, 2, 4, 5, 7),
+                    about="how many there are, as the number stands, where the table has room",
+                ),
+                "touchable": Range(
+                    unit="", spans=(0, 0, 0, 1, 1),
+                    about="whether they can be touched: then the shift is a physical one",
+                ),
+            },
+            touched=(4, 5),
         ),
         "sensor": Axis(
             kind="sensor",

@@ -20,6 +20,7 @@ from calvin_eval.sim.actions import ParsedAction
 from calvin_eval.sim.bullet import BulletClient, joint_infos, pybullet
 from calvin_eval.sim.packs import AssetPack
 from calvin_eval.sim.robot import Robot
+from calvin_eval.sim.shifts.distractors import Thing, stand
 from calvin_eval.sim.shifts.dynamics import BENCHMARK, Actuation, Dynamics
 from calvin_eval.sim.shifts.variant import Variant
 from calvin_eval.sim.table import Button, Light, Switch, TableJoint
@@ -78,6 +79,7 @@ class World:
         self.revision = revision
         self.built = 0
         self.bullet = BulletClient()
+        self.distractors: tuple[Thing, ...] = ()
         self._dynamics = BENCHMARK
         self._actuation: Actuation | None = None
 
@@ -110,8 +112,13 @@ class World:
         self._dynamics = Dynamics.of(variant)
         shaken = variant is not None and self._dynamics != BENCHMARK
         self._actuation = Actuation(self._dynamics, variant) if shaken and variant else None
+        self.distractors = ()
         self._build()
         self._reset_table(np.array(scene_obs, dtype=np.float64))
+        if variant is not None and variant.level("distractors"):
+            ends = [self.bullet.getBasePositionAndOrientation(b)[0] for b in self.blocks.values()]
+            button = self.bullet.getLinkState(self.table, self.links["button_link"])[4][0]
+            self.distractors = stand(self.bullet, variant, np.array(ends)[:, :2], button)
         self.robot.reset(robot_obs)
         self.bullet.stepSimulation()
 

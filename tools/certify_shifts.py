@@ -33,7 +33,7 @@ from calvin_eval.sim.shifts.chains import shifted
 from calvin_eval.sim.shifts.variant import Variant
 
 SCENE = "D"
-PHYSICAL = [name for name, axis in AXES.items() if axis.kind == "physical"]
+PHYSICAL = [name for name, axis in AXES.items() if any(map(axis.is_physical, LEVELS))]
 
 
 class Player:
@@ -131,6 +131,7 @@ def main() -> None:
         )
         for axis in given.axes.split(",")
         for level in given.levels.split(",")
+        if AXES[axis].is_physical(int(level))
         for chain in range(given.chains)
         for listed in [dict(attempts_of(Shifts(((axis, int(level)),)), chain)).get(axis, 0)]
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +69,7 @@ class Scene:
     meshes: tuple[Mesh, ...]
     textures: tuple[NDArray[np.uint8], ...]
     shapes: tuple[Shape, ...]
-    _bodies: tuple[_Body, ...] = field(repr=False)
+    _bodies: tuple[_Body | _Still, ...] = field(repr=False)
 
     @classmethod
     def read(cls, world: World) -> Scene:
@@ -85,6 +85,28 @@ class Scene:
         bodies = [world.bullet.getBodyUniqueId(i) for i in range(world.bullet.getNumBodies())]
         parts = tuple(reader.body(body, body == world.table) for body in bodies)
         return cls(tuple(reader.meshes), tuple(reader.textures), tuple(reader.shapes), parts)
+
+    def with_still(
+        self,
+        meshes: Sequence[Mesh],
+        poses: Sequence[Sequence[float]],
+        colours: Sequence[Sequence[float]],
+    ) -> Scene:
+        """The scene with white shapes that no body of the world has, and that stand still.
+
+        Args:
+            meshes: one per shape.
+            poses: position and quaternion of each, 7 numbers.
+            colours: RGBA of each.
+        """
+        first = len(self.meshes)
+        shapes = [Shape(first + index, WHITE, -1, -1) for index in range(len(meshes))]
+        return replace(
+            self,
+            meshes=(*self.meshes, *meshes),
+            shapes=(*self.shapes, *shapes),
+            _bodies=(*self._bodies, _Still(poses, colours)),
+        )
 
     def state(self, world: World) -> SceneState:
         """Poses and colours now; asks PyBullet and changes nothing in it."""
@@ -167,6 +189,23 @@ class _Body:
             colours += [shape[7] for shape in bullet.getVisualShapeData(self._body)]
         else:
             colours += self._colours
+
+
+class _Still:
+    """Shapes that are no part of the world."""
+
+    def __init__(
+        self, poses: Sequence[Sequence[float]], colours: Sequence[Sequence[float]]
+    ) -> None:
+        self._poses, self._colours = poses, colours
+
+    def extend(
+        self, bullet: BulletClient, poses: list[float], colours: list[Sequence[float]]
+    ) -> None:
+        """Append the shapes, as `_Body.extend` does."""
+        for pose in self._poses:
+            poses += pose
+        colours += self._colours
 
 
 class _Reader:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calvin_eval.errors import UsageError
-from calvin_eval.shifts import Shifts
+from calvin_eval.shifts import AXES, Shifts
 from calvin_eval.sim.drawing.light import BACKGROUND, Lamp
+from calvin_eval.sim.drawing.meshes import box, cylinder
 from calvin_eval.sim.drawing.scene import Scene, SceneState
+from calvin_eval.sim.shifts.distractors import Thing, can_be_touched
 from calvin_eval.sim.shifts.lights import lamp_of
 from calvin_eval.sim.shifts.textures import generated
 from calvin_eval.sim.shifts.variant import Variant
@@ -20,8 +22,8 @@ from calvin_eval.sim.shifts.variant import Variant
 if TYPE_CHECKING:
     from calvin_eval.sim.world import World
 
-_OWN_DRAWING: Final = ("light", "appearance")
-"""Axes that need the renderer whose light and textures are ours to change."""
+_OWN_DRAWING: Final = ("light", "appearance", "distractors")
+"""Axes that need the renderer whose light, textures and shapes are ours to change."""
 
 
 def check_drawable(shifts: Shifts, backend: str) -> None:
@@ -31,11 +33,12 @@ def check_drawable(shifts: Shifts, backend: str) -> None:
             f"expected --render fast or gl with --shift sensor={shifts.level('sensor')}: {backend} "
             "draws the present moment only, and images come late"
         )
-    asked = [axis for axis in _OWN_DRAWING if shifts.level(axis)]
+    levels = dict(shifts.levels)
+    asked = [a for a in _OWN_DRAWING if a in levels and not AXES[a].is_physical(levels[a])]
     if asked and backend not in ("fast", "none"):
         raise UsageError(
             f"expected --render fast with --shift {asked[0]}={shifts.level(asked[0])}: {backend} "
-            "has light and textures of its own, which cannot be changed from outside"
+            "draws by a light, textures and shapes that cannot be changed from outside"
         )
 
 
@@ -60,6 +63,8 @@ class Look:
         if variant is None:
             return cls(scene, Lamp())
         lamp = lamp_of(variant)
+        if world.distractors and not can_be_touched(variant):
+            scene = _with_distractors(scene, world.distractors)
         if not variant.level("appearance"):
             return cls(scene, lamp)
         lamp = replace(lamp, background=_background(variant))
@@ -70,6 +75,15 @@ class Look:
         if self.tints is None:
             return state
         return replace(state, colours=np.clip(state.colours + self.tints, 0, 1))
+
+
+def _with_distractors(scene: Scene, standing: Sequence[Thing]) -> Scene:
+    meshes = [cylinder(t.size[2], t.size[0] / 2) if t.round else box(t.size) for t in standing]
+    return scene.with_still(
+        meshes,
+        [(*thing.centre, *thing.quaternion) for thing in standing],
+        [(*thing.colour, 1.0) for thing in standing],
+    )
 
 
 def _background(variant: Variant) -> tuple[float, float, float]:

@@ -88,4 +88,5 @@ class Sensor:
         rows, columns = (
             (np.arange(n) + at) % _FIELD for n, at in zip((height, width), corner, strict=True)
         )
-        return self._field[rows][:, columns]
+        part: NDArray[np.float32] = self._field[rows][:, columns]
+        return part

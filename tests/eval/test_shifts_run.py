@@ -15,6 +15,7 @@ from calvin_eval.results.comparability import differing, protocol_facts
 from calvin_eval.results.merge import merge_runs
 from calvin_eval.results.store import RunFolder
 from calvin_eval.rollouts.verify.verify import verify_run
+from calvin_eval.shifts import AXES
 
 STEPS = "protocol.steps=5"
 
@@ -79,14 +80,27 @@ def test_a_shifted_run_is_verified_and_another_claim_is_found(
 
 
 @pytest.mark.slow
-def test_dynamics_are_simulated_again_from_the_header_alone(tmp_path: Path) -> None:
-    """Errors and delays are in no record: the header's axis, level and seed bring them back."""
-    made = run(tmp_path / "run", "--shift", "dynamics=4")
+@pytest.mark.parametrize("axis", ["dynamics", "distractors"])
+def test_a_physical_shift_is_simulated_again_from_the_header_alone(
+    tmp_path: Path, axis: str
+) -> None:
+    """Errors, delays and things are in no record: axis, level and seed bring them back."""
+    made = run(tmp_path / "run", "--shift", f"{axis}=4", "protocol.steps=25")
     assert [check.status for check in verify_run(made).chains] == ["verified"] * 2
     path = made.path / "header.json"
     text = path.read_text(encoding="utf-8")
-    path.write_text(text.replace('"dynamics=4"', '"dynamics=5"'), encoding="utf-8")
+    path.write_text(text.replace(f'"{axis}=4"', '"dynamics=5"'), encoding="utf-8")
     assert [check.status for check in verify_run(made).chains] == ["deviates"] * 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("axis", [a for a, x in AXES.items() if x.kind in ("visual", "sensor")])
+def test_a_policy_that_looks_at_nothing_has_the_same_records(
+    clean: RunFolder, tmp_path: Path, axis: str
+) -> None:
+    blind = run(tmp_path / "run", "--shift", f"{axis}=3")
+    assert [r.outcome() for r in blind.records()] == [r.outcome() for r in clean.records()]
+    assert [check.status for check in verify_run(blind, chains=[0]).chains] == ["verified"]
 
 
 @pytest.mark.slow

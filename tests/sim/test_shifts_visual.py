@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from calvin_eval.errors import RenderError, UsageError
-from calvin_eval.shifts import AXES, Shifts
+from calvin_eval.shifts import AXES, LEVELS, Shifts
 from calvin_eval.sim.chains import Chain, load_chains
 from calvin_eval.sim.drawing import fast
 from calvin_eval.sim.drawing.light import POSITION, Lamp
@@ -17,6 +17,7 @@ from calvin_eval.sim.env import PlayTableEnv, make_env
 from calvin_eval.sim.packs import load_pack
 from calvin_eval.sim.shifts.cameras import UPRIGHT, moved_camera
 from calvin_eval.sim.shifts.chains import shifted
+from calvin_eval.sim.shifts.distractors import things
 from calvin_eval.sim.shifts.lights import lamp_of
 from calvin_eval.sim.shifts.looks import check_drawable
 from calvin_eval.sim.shifts.sensors import Sensor
@@ -61,7 +62,8 @@ def test_a_visual_shift_changes_images_and_no_state(axis: str) -> None:
     states, images = clean()
     far = []
     with make_env("D", render="fast") as env:
-        for level in (1, 5, 5):
+        most = max(level for level in LEVELS if not AXES[axis].is_physical(level))
+        for level in (1, most, most):
             found_states, found = films(env, variant(f"{axis}={level}"))
             assert np.array_equal(found_states, states)
             far.append(np.abs(found.astype(int) - images).mean())
@@ -146,7 +148,7 @@ def test_textures_repeat_without_a_seam_and_fill_their_range() -> None:
 
 
 def test_renderers_that_cannot_draw_a_shift_refuse_it() -> None:
-    for axis in ("light", "appearance"):
+    for axis in ("light", "appearance", "distractors"):
         for backend in ("gl", "egl", "tiny"):
             with pytest.raises(UsageError, match=f"--render fast with --shift {axis}=3"):
                 check_drawable(Shifts.parse(f"{axis}=3"), backend)
@@ -154,10 +156,14 @@ def test_renderers_that_cannot_draw_a_shift_refuse_it() -> None:
             check_drawable(Shifts.parse(f"{axis}=3"), backend)
     check_drawable(Shifts.parse("camera=3,layout=2"), "tiny")
     check_drawable(Shifts.parse("sensor=3"), "gl")
+    check_drawable(Shifts.parse("distractors=4"), "tiny")  # bodies of the world, as any other
     with pytest.raises(UsageError, match="egl draws the present moment only"):
         check_drawable(Shifts.parse("sensor=3"), "egl")
     moved = variant("light=1")
-    with make_env("D", render="tiny") as env, pytest.raises(UsageError, match="tiny has light"):
+    with (
+        make_env("D", render="tiny") as env,
+        pytest.raises(UsageError, match="tiny draws by a light"),
+    ):
         env.start(moved.robot_obs, moved.scene_obs, moved.variant)
 
 
@@ -211,3 +217,32 @@ def test_noise_is_of_its_frame_and_its_camera() -> None:
     assert not np.array_equal(first, faults.spoiled(image, "static", 4))
     assert first.shape == image.shape
     assert first.dtype == np.uint8
+
+
+@pytest.mark.parametrize("level", [1, 3, 5])
+def test_distractors_stand_clear_of_blocks_and_button(level: int) -> None:
+    blocks = CHAIN.scene_obs[6:].reshape(3, 6)[:, :2]
+    for chain in range(20):
+        shift = Variant(shifts=Shifts.parse(f"distractors={level}"), chain=chain)
+        standing = things(shift, blocks, -0.12)
+        assert len(standing) == AXES["distractors"].ranges["count"].at(level)
+        places = np.array([thing.place for thing in standing])
+        gaps = np.linalg.norm(places[:, None] - blocks, axis=-1)
+        assert gaps.min() > 0.085
+        assert np.linalg.norm(places - (-0.12, -0.12), axis=1).min() > 0.085
+
+
+def test_distractors_of_high_levels_are_bodies_that_stand_where_they_are_drawn() -> None:
+    seen, touched = variant("distractors=3"), variant("distractors=5")
+    with make_env("D", render="fast") as env:
+        env.start(seen.robot_obs, seen.scene_obs, seen.variant)
+        bodies, few = env.world.bullet.getNumBodies(), env.world.distractors
+        env.start(touched.robot_obs, touched.scene_obs, touched.variant)
+        many = env.world.distractors
+        assert many[: len(few)] == few  # the higher level adds some
+        assert env.world.bullet.getNumBodies() == bodies + len(many)
+        for _ in range(20):
+            env.advance(np.array([0, 0, 0, 0, 0, 0, 1.0]))
+        for number, thing in enumerate(many):
+            place, _ = env.world.bullet.getBasePositionAndOrientation(bodies + number)
+            assert np.allclose(place, thing.centre, atol=3e-3)
