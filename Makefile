@@ -105,7 +105,8 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/deptry .
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows \
-	  .github/workflows/*.yml docs/examples/github-actions.yml
+	  .github/workflows/*.yml docs/examples/github-actions.yml \
+	  docs/examples/leaderboard/.github/workflows/*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms \
 	  $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))

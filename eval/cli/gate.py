@@ -82,9 +82,20 @@ def show_decision(decision: Decision, name: str, undecided: Undecided = "code") 
     Raises:
         UsageError: the job summary cannot be written.
     """
-    from calvin_eval.results.junit import markdown, write_text
+    from calvin_eval.results.junit import markdown
 
     text = printable(markdown(decision, name, undecided))
     say(text, nl=False)
+    add_to_summary(text)
+
+
+def add_to_summary(text: str) -> None:
+    """Append Markdown to the job summary of a build service, where there is one.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    from calvin_eval.results.junit import write_text
+
     if summary := os.environ.get(SUMMARY_VARIABLE):
         write_text(Path(summary), f"{text}\n", append=True)
