@@ -66,6 +66,10 @@ def ask_twice(
 
 @contextlib.contextmanager
 def _connected(link: PolicyLink, patience: float) -> Iterator[BasePolicy]:
+    if link.inline is not None and link.inline.elsewhere:
+        with link.inline.visited(patience) as guest:
+            yield guest
+        return
     if link.address is None:
         yield connect(link)
         return

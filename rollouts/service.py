@@ -50,6 +50,19 @@ class PolicySpec:
     actions: Mapping[str, Any] = field(default_factory=dict)
     python: str | None = None
 
+    @property
+    def elsewhere(self) -> bool:
+        """Whether what is "loaded" is only a way to a policy that another process has."""
+        return False
+
+    def visited(self, patience: float) -> contextlib.AbstractContextManager[BasePolicy]:
+        """A policy that is elsewhere, for somebody who is no worker and leaves again.
+
+        Args:
+            patience: seconds that an answer may take.
+        """
+        raise NotImplementedError(f"{self.ckpt} is not elsewhere")
+
     def load(self) -> Any:
         """A `LoadedPolicy`."""
         from calvin_eval.wrappers.loaders import resolve

@@ -19,7 +19,8 @@ def check_reproducible(plan: RunPlan, folder: RunFolder, display: Display) -> No
     """Ask the policy twice, say whether it gave the same, and keep that in the header.
 
     A run that is resumed was asked already. Not asked are policies that a worker loads for itself
-    (built-in ones and recordings), those of Ray and of servers, and those that read the simulator.
+    (built-in ones and recordings), and those that read the simulator. A policy behind a server is
+    asked in sessions that end before the run begins.
     """
     if not _can_be_asked(plan) or folder.header().reproducibility is not None:
         return
@@ -34,9 +35,10 @@ def check_reproducible(plan: RunPlan, folder: RunFolder, display: Display) -> No
 def _can_be_asked(plan: RunPlan) -> bool:
     policy = plan.policy
     link = policy.hosts[0].link
-    near = link.address is not None or link.here is not None
-    own = policy.metadata.get("kind") not in ("remote", "builtin")
-    return plan.config.engine.ask_twice and near and own and not policy.requirements.privileged
+    away = link.inline is not None and link.inline.elsewhere
+    kept = link.address is not None or link.here is not None or away
+    own = policy.metadata.get("kind") != "builtin"
+    return plan.config.engine.ask_twice and kept and own and not policy.requirements.privileged
 
 
 def _asked(plan: RunPlan, display: Display) -> ReproducibilityFacts:

@@ -7,7 +7,8 @@ import contextlib
 import os
 import pickle
 import traceback
-from collections.abc import Mapping
+import uuid
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -163,11 +164,15 @@ class RayPolicy(LinkedPolicy):
         name: of the actor.
         client: how it knows this worker.
         requirements: of the policy.
+        patience: seconds that an answer may take; as long as it takes if None.
     """
 
-    def __init__(self, name: str, client: str, requirements: Requirements) -> None:
+    def __init__(
+        self, name: str, client: str, requirements: Requirements, patience: float | None = None
+    ) -> None:
         super().__init__(requirements)
         self._client = client
+        self._patience = patience
         try:
             self._actor = ray.get_actor(name)
         except (ValueError, RayError) as error:
@@ -175,12 +180,15 @@ class RayPolicy(LinkedPolicy):
 
     def _exchange(self, message: Ask | End) -> Reply:
         try:
-            reply: Reply = pickle.loads(
-                ray.get(self._actor.answer.remote(self._client, pickle.dumps(message)))
-            )
+            answer = self._actor.answer.remote(self._client, pickle.dumps(message))
+            reply: Reply = pickle.loads(ray.get(answer, timeout=self._patience))
         except RayError as error:
             raise PolicyLostError(f"the policy's actor is gone: {error}") from error
         return reply
+
+    def leave(self) -> None:
+        """The actor forgets this client, and what served it may serve another."""
+        self._actor.forget.remote(self._client)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,6 +202,20 @@ class ActorPolicy(PolicySpec):
 
     name: str
     requirements: Requirements
+
+    @property
+    def elsewhere(self) -> bool:
+        """Always: the actor has the policy."""
+        return True
+
+    @contextlib.contextmanager
+    def visited(self, patience: float) -> Iterator[BasePolicy]:
+        """The policy, for somebody who is no worker and leaves again."""
+        guest = RayPolicy(self.name, f"guest {uuid.uuid4().hex}", self.requirements, patience)
+        try:
+            yield guest
+        finally:
+            guest.leave()
 
     def load(self) -> Any:
         """A `LoadedPolicy`; raises PolicyLostError if the actor is gone."""

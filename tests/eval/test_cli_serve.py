@@ -194,9 +194,30 @@ def test_a_builtin_policy_likewise_with_what_the_run_says_of_it(tmp_path: Path) 
     assert "random" in header["policy"]["server"]["calvin_eval"]["policy"]
     (said,) = json.loads((tmp_path / "there/profile.json").read_text())["policy"]
     assert said["address"] == address
-    assert said["calls"] == sum(s["steps"] for o in outcomes(tmp_path / "there")
-                                for s in o["subtasks"])  # fmt: skip
+    asked = 2 * header["reproducibility"]["decisions"]
+    assert (asked, header["reproducibility"]["reproducible"]) == (12, True)
+    steps = sum(s["steps"] for o in outcomes(tmp_path / "there") for s in o["subtasks"])
+    assert said["calls"] == steps + asked
     assert 0 < said["server_infer_ms"]["median"] <= said["round_trip_ms"]["median"]
+
+
+def test_a_server_that_draws_its_noise_as_requests_come_is_not_reproducible(
+    tmp_path: Path,
+) -> None:
+    noise = np.random.default_rng(0)
+
+    def infer(obs: dict[str, Any]) -> dict[str, Any]:
+        return {"actions": noise.uniform(-1, 1, (4, 7)).astype(np.float32)}
+
+    out = tmp_path / "run"
+    with OpenpiServer(infer, {"name": "noisy"}) as server:
+        assert run(out, server.address, "--num-chains=1", "--workers=1", *UNSEEN) == 0
+    header = json.loads((out / "header.json").read_text())
+    assert header["reproducibility"]["reproducible"] is False
+    assert "not reproducible" in (out / "report.md").read_text()
+
+
+UNSEEN = ("policy.options.keys.static=null", "policy.options.keys.gripper=null")
 
 
 def test_a_run_against_an_openpi_server_whole(tmp_path: Path) -> None:
@@ -210,7 +231,7 @@ def test_a_run_against_an_openpi_server_whole(tmp_path: Path) -> None:
             "policy.actions.execute.steps=2",
         )  # fmt: skip
         assert code == 0
-        assert [r["observation/image"].shape for r in server.requests] == [(64, 64, 3)] * 3
+        assert [r["observation/image"].shape for r in server.requests] == [(64, 64, 3)] * 9
     (record,) = read_journal(tmp_path / "run/chains.jsonl")
     assert record.status == "completed"
     assert record.subtasks[0].steps == 5

@@ -56,7 +56,8 @@ def test_a_run_against_vla_evals_own_server(address: str, tmp_path: Path) -> Non
         "execute", "gripper", "accumulate", "absolute",
     ]  # fmt: skip
     (said,) = json.loads((out / "profile.json").read_text())["policy"]
-    assert (said["calls"], said["connections"], said["errors"]) == (20, 1, 0)
+    assert (said["calls"], said["connections"], said["errors"]) == (20 + 2 * 3, 1, 0)
+    assert header["reproducibility"]["reproducible"] is True  # asked twice for three decisions
 
 
 def test_every_option_is_in_the_tables() -> None:

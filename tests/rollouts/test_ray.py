@@ -170,7 +170,10 @@ def test_two_nodes_give_the_records_of_one_process(
     near = run(tmp_path / "near", ckpt, *shared, "engine.workers=0")
     assert watch.workers == {0, 1}, "each node has room for one worker: both are to work"
     assert_same(far, near)
-    assert json.loads((far.folder / "header.json").read_text())["engine"]["name"] == "ray"
+    header, here = (json.loads((done.folder / "header.json").read_text()) for done in (far, near))
+    assert header["engine"]["name"] == "ray"
+    assert header["reproducibility"] == here["reproducibility"]
+    assert not name or header["reproducibility"]["reproducible"] is True
 
 
 def test_a_lost_node_costs_nothing_but_time(nodes: Nodes, tmp_path: Path) -> None:

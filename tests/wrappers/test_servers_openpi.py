@@ -480,6 +480,70 @@ def test_an_answer_that_comes_twice_is_not_taken_for_the_next() -> None:
     assert [round(float(value), 1) for value in seen] == [0.0, 0.1]
 
 
+def surplus(loaded: Any) -> None:
+    """Wait until a message that nobody asked for has arrived."""
+    held = loaded.policy.policy._free.queue[-1]
+    wait_until(lambda: not held._socket.recv_messages.frames.empty(), "a surplus answer")
+
+
+def doubling(line: Any) -> None:
+    """Answers the second request twice, and from then on each with the answer to the one before."""
+    line.send(pack({}))
+    late = False
+    for number, _ in enumerate(line):
+        value = number - 1 if late else number
+        for _ in range(2 if number == 1 else 1):
+            line.send(pack({"actions": np.full((1, 7), value / 10, np.float32)}))
+
+
+def test_whoever_was_answered_on_such_a_connection_is_in_doubt_until_it_ends() -> None:
+    with WireServer(doubling) as server:
+        loaded = connect(server)
+        policy = loaded.policy
+        policy.reset(1, "x")
+        ask(loaded)
+        ask(loaded, 1)
+        surplus(loaded)
+        with pytest.raises(PolicyError, match="nobody asked for"):
+            ask(loaded, step=1)
+        with pytest.raises(PolicyError, match="what this chain executed proves nothing"):
+            ask(loaded, 1, step=1)
+        for session in (0, 1):
+            with pytest.raises(PolicyError, match="proves nothing"):
+                policy.end(session)
+        policy.reset(1, "x")
+        ask(loaded, 1)  # on a new connection
+        policy.end(1)
+
+
+def test_an_answer_that_is_left_over_at_a_chains_end_is_an_error_of_the_chain() -> None:
+    """The last second answer meets no request that would find it waiting."""
+    with WireServer(doubling) as server:
+        loaded = connect(server)
+        ask(loaded)
+        ask(loaded, step=1)
+        surplus(loaded)
+        with pytest.raises(PolicyError, match="proves nothing"):
+            loaded.policy.end(0)
+
+
+def test_an_answer_that_was_inferred_before_its_request_came_is_to_another() -> None:
+    def infer(obs: Any) -> Any:
+        return {"actions": np.zeros((1, 7), np.float32)}
+
+    def talk(line: Any) -> None:
+        line.send(pack({}))
+        for number, message in enumerate(line):
+            timing = {"infer_ms": 60_000.0 if number == 1 else 0.0}
+            line.send(pack({**infer(message), "server_timing": timing}))
+
+    with WireServer(talk) as server:
+        loaded = connect(server)
+        ask(loaded)
+        with pytest.raises(PolicyError, match=r"60000\.0 ms to infer: expected the answer to this"):
+            ask(loaded, step=1)
+
+
 def test_our_own_server_answers_with_the_number_of_the_request() -> None:
     def talk(line: Any) -> None:
         needs = {"rgb": [], "depth": [], "sizes": {}, "every_step": False, "privileged": False}

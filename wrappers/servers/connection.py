@@ -33,6 +33,10 @@ class ServerError(PolicyError):
     """A server that answered with an error, or with what is no answer: asking again is no help."""
 
 
+class SurplusError(ServerError):
+    """A server that sent more than it was asked for: no answer of its connection can be trusted."""
+
+
 class LostError(PolicyError):
     """A server that cannot be reached, or that hung up: it may be there again."""
 
@@ -48,6 +52,7 @@ class Connection:
 
     Attributes:
         fresh: whether nothing was inferred on this connection yet.
+        served: sessions with answers from this connection that may yet prove to be others'.
     """
 
     def __init__(
@@ -65,6 +70,7 @@ class Connection:
         self._holder = contextlib.ExitStack()
         self._opened = False
         self.fresh = False
+        self.served: set[int] = set()
 
     @property
     def is_open(self) -> bool:
@@ -104,6 +110,7 @@ class Connection:
             return
         self._socket = self._holder.enter_context(self._connect())
         self.fresh = True
+        self.served.clear()
         self._traffic.count("reconnects" if self._opened else "connections")
         self._opened = True
         self._greet(self)
@@ -113,7 +120,7 @@ class Connection:
 
         Raises:
             LostError: the connection broke.
-            ServerError: a message came that nobody asked for. The connection is dropped.
+            SurplusError: a message came that nobody asked for. The connection is dropped.
         """
         assert self._socket is not None
         try:
@@ -125,8 +132,26 @@ class Connection:
             raise LostError(f"{self.address}: {_closing(error)}") from error
         self.refuse(
             "a message came that nobody asked for: expected one answer to every request. What "
-            "was answered before may belong to another request."
+            "was answered before may belong to another request.",
+            SurplusError,
         )
+
+    def expect_nothing_more(self) -> None:
+        """Make sure that no answer is left over, not even one that is on its way.
+
+        A server answers a ping behind what it has sent before; one whose inference holds up its
+        connections, as openpi's does, behind the answer that it is at.
+
+        Raises:
+            LostError, SurplusError: as `expect_silence`.
+        """
+        assert self._socket is not None
+        try:
+            self._socket.ping().wait(self.patience)
+        except (ConnectionClosed, OSError) as error:
+            self.drop()
+            raise LostError(f"{self.address}: {_closing(error)}") from error
+        self.expect_silence()
 
     def send(self, message: bytes) -> None:
         """Send one message on the open connection; raises LostError."""
@@ -175,18 +200,23 @@ class Connection:
             self._holder.close()
         self._holder = contextlib.ExitStack()
 
-    def refuse(self, reason: str) -> NoReturn:
+    def refuse(self, reason: str, kind: type[ServerError] = ServerError) -> NoReturn:
         """Drop the connection, since the server does not keep to the protocol.
 
         Raises:
-            ServerError: always.
+            ServerError: always, of the kind that is given.
         """
-        self._fail(reason)
+        self._fail(reason, kind=kind)
 
-    def _fail(self, reason: str, cause: BaseException | None = None) -> NoReturn:
+    def _fail(
+        self,
+        reason: str,
+        cause: BaseException | None = None,
+        kind: type[ServerError] = ServerError,
+    ) -> NoReturn:
         self._traffic.count("errors")
         self.drop()
-        raise ServerError(f"{self.address}: {reason}") from cause
+        raise kind(f"{self.address}: {reason}") from cause
 
     def _connect(self) -> ClientConnection:
         options = self._options

@@ -15,7 +15,12 @@ from calvin_eval.errors import PolicyError
 from calvin_eval.wrappers.policy import Chunk, Request, Requirements
 from calvin_eval.wrappers.servers import dialect
 from calvin_eval.wrappers.servers.codec import OPENPI
-from calvin_eval.wrappers.servers.connection import Connection, LostError, ServerError
+from calvin_eval.wrappers.servers.connection import (
+    Connection,
+    LostError,
+    ServerError,
+    SurplusError,
+)
 from calvin_eval.wrappers.servers.keys import Keys
 from calvin_eval.wrappers.servers.options import LinkOptions
 from calvin_eval.wrappers.servers.remote import (
@@ -26,6 +31,13 @@ from calvin_eval.wrappers.servers.remote import (
     server_words,
 )
 from calvin_eval.wrappers.servers.traffic import Traffic
+
+_ROUNDING_MS = 1.0
+"""How much longer than its round trip an inference may seem to take, by two clocks."""
+_DOUBT = (
+    "{address}: an answer came that nobody asked for. Answers have no numbers in this protocol, so "
+    "those before it may have been to other requests: what this chain executed proves nothing."
+)
 
 
 class OpenpiPolicy(RemotePolicy):
@@ -65,8 +77,13 @@ class OpenpiPolicy(RemotePolicy):
         self.metadata = metadata
         # The one that was used last comes first: the others are only opened when they are needed.
         self._free: LifoQueue[Connection] = LifoQueue()
-        for _ in range(lanes):
-            self._free.put(Connection(address, options, self.traffic, self._greet))
+        self._connections = [
+            Connection(address, options, self.traffic, self._greet) for _ in range(lanes)
+        ]
+        for connection in self._connections:
+            self._free.put(connection)
+        self._doubted: set[int] = set()
+        self._proving = threading.Lock()
 
     def _forget(self, session: int, instruction: str) -> None:
         """The protocol has no reset: such a server remembers nothing."""
@@ -74,14 +91,57 @@ class OpenpiPolicy(RemotePolicy):
     def _close(self, session: int) -> None:
         """Nor has it an end."""
 
+    def end(self, session: int) -> None:
+        """Free the session, once no answer is left over that could have been its own.
+
+        Raises:
+            PolicyError: one is, or was: the session got answers to other requests.
+        """
+        super().end(session)
+        for connection in self._connections if self.number is None else ():
+            if session in connection.served:
+                self._prove(connection)
+                connection.served.discard(session)
+        if session in self._doubted:
+            self._doubted.discard(session)
+            raise PolicyError(_DOUBT.format(address=self.address))
+
+    def _prove(self, connection: Connection) -> None:
+        """Look for an answer that is left over on a connection, as soon as nobody uses it."""
+        others: list[Connection] = []
+        with self._proving:  # two that hold what the other waits for would wait for ever
+            while (held := self._free.get()) is not connection:
+                others.append(held)
+        try:
+            if connection.is_open:
+                connection.expect_nothing_more()
+        except LostError:
+            pass  # nothing can be said, and nothing more comes
+        except SurplusError:
+            self._doubt(connection)
+        finally:
+            for held in (*others, connection):
+                self._free.put(held)
+
+    def _doubt(self, connection: Connection) -> None:
+        """Whoever was answered on a connection may have got the answers of others."""
+        self._doubted |= connection.served
+        connection.served.clear()
+
     def _ask(self, request: Request) -> Chunk:
+        if request.session in self._doubted:
+            raise PolicyError(_DOUBT.format(address=self.address))
         fields = self._message(request)
         message = OPENPI.pack(fields)
         connection = self._free.get()
         try:
             reply = connection.retry(lambda: self._exchange(connection, message, fields))
+        except SurplusError:
+            self._doubt(connection)
+            raise
         finally:
             self._free.put(connection)
+        connection.served.add(request.session)
         return self._chunk(reply)
 
     def _exchange(
@@ -101,10 +161,17 @@ class OpenpiPolicy(RemotePolicy):
             raise
         if (mismatch := self._mismatch(fields, reply)) is not None:
             connection.refuse(mismatch)
-        connection.fresh = False
         timing = reply.get("server_timing")
-        inferred = timing.get("infer_ms") if isinstance(timing, dict) else None
-        self.traffic.add(seconds, milliseconds(inferred))
+        inferred = milliseconds(timing.get("infer_ms") if isinstance(timing, dict) else None)
+        if inferred is not None and inferred > 1000 * seconds + _ROUNDING_MS:
+            connection.refuse(
+                f"an answer came {1000 * seconds:.1f} ms after its request, and took "
+                f"{inferred:.1f} ms to infer: expected the answer to this request, found that to "
+                "an earlier one",
+                SurplusError,
+            )
+        connection.fresh = False
+        self.traffic.add(seconds, inferred)
         return reply
 
     def _message(self, request: Request) -> dict[str, Any]:
