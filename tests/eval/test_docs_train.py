@@ -18,7 +18,7 @@ RESUMING = [command for command in COMMANDS if "resume=true" in command]
 
 
 def test_there_are_commands() -> None:
-    assert len(COMMANDS) == 8
+    assert len(COMMANDS) == 11
     assert len(RESUMING) == 1
 
 
@@ -27,7 +27,9 @@ def test_there_are_commands() -> None:
 def test_commands_are_understood(command: str) -> None:
     words = shlex.split(command, comments=True)
     config = compose_training(words)
-    assert config.project["train_dataset"]["data_dir"].endswith("/training")
+    section = config.project["train_dataset"]
+    rlds = section["type"] == "OpenVLADataset"
+    assert section["data_dir"].endswith("/open-x-embodiment" if rlds else "/training")
     assert config.out.parts[0] == "runs"
 
 
