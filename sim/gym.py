@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 from calvin_eval.errors import UnknownNameError, UsageError
 from calvin_eval.extras import missing_extra
 from calvin_eval.protocol import OFFICIAL
+from calvin_eval.shifts import Shifts
 from calvin_eval.sim.chains import Chain
 from calvin_eval.sim.env import make_env
 from calvin_eval.sim.initial_states import initial_robot_obs
 from calvin_eval.sim.instructions import load_instructions
 from calvin_eval.sim.oracle import TaskOracle
 from calvin_eval.sim.packs import CameraSpec, load_pack
+from calvin_eval.sim.shifts.chains import shifted
 from calvin_eval.sim.symbolic import TASK_NAMES, SymbolicState, initial_states, outcomes
 
 try:
@@ -46,7 +48,8 @@ class PlayTable(gymnasium.Env[Observation, Action]):
     (24,) float64 and, per camera, `rgb_NAME` (H, W, 3) uint8. The reward is 1 when the oracle
     finds the task done, which ends the episode, and 0 otherwise.
 
-    `reset(options=…)` takes `task`, and `robot_obs` and `scene_obs` for a start of one's own.
+    `reset(options=…)` takes `task`, `robot_obs` and `scene_obs` for a start of one's own, and
+    `shift`, such as "camera=3,layout=2", which is drawn anew at every reset.
 
     Args:
         scene: A, B, C or D.
@@ -103,7 +106,8 @@ class PlayTable(gymnasium.Env[Observation, Action]):
         """Build a fresh world in a start from which the task can be done.
 
         Raises:
-            UsageError: a task that no chain starts with, without a start of one's own.
+            UsageError: a task that no chain starts with, without a start of one's own; a shift
+                that there is not, or that this start or the renderer does not allow.
         """
         super().reset(seed=seed)
         given = dict(options or {})
@@ -111,7 +115,8 @@ class PlayTable(gymnasium.Env[Observation, Action]):
         robot_obs, scene_obs = given.get("robot_obs"), given.get("scene_obs")
         if scene_obs is None:
             scene_obs = self._draw_start(self._present)
-        self._env.start(initial_robot_obs() if robot_obs is None else robot_obs, scene_obs)
+        robot_obs = initial_robot_obs() if robot_obs is None else robot_obs
+        self._env.start(*self._shifted(given.get("shift"), robot_obs, scene_obs))
         self._needs = self._oracle.needs((self._present,))
         self._start_info = self._env.get_info(self._needs)
         return self._observe(), self._facts(success=False)
@@ -142,6 +147,24 @@ class PlayTable(gymnasium.Env[Observation, Action]):
         elif task not in TASK_NAMES:
             raise UnknownNameError("task", task, TASK_NAMES)
         return str(task)
+
+    def _shifted(self, shift: str | None, robot_obs: Any, scene_obs: Any) -> tuple[Any, ...]:
+        """Returns what the world starts from: two states, and a variant where there is one."""
+        shifts = Shifts.parse(shift)
+        if shifts.level("language"):
+            raise UsageError("expected shifts of the world in reset(options=…), found language")
+        if not shifts:
+            return robot_obs, scene_obs
+        chain = Chain(
+            id=int(self.np_random.integers(2**31)),
+            initial_state={},
+            tasks=(self._present,),
+            robot_obs=np.array(robot_obs, np.float64),
+            scene_obs=np.array(scene_obs, np.float64),
+            given=True,
+        )
+        chain = shifted(chain, shifts, self._scene)
+        return chain.robot_obs, chain.scene_obs, chain.variant
 
     def _draw_start(self, task: str) -> NDArray[np.float64]:
         """Returns a start state in which the task can be done; no official chain has its poses."""

@@ -57,6 +57,8 @@ if TYPE_CHECKING:
 @option("--captions", is_flag=True,
         help="Sentences, questions and answers about frames too, from the true state.")  # fmt: skip
 @option("--depth", is_flag=True, help="Depth images too.")
+@option("--shift", metavar="AXIS=LEVEL", multiple=True,
+              help="Change start, layout or images of training, such as camera=3.")  # fmt: skip
 @option("--seed", type=click.IntRange(0), default=0, metavar="N")
 @option("--workers", type=click.IntRange(0), metavar="N", show_default="one per core",
         help="Processes.")  # fmt: skip
@@ -123,6 +125,7 @@ def _spec(options: dict[str, Any]) -> RecordSpec:
         noise=Disturbance(rate=options["noise"], strength=options["noise_strength"]),
         labels=LabelRules(longest=options["max_span"], shortest=options["min_span"]),
         captions=options["captions"],
+        shift=",".join(options["shift"]) or None,
         seed=options["seed"],
     )
 

@@ -20,6 +20,7 @@ from calvin_eval.rollouts.recording.episode import Episode, LabelRules
 from calvin_eval.rollouts.recording.labels import paraphrases, write_labels
 from calvin_eval.rollouts.recording.noise import Disturbance
 from calvin_eval.rollouts.recording.plan import SPLITS, ChainRules, EpisodePlan, Split, plan_split
+from calvin_eval.rollouts.recording.shifts import recordable, shifted_plans
 from calvin_eval.rollouts.recording.store import SplitStore, open_recording
 from calvin_eval.rollouts.recording.worker import EpisodeRecorder, RecordingSetup
 from calvin_eval.rollouts.service import PolicySpec
@@ -27,6 +28,7 @@ from calvin_eval.rollouts.worker import PolicyLink, SimulatorSpec
 from calvin_eval.sim.instructions import PACK, load_instructions
 from calvin_eval.sim.packs import AssetPack, load_pack
 from calvin_eval.sim.render import RenderInfo, resolve_backend
+from calvin_eval.sim.shifts.looks import check_drawable
 from calvin_eval.sim.symbolic import TASK_NAMES
 
 CAMERAS = ("static", "gripper")
@@ -60,6 +62,7 @@ class RecordSpec:
         noise: disturbances of the demonstrator in the training split.
         labels: which frames get a sentence.
         captions: whether frames are described in sentences and questions, see `captions`.
+        shift: what is changed about the training split, see `recordable`; nothing if None.
         seed: of everything that is drawn.
     """
 
@@ -80,9 +83,11 @@ class RecordSpec:
     noise: Disturbance = field(default_factory=Disturbance)
     labels: LabelRules = field(default_factory=LabelRules)
     captions: bool = False
+    shift: str | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
+        recordable(self.shift)
         if self.depth and self.render == "none":
             raise UsageError("expected a renderer for depth images, found render none")
         if self.sentences not in SENTENCES:
@@ -117,6 +122,7 @@ def record(
     """
     pack = load_pack(spec.assets)
     render = resolve_backend(spec.render)
+    check_drawable(recordable(spec.shift), render.backend)
     open_recording(spec.out, _config(spec, pack, render))
     plans = {split: _plan(spec, pack, split) for split in SPLITS}
     found: dict[Split, dict[int, Episode]] = {}
@@ -137,13 +143,14 @@ def record(
 
 
 def _plan(spec: RecordSpec, pack: AssetPack, split: Split) -> list[EpisodePlan]:
-    return plan_split(
+    plans = plan_split(
         split,
         pack,
         spec.scenes[split],
         episodes=spec.episodes[split],
         rules=ChainRules(length=spec.length, tasks=tuple(spec.tasks), seed=spec.seed),
     )
+    return plans if split != "training" else shifted_plans(plans, recordable(spec.shift), pack)
 
 
 def _config(spec: RecordSpec, pack: AssetPack, render: RenderInfo) -> dict[str, Any]:
@@ -167,6 +174,7 @@ def _config(spec: RecordSpec, pack: AssetPack, render: RenderInfo) -> dict[str, 
         "labels": asdict(spec.labels),
         "seed": spec.seed,
         **({"captions": True} if spec.captions else {}),
+        **({"shift": str(recordable(spec.shift))} if spec.shift else {}),
     }
 
 

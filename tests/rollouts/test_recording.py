@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -468,3 +469,28 @@ def test_scenes_and_recoveries(tmp_path: Path) -> None:
     disturbed = [s for e in episodes for s in e.subtasks if s.burst]
     assert len(disturbed) >= 20
     assert sum(s.success for s in disturbed) >= 0.85 * len(disturbed)
+
+
+@pytest.mark.slow
+def test_shifted_demonstrations_are_played_back_to_the_last_bit(tmp_path: Path) -> None:
+    """Frames hold the shifted start, so that recorded actions lead where they led before."""
+    spec = small_spec(
+        tmp_path / "shifted", scenes={"training": "D", "validation": "D"}, length=1,
+        episodes={"training": 2, "validation": 0}, shift="layout=3,start=3",
+        noise=Disturbance(rate=0.0),
+    )  # fmt: skip
+    record(spec)
+    kept = json.loads((spec.out / "record.json").read_text(encoding="utf-8"))
+    assert kept["shift"] == "start=3,layout=3"
+    with np.load(spec.out / "training" / "episode_0000000.npz") as frame:
+        joints, official = frame["robot_obs"][7:14], load_chains("official")[0].robot_obs[7:14]
+        assert np.abs(joints - official).min() > 0.04
+    found = audit_dataset(spec.out, AuditSpec(start="episode"))
+    assert found.counts["confirmed"] == sum(found.counts.values()) > 0
+    assert furthest(found) < 1e-5
+
+
+@pytest.mark.parametrize("shift", ["dynamics=1", "language=2", "distractors=4"])
+def test_a_shift_that_frames_cannot_hold_is_refused(shift: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="does not hold it"):
+        small_spec(tmp_path, shift=shift)

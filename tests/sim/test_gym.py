@@ -157,3 +157,22 @@ def test_gymnasiums_vector_environments() -> None:
         obs, reward, terminated, truncated, _ = vector.step(vector.action_space.sample())
         assert reward.shape == terminated.shape == truncated.shape == (2,)
         vector.close()
+
+
+def test_a_shift_is_drawn_anew_at_every_reset_from_the_seed() -> None:
+    made = gymnasium.make(ID, task="open_drawer")
+    try:
+        shift = {"shift": "start=3,dynamics=2"}
+        first, _ = made.reset(seed=4, options=shift)
+        second, _ = made.reset(options=shift)
+        again, _ = made.reset(seed=4, options=shift)
+        clean, _ = made.reset(seed=4)
+        assert np.array_equal(first["robot_obs"], again["robot_obs"])
+        assert not np.array_equal(first["robot_obs"], second["robot_obs"])
+        assert not np.array_equal(first["robot_obs"], clean["robot_obs"])
+        with pytest.raises(UsageError, match="shifts of the world"):
+            made.reset(options={"shift": "language=1"})
+        with pytest.raises(UnknownNameError, match="axis of shifts"):
+            made.reset(options={"shift": "camra=1"})
+    finally:
+        made.close()
