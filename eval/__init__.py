@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from calvin_eval.sim.chains import load_chains
     from calvin_eval.sim.env import make_env
     from calvin_eval.sim.oracle import TaskOracle
+    from calvin_eval.vla.opening import OpenProject, open_project
     from calvin_eval.wrappers.loaders.base import LoadedPolicy, Source
     from calvin_eval.wrappers.policy import BasePolicy, Policy, Request, Requirements
     from calvin_eval.wrappers.robo_action import RoboAction
@@ -31,6 +32,7 @@ __all__ = [
     "Context",
     "LoadedPolicy",
     "ObservationStage",
+    "OpenProject",
     "Policy",
     "Protocol",
     "Request",
@@ -45,6 +47,7 @@ __all__ = [
     "evaluate",
     "load_chains",
     "make_env",
+    "open_project",
 ]
 
 __version__ = "0.1.0"
@@ -57,6 +60,7 @@ _HOMES = {
     "Context": "wrappers.stages.base",
     "LoadedPolicy": "wrappers.loaders.base",
     "ObservationStage": "wrappers.stages.base",
+    "OpenProject": "vla.opening",
     "Policy": "wrappers.policy",
     "Protocol": "protocol",
     "Request": "wrappers.policy",
@@ -70,6 +74,7 @@ _HOMES = {
     "evaluate": "api",
     "load_chains": "sim.chains",
     "make_env": "sim.env",
+    "open_project": "vla.opening",
 }
 
 

@@ -180,6 +180,7 @@ def test_a_gpu_beside_a_policy_on_the_cpu_is_named(
     described = resolve(str(run)).description
     assert described.endswith("on cpu (a fast GPU is idle: policy.options.device=cuda:0 uses it)")
     assert idle_gpu("cuda:0") == ""
+    assert idle_gpu("cpu", "accelerator=gpu") == " (a fast GPU is idle: accelerator=gpu uses it)"
 
 
 def test_declaring_loads_nothing_heavy(run: Path) -> None:

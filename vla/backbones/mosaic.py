@@ -62,7 +62,7 @@ def make_mosaic(values: Mapping[str, Any]) -> Any:
         raise CheckpointError(f"expected {MODEL_TYPE} with {_ONLY}, found {', '.join(wrong)}")
     limit = values.get("attn_clip_qkv")
     names = ("d_model", "n_heads", "n_layers", "vocab_size", "max_seq_len")
-    shape = {name: int(values[name]) for name in names}
+    shape: dict[str, Any] = {name: int(values[name]) for name in names}
     made: Any = MptForCausalLM(MptConfig(**shape, attn_config={"clip_qkv": limit}))
     model = made.float()
     if values.get("attn_qk_ln"):

@@ -25,6 +25,7 @@ from calvin_eval.vla.training.logs import Logs, Means, open_logs
 from calvin_eval.vla.training.losses import LossWeights
 from calvin_eval.vla.training.machine import (
     agreed,
+    described_device,
     make_accelerator,
     random_numbers_kept,
     stopping,
@@ -131,10 +132,8 @@ class _Training:
             self.logs = Logs(open_logs(config, self.folder, self.position.step))
 
     def _loader(self, split: str, share: Share) -> Any:
-        main = self.accelerator.is_main_process
-
         def watch(done: int, total: int) -> None:
-            if main:
+            if self._main:
                 self.watcher.reading(split, done, total)
 
         parts = self.config, self.model.preprocess
@@ -185,7 +184,7 @@ class _Training:
             samples=len(self.loader.dataset),
             total=math.ceil(self.schedule.total),
             start=self.position.step,
-            device=str(accelerator.device),
+            device=described_device(accelerator),
             precision=str(accelerator.mixed_precision),
             processes=accelerator.num_processes,
         )

@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
 from calvin_eval.errors import UnknownNameError, UsageError
+from calvin_eval.wrappers.loaders.torch_file import idle_gpu
 
 PRECISIONS = {
     **dict.fromkeys(("32", "32-true", "fp32"), "no"),
@@ -89,6 +90,12 @@ def stopping() -> Iterator[threading.Event]:
     finally:
         for kind in kinds:
             signal.signal(kind, before[kind])
+
+
+def described_device(accelerator: Accelerator) -> str:
+    """The device, with a note on a GPU that nothing uses."""
+    device = str(accelerator.device)
+    return f"{device}{idle_gpu(device, 'trainer.accelerator=gpu')}"
 
 
 def agreed(accelerator: Accelerator, stop: bool) -> bool:

@@ -172,13 +172,18 @@ def chosen_device(source: Source) -> str:
     return device
 
 
-def idle_gpu(device: str) -> str:
-    """A note on a GPU that nothing uses, for the line that names the policy; or nothing."""
+def idle_gpu(device: str, way: str = "policy.options.device=cuda:0") -> str:
+    """A note on a GPU that nothing uses, for the line that says what runs where; or nothing.
+
+    Args:
+        device: that is used.
+        way: the setting that uses the GPU.
+    """
     import torch
 
     if device != "cpu" or not torch.cuda.is_available():
         return ""
-    return f" ({torch.cuda.get_device_name(0)} is idle: policy.options.device=cuda:0 uses it)"
+    return f" ({torch.cuda.get_device_name(0)} is idle: {way} uses it)"
 
 
 def _read_declaration(path: Path) -> bytes | None:

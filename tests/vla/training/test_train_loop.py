@@ -243,6 +243,23 @@ def test_a_folder_without_a_training_cannot_go_on(tmp_path: Path) -> None:
         run(None, tmp_path)
 
 
+def test_a_gpu_beside_a_training_on_the_cpu_is_named(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[tuple[str, str]] = []
+
+    def note(device: str, way: str) -> str:
+        given.append((device, way))
+        return " (a GPU is idle)"
+
+    monkeypatch.setattr("calvin_eval.vla.training.machine.idle_gpu", note)
+    notes = TrainingNotes()
+    run(data, tmp_path / "run", "trainer.max_steps=1", NO_VALIDATION, notes=notes)
+    assert notes.facts is not None
+    assert notes.facts.device == "cpu (a GPU is idle)"
+    assert given == [("cpu", "trainer.accelerator=gpu")]
+
+
 def test_bfloat16_trains_on_a_cpu(data: Path, tmp_path: Path) -> None:
     half = ("trainer.precision=bf16-mixed", "trainer.max_steps=2")
     outcome = run(data, tmp_path / "run", *half)
