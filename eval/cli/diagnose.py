@@ -30,8 +30,10 @@ def diagnose(ctx: click.Context, /, run: Path, as_json: bool, **options: Any) ->
     """Find why the failed subtasks of RUN, a run folder or a bundle, failed.
 
     Simulates every chain again from its actions: no policy is needed. A run folder gets the result
-    as diagnosis.json; a bundle stays as it is. Exits with 3 if chains could not be looked at.
+    as diagnosis.json and diagnosis.html; a bundle stays as it is. Exits with 3 if chains could not
+    be looked at.
     """
+    from calvin_eval.results.report.diagnosis import DIAGNOSIS_HTML, diagnosis_html
     from calvin_eval.rollouts.diagnosis.diagnose import diagnose_run, write_diagnosis
     from calvin_eval.rollouts.verify.inputs import Sources
     from calvin_eval.running.verifying import opened, workers_for
@@ -46,6 +48,7 @@ def diagnose(ctx: click.Context, /, run: Path, as_json: bool, **options: Any) ->
             )  # fmt: skip
         if run.is_dir():
             write_diagnosis(folder, found)
+            folder.write_text(DIAGNOSIS_HTML, diagnosis_html(found, folder.path.name))
     if as_json:
         say(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
     else:
@@ -53,5 +56,7 @@ def diagnose(ctx: click.Context, /, run: Path, as_json: bool, **options: Any) ->
         from calvin_eval.console.terminal import Terminal
 
         print_diagnosis(found, Terminal(file=sys.stdout, highlight=False))
+        if run.is_dir():
+            say(f"Page: {run / DIAGNOSIS_HTML}")
     if found.undiagnosed:
         ctx.exit(EXIT_UNDIAGNOSED)

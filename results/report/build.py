@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import quote
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from calvin_eval.errors import UsageError
@@ -88,20 +88,21 @@ def page_parts() -> dict[str, str]:
     }
 
 
-def _fill(template: str, view: ReportView, base: str) -> str:
-    text = (
-        _environment()
-        .get_template(template)
-        .render(
-            view=view,
-            base=base,
-            **page_parts(),
-            most_cards=MOST_CARDS,
-            start=START,
-        )
+def template(name: str) -> Template:
+    """One of the report's templates."""
+    return _environment().get_template(name)
+
+
+def _fill(name: str, view: ReportView, base: str) -> str:
+    text = template(name).render(
+        view=view,
+        base=base,
+        **page_parts(),
+        most_cards=MOST_CARDS,
+        start=START,
     )
     # A page shows what it is given; Markdown is also read on terminals.
-    text = printable(text) if template.endswith(".md.j2") else text
+    text = printable(text) if name.endswith(".md.j2") else text
     return text.strip("\n") + "\n"
 
 
