@@ -16,6 +16,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "gl": ("moderngl",),
     "gym": ("gymnasium",),
     "lerobot": ("lerobot",),
+    "parquet": ("pyarrow",),
     "ray": ("ray",),
     "tensorboard": ("tensorboard",),
     "torch": ("torch",),

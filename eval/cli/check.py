@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from calvin_eval import __version__
-from calvin_eval.cli.options import json_option, option
+from calvin_eval.cli.options import json_option, keys_option, option
 from calvin_eval.cli.settings import setting_options
 from calvin_eval.console.saying import say
 
@@ -28,7 +28,7 @@ _COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}
 @option("--ckpt", metavar="POLICY", required=True, help="As for a run.")
 @option(
     "--demos", metavar="PATH", type=click.Path(path_type=Path),
-    help="A folder of CALVIN's data set, or a recording (.npz).",
+    help="A data set in CALVIN's or LeRobot's format, or a recording (.npz).",
 )  # fmt: skip
 @option(
     "--num-demos", type=click.IntRange(1), default=DEMONSTRATIONS, metavar="N",
@@ -41,6 +41,7 @@ _COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}
 )  # fmt: skip
 @option("--chains", metavar="IDS", help="Without --demos: only these chains.")
 @setting_options("policy", "split", "assets", "render", "seed", "trust")
+@keys_option
 @json_option
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.pass_context
@@ -59,16 +60,16 @@ def check(
     with 1 if anything is found that would make scores meaningless.
     """
     from calvin_eval.config.compose import compose_config
-    from calvin_eval.running.checking import check_on_chains, check_on_demonstrations
+    from calvin_eval.running.checking import Demos, check_on_chains, check_on_demonstrations
 
-    count, preset = flags.pop("num_demos"), flags.pop("preset")
+    count, preset, keys = (flags.pop(name) for name in ("num_demos", "preset", "keys"))
     if preset is not None:
         overrides = (f"policy={preset}", *overrides)
     config = compose_config(overrides, _settings(flags))
     if demos is None:
         result = check_on_chains(config, _note)
     else:
-        result = check_on_demonstrations(config, demos, count, _note)
+        result = check_on_demonstrations(config, Demos(demos, count, keys), _note)
     if as_json:
         content = {"schema": SCHEMA, "calvin_eval": __version__, **result.as_dict()}
         say(json.dumps(content, indent=2))

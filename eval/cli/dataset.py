@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from calvin_eval.cli.dataset_replay import replay_command
-from calvin_eval.cli.options import json_option, option, out_option
+from calvin_eval.cli.options import json_option, keys_option, option, out_option
 from calvin_eval.console.progress import progress
 from calvin_eval.console.saying import say
 from calvin_eval.errors import UsageError
@@ -37,6 +37,7 @@ def dataset() -> None:
               help="To look into, per split.")  # fmt: skip
 @option("--images", type=click.IntRange(0), default=8, metavar="N",
               help="Frames to draw again, per scene.")  # fmt: skip
+@keys_option
 @json_option
 @click.pass_context
 def check_command(ctx: click.Context, /, folder: Path, as_json: bool, **options: Any) -> None:
@@ -66,12 +67,15 @@ def check_command(ctx: click.Context, /, folder: Path, as_json: bool, **options:
               help="Demonstrations on the contact sheet, per split.")  # fmt: skip
 @option("--videos", type=click.IntRange(0), default=4, metavar="N",
               help="Videos, per split.")  # fmt: skip
-def show_command(folder: Path, out: Path, task: str | None, rows: int, videos: int) -> None:
+@keys_option
+def show_command(
+    folder: Path, out: Path, task: str | None, rows: int, videos: int, keys: dict[str, str]
+) -> None:
     """Make a contact sheet and videos of the demonstrations in FOLDER."""
-    from calvin_eval.foreign.splits import open_splits
+    from calvin_eval.rollouts.datasets.opening import open_dataset
     from calvin_eval.rollouts.datasets.show import choose, contact_sheet, write_videos
 
-    for split in open_splits(folder):
+    for split in open_dataset(folder, keys):
         sheet = out / f"{split.name}.png"
         say(contact_sheet(split, choose(split, rows, task), sheet))
         for path in write_videos(split, choose(split, videos, task), out) if videos else ():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from calvin_eval.cli.options import json_option, option
+from calvin_eval.cli.options import json_option, keys_option, option
 from calvin_eval.console.progress import progress
 from calvin_eval.console.saying import say
 from calvin_eval.protocol import OFFICIAL, REVISIONS
@@ -44,6 +44,7 @@ _TABLED = ("robot_position", "robot_orientation", "block_position", "block_orien
         help="Annotations per split, spread evenly.")  # fmt: skip
 @option("--workers", type=click.IntRange(0), metavar="N", show_default="one per core",
         help="Processes.")  # fmt: skip
+@keys_option
 @json_option
 @click.pass_context
 def replay_command(

@@ -45,6 +45,24 @@ json_option = option("--json", "as_json", is_flag=True, help="Print JSON and not
 """The option `--json` of a command that shows something."""
 
 
+def _as_keys(context: Any, option: Any, given: tuple[str, ...]) -> dict[str, str]:
+    """`NAME=FEATURE` as a mapping."""
+    keys = {}
+    for text in given:
+        name, sign, feature = text.partition("=")
+        if not name or not sign or not feature:
+            raise click.BadParameter(f"expected NAME=FEATURE, found {text!r}")
+        keys[name] = feature
+    return keys
+
+
+keys_option = option(
+    "--key", "keys", metavar="NAME=FEATURE", multiple=True, callback=_as_keys, show_default=False,
+    help="Of LeRobot's format: the feature that holds an array, rgb_static=observation.image.",
+)  # fmt: skip
+"""The option `--key` of a command that reads data sets."""
+
+
 def out_option(metavar: str, text: str, **settings: Any) -> Callable[[Any], Any]:
     """The option `-o`, `--out` of a command that writes.
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import yaml
@@ -44,6 +44,46 @@ class Annotation:
     task: str
 
 
+class Split(Protocol):
+    """One split of a data set, in whatever format, by CALVIN's names.
+
+    Attributes:
+        path: its folder.
+        parts: which numbers of an array there are, where some are not; those are NaN.
+        native: whether its frames are files of CALVIN's own format.
+    """
+
+    path: Path
+    parts: Mapping[str, Sequence[int]]
+    native: bool
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+
+    @property
+    def frames(self) -> Mapping[int, Path]:
+        """File by the frame's number, ascending."""
+
+    @property
+    def ranges(self) -> NDArray[np.int64]:
+        """(E, 2) first and last frame of every episode, both included."""
+
+    @property
+    def annotations(self) -> tuple[Annotation, ...] | None:
+        """Its sentences; None if there are none."""
+
+    @property
+    def scenes(self) -> Mapping[str, tuple[int, int]]:
+        """First and last frame of every scene; empty if nobody says so."""
+
+    def scene(self, index: int) -> str | None:
+        """Which scene a frame shows; None if nobody says so."""
+
+    def read(self, index: int, names: Sequence[str] | None = None) -> dict[str, Any]:
+        """Arrays of a frame, or BrokenFrameError."""
+
+
 class SplitFolder:
     """One split.
 
@@ -57,15 +97,18 @@ class SplitFolder:
         frames: file by the frame's number, ascending.
     """
 
+    native = True
+
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.parts: Mapping[str, Sequence[int]] = {}
         found = {}
         for file in path.iterdir() if path.is_dir() else ():
             if match := _FRAME.fullmatch(file.name):
                 found[int(match["index"])] = file
         if not found:
             raise UsageError(f"expected frames such as episode_0000001.npz in {path}, found none")
-        self.frames = dict(sorted(found.items()))
+        self.frames: Mapping[int, Path] = dict(sorted(found.items()))
 
     @property
     def name(self) -> str:

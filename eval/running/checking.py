@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,16 +69,30 @@ class Checked:
         }
 
 
+@dataclass(frozen=True)
+class Demos:
+    """Which demonstrations a policy is held against.
+
+    Attributes:
+        path: a data set in CALVIN's or in LeRobot's format, or a recording (`.npz`), which is
+            simulated again.
+        count: how many subtasks at most.
+        keys: CALVIN's name of an array -> feature, for LeRobot's format.
+    """
+
+    path: Path
+    count: int
+    keys: Mapping[str, str] = field(default_factory=dict)
+
+
 def check_on_demonstrations(
-    config: EvalConfig, demonstrations: Path, count: int, note: Callable[[str], None]
+    config: EvalConfig, demos: Demos, note: Callable[[str], None]
 ) -> Checked:
     """Hold a policy against demonstrations; nothing that it says is executed.
 
     Args:
         config: of the run that the policy is meant for.
-        demonstrations: a folder of CALVIN's data set, or a recording (`.npz`), which is simulated
-            again.
-        count: how many subtasks at most.
+        demos: the demonstrations.
         note: called with what is being done.
 
     Raises:
@@ -87,7 +101,7 @@ def check_on_demonstrations(
     inputs = gather_inputs(config)
     loaded = policy_spec(config).load()
     note(f"policy: {loaded.description}")
-    with closing(_demonstrations(demonstrations, count, inputs, loaded)) as shown:
+    with closing(_demonstrations(demos, inputs, loaded)) as shown:
         try:
             pairs = ask(loaded.policy, shown, execute=config.protocol.execute)
         except CalvinEvalError:
@@ -96,17 +110,18 @@ def check_on_demonstrations(
             raise PolicyError(f"the policy raised {type(error).__name__}: {error}") from error
     return Checked(
         policy=loaded.description,
-        source=f"{pairs.episode[-1] + 1} demonstrations from {demonstrations}",
+        source=f"{pairs.episode[-1] + 1} demonstrations from {demos.path}",
         actions=len(pairs),
         findings=tuple(_meant(compare(pairs), loaded.metadata)),
     )
 
 
 def _demonstrations(
-    path: Path, count: int, inputs: RunInputs, loaded: Any
+    demos: Demos, inputs: RunInputs, loaded: Any
 ) -> Generator[Demonstration, None, None]:
+    path = demos.path
     if path.is_dir():
-        yield from read_folder(path, count)
+        yield from read_folder(path, demos.count, demos.keys)
         return
     if not path.exists():
         raise UsageError(f"no such file or folder of demonstrations: {path}")
@@ -114,7 +129,7 @@ def _demonstrations(
     assignment = make_plan(inputs, _in_use(loaded)).assignment(0)
     with closing(assignment.simulator.build()) as env:
         yield from replayed(
-            env, recording, inputs.chain_list, inputs.instructions, assignment.rules, count
+            env, recording, inputs.chain_list, inputs.instructions, assignment.rules, demos.count
         )
 
 

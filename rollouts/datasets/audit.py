@@ -12,9 +12,10 @@ import numpy as np
 
 from calvin_eval.errors import UnknownNameError, UsageError
 from calvin_eval.foreign.documents import DocumentError, parse_json
-from calvin_eval.foreign.splits import Annotation, SplitFolder, open_splits
+from calvin_eval.foreign.splits import Annotation, Split
 from calvin_eval.protocol import OFFICIAL, REVISIONS, SCENES
 from calvin_eval.rollouts.datasets.drift import MEASURES, by_step
+from calvin_eval.rollouts.datasets.opening import open_dataset
 from calvin_eval.rollouts.datasets.playback import (
     FORMS,
     VERDICTS,
@@ -54,6 +55,7 @@ class AuditSpec:
             episode, which is then played through.
         form: which of the recorded actions are played.
         most: annotations per split, spread evenly; all if None.
+        keys: names of features, see `open_dataset`.
     """
 
     assets: str | None = None
@@ -62,6 +64,7 @@ class AuditSpec:
     start: Start = "segment"
     form: Form = "rel_actions"
     most: int | None = None
+    keys: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.scene is not None and self.scene not in SCENES:
@@ -181,14 +184,14 @@ def audit_dataset(
     pack = load_pack(spec.assets or str(made.get("assets", "builtin")))
     revision = spec.revision or str(made.get("revision", OFFICIAL.revision))
     report = AuditReport(assets=pack.name, revision=revision, spec=spec)
-    stretches = [found for split in open_splits(path) for found in _plan(split, spec)]
+    stretches = [found for split in open_dataset(path, spec.keys) for found in _plan(split, spec)]
     if not stretches:
         raise UsageError(f"expected a data set with language annotations in {path}, found none")
     simulator = SimulatorSpec(
         backend="calvin_eval", assets=pack.location, scene="D", revision=revision,
         render=resolve_backend("none"), cameras=(),
     )  # fmt: skip
-    setup = PlaybackSetup(simulator=simulator, form=spec.form)
+    setup = PlaybackSetup(simulator=simulator, form=spec.form, keys=dict(spec.keys))
     pool = WorkerPool(Player.build, setup, min(workers, len(stretches)), _died)
     done: dict[Stretch, Played] = {}
     watch(0, len(stretches))
@@ -217,7 +220,7 @@ def _died(stretch: Stretch, how: str) -> Played:
     return unchecked(stretch, f"the process that simulated it died: {how}")
 
 
-def _plan(split: SplitFolder, spec: AuditSpec) -> Iterator[Stretch]:
+def _plan(split: Split, spec: AuditSpec) -> Iterator[Stretch]:
     """What is played of a split, in the order of its frames."""
     labels = sorted(split.annotations or (), key=lambda a: (a.first, a.last))
     if spec.most is not None and len(labels) > spec.most:
@@ -236,9 +239,7 @@ def _plan(split: SplitFolder, spec: AuditSpec) -> Iterator[Stretch]:
         yield _stretch(split, spec, first, found)
 
 
-def _stretch(
-    split: SplitFolder, spec: AuditSpec, first: int, labels: Sequence[Annotation]
-) -> Stretch:
+def _stretch(split: Split, spec: AuditSpec, first: int, labels: Sequence[Annotation]) -> Stretch:
     scene = spec.scene or split.scene(first)
     if scene is None:
         raise UsageError(

@@ -15,7 +15,7 @@ import yaml
 from numpy.typing import NDArray
 
 from calvin_eval.errors import UsageError
-from calvin_eval.foreign.splits import BrokenFrameError, SplitFolder
+from calvin_eval.foreign.splits import BrokenFrameError, Split
 from calvin_eval.sim.symbolic import TASK_NAMES
 
 STATES: Final[Mapping[str, int]] = {
@@ -104,7 +104,7 @@ class _Faults:
 
 
 def check_split(
-    split: SplitFolder, most: int, watch: Callable[[int, int], None] = lambda done, total: None
+    split: Split, most: int, watch: Callable[[int, int], None] = lambda done, total: None
 ) -> tuple[SplitFacts, list[Fault]]:
     """Check files, ranges, annotations and numbers of a split.
 
@@ -118,6 +118,13 @@ def check_split(
     _check_ranges(split, facts, faults)
     _check_annotations(split, facts, faults)
     columns = _check_frames(split, facts, faults, _choose(split, most), watch)
+    for name, parts in split.parts.items():
+        if missing := sorted({*range(STATES[name])} - {*parts}):
+            faults.add(
+                "warning", "arrays",
+                f"{name} has {len(parts)} numbers of {STATES[name]}: those from {missing[0]} to "
+                f"{missing[-1]} are missing, and NaN for a policy that reads them",
+            )  # fmt: skip
     if columns["rel_actions"]:
         _check_statistics(split, facts, faults, columns)
     facts.scenes = sorted(
@@ -126,15 +133,22 @@ def check_split(
     return facts, list(faults.all())
 
 
-def _choose(split: SplitFolder, most: int) -> list[int]:
+def _choose(split: Split, most: int) -> list[int]:
     indices = np.array(list(split.frames))
+    if not split.native:  # a file has many frames
+        return sorted(map(int, indices[_spread(len(indices), most)]))
     sizes = np.array([file.stat().st_size for file in split.frames.values()])
-    chosen = set(indices[np.linspace(0, len(indices) - 1, min(most, len(indices))).astype(int)])
+    chosen = set(indices[_spread(len(indices), most)])
     chosen |= set(indices[sizes < _SMALL * np.median(sizes)])
     return sorted(map(int, chosen))
 
 
-def _check_ranges(split: SplitFolder, facts: SplitFacts, faults: _Faults) -> None:
+def _spread(count: int, most: int) -> NDArray[np.int64]:
+    """Up to so many positions, spread evenly."""
+    return np.linspace(0, count - 1, min(most, count)).astype(np.int64)
+
+
+def _check_ranges(split: Split, facts: SplitFacts, faults: _Faults) -> None:
     try:
         ranges = split.ranges
     except UsageError as error:
@@ -162,7 +176,7 @@ def _check_ranges(split: SplitFolder, facts: SplitFacts, faults: _Faults) -> Non
         faults.add("warning", "ranges", "frames that belong to no episode", *beside)
 
 
-def _check_annotations(split: SplitFolder, facts: SplitFacts, faults: _Faults) -> None:
+def _check_annotations(split: Split, facts: SplitFacts, faults: _Faults) -> None:
     try:
         annotations = split.annotations
     except UsageError as error:
@@ -174,7 +188,12 @@ def _check_annotations(split: SplitFolder, facts: SplitFacts, faults: _Faults) -
         )
         return
     facts.annotations = len(annotations)
-    facts.tasks = len({a.task for a in annotations})
+    facts.tasks = len({a.task for a in annotations if a.task})
+    if unnamed := sum(not a.task for a in annotations):
+        faults.add(
+            "warning", "annotations", f"{unnamed} have a sentence and no task: nobody can say "
+            "whether it was done",
+        )  # fmt: skip
     ranges = split.ranges if facts.episodes else np.array([[0, np.inf]])
     long = 0
     for a in annotations:
@@ -182,7 +201,7 @@ def _check_annotations(split: SplitFolder, facts: SplitFacts, faults: _Faults) -
             faults.add(
                 "error", "annotations", "an annotation whose frames are in no episode", a.first
             )
-        if a.task not in TASK_NAMES:
+        if a.task and a.task not in TASK_NAMES:
             faults.add("warning", "annotations", f"the task {a.task!r} is none of CALVIN's 34")
         if not a.text.strip():
             faults.add("error", "annotations", "an annotation without a sentence", a.first)
@@ -192,7 +211,7 @@ def _check_annotations(split: SplitFolder, facts: SplitFacts, faults: _Faults) -
 
 
 def _check_frames(
-    split: SplitFolder,
+    split: Split,
     facts: SplitFacts,
     faults: _Faults,
     chosen: list[int],
@@ -206,11 +225,11 @@ def _check_frames(
         try:
             frame = split.read(index)
         except BrokenFrameError as error:
-            reason = str(error).partition("(")[2].rstrip(")")
+            reason = str(error).partition("(")[2].rstrip(")") or str(error)
             faults.add("error", "broken frames", f"a file cannot be read: {reason}", index)
             continue
         arrays |= set(frame)
-        if _check_frame(index, frame, faults):
+        if _check_frame(split, index, frame, faults):
             for name, column in columns.items():
                 if name in frame:
                     column.append(np.asarray(frame[name], np.float64))
@@ -219,7 +238,7 @@ def _check_frames(
     return columns
 
 
-def _check_frame(index: int, frame: Mapping[str, Any], faults: _Faults) -> bool:
+def _check_frame(split: Split, index: int, frame: Mapping[str, Any], faults: _Faults) -> bool:
     """Check one frame; says whether its states can be used."""
     sound = True
     for name, size in STATES.items():
@@ -230,15 +249,15 @@ def _check_frame(index: int, frame: Mapping[str, Any], faults: _Faults) -> bool:
             found = "none" if value is None else f"{value.dtype} {value.shape}"
             faults.add("error", "arrays", f"{name}: expected {size} numbers, found {found}", index)
             sound = False
-        elif not np.isfinite(value).all():
+        elif not np.isfinite(value[list(split.parts.get(name, range(size)))]).all():
             faults.add("error", "numbers", f"{name}: NaN or infinity", index)
             sound = False
     for name, (kind, shape) in IMAGES.items():
         value = frame.get(name)
         if value is not None and (value.dtype.kind != kind or value.shape != shape):
             faults.add(
-                "error", "arrays", f"{name}: expected {shape}, found {value.dtype} {value.shape}",
-                index,
+                "error" if split.native else "warning", "arrays",
+                f"{name}: expected {shape}, found {value.dtype} {value.shape}", index,
             )  # fmt: skip
     if "rgb_static" not in frame or "rgb_gripper" not in frame:
         faults.add("warning", "arrays", "no colour images of both cameras", index)
@@ -266,7 +285,7 @@ def _check_values(index: int, frame: Mapping[str, Any], faults: _Faults) -> None
 
 
 def _check_statistics(
-    split: SplitFolder,
+    split: Split,
     facts: SplitFacts,
     faults: _Faults,
     columns: Mapping[str, list[NDArray[Any]]],
@@ -275,7 +294,7 @@ def _check_statistics(
     for name, column in columns.items():
         if not column:
             continue
-        values = np.array(column)
+        values = np.array(column)[:, list(split.parts.get(name, range(STATES[name])))]
         facts.statistics[name] = {
             "min": values.min(0).tolist(), "mean": values.mean(0).tolist(),
             "max": values.max(0).tolist(), "std": values.std(0).tolist(),
@@ -287,6 +306,8 @@ def _check_statistics(
             "warning", "action statistics",
             "rel_actions are all below 0.1: expected them scaled by 50 (metres) and 20 (radians)",
         )  # fmt: skip
+    if not split.native:
+        return
     path = split.path / "statistics.yaml"
     if not path.is_file():
         faults.add("warning", "action statistics", "there is no statistics.yaml")

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calvin_eval.errors import InvalidStateError
-from calvin_eval.foreign.splits import BrokenFrameError, SplitFolder
+from calvin_eval.foreign.splits import BrokenFrameError, Split
 from calvin_eval.protocol import SCENES
 from calvin_eval.sim.drawing.fast import library_problem
 from calvin_eval.sim.env import PlayTableEnv
@@ -89,7 +89,7 @@ def renderers() -> list[RenderInfo]:
 
 
 def compare_images(
-    split: SplitFolder, pack: AssetPack, count: int, scene: str | None = None
+    split: Split, pack: AssetPack, count: int, scene: str | None = None
 ) -> list[RendererPsnr]:
     """Draw some frames of every scene of a split again.
 
@@ -116,7 +116,7 @@ def compare_images(
     return found
 
 
-def _stored(split: SplitFolder, indices: Sequence[int]) -> dict[int, dict[str, Any]]:
+def _stored(split: Split, indices: Sequence[int]) -> dict[int, dict[str, Any]]:
     frames = {}
     names = [f"rgb_{camera}" for camera in CAMERAS]
     for index in indices:

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calvin_eval.errors import AssetError, CalvinEvalError, UsageError
-from calvin_eval.foreign.splits import Annotation, SplitFolder
+from calvin_eval.foreign.splits import Annotation, Split
 from calvin_eval.protocol import OFFICIAL
 from calvin_eval.rollouts.chain import Simulator
 from calvin_eval.rollouts.datasets.drift import distances
+from calvin_eval.rollouts.datasets.opening import open_dataset
 from calvin_eval.rollouts.replay import Step, replay
 from calvin_eval.rollouts.worker import SimulatorSpec
 from calvin_eval.sim.chains import Chain
@@ -110,10 +111,12 @@ class PlaybackSetup:
     Attributes:
         simulator: whose scene is replaced by the stretch's.
         form: which of the recorded actions are played.
+        keys: names of features, see `open_dataset`.
     """
 
     simulator: SimulatorSpec
     form: Form = "rel_actions"
+    keys: Mapping[str, str] = field(default_factory=dict)
 
 
 class Player:
@@ -124,7 +127,7 @@ class Player:
         self._oracle = TaskOracle(load_pack(setup.simulator.assets, verify=False))
         self._env: Simulator | None = None
         self._scene = ""
-        self._splits: dict[Path, SplitFolder] = {}
+        self._splits: dict[Path, Split] = {}
 
     @classmethod
     def build(cls, setup: PlaybackSetup) -> Player:
@@ -139,7 +142,7 @@ class Player:
         """
         try:
             if stretch.split not in self._splits:
-                self._splits[stretch.split] = SplitFolder(stretch.split)
+                (self._splits[stretch.split],) = open_dataset(stretch.split, self._setup.keys)
             split = self._splits[stretch.split]
             frames = _Frames(stretch, split, self._setup.form)
             return self._play(self._simulator(stretch.scene), frames)
@@ -198,7 +201,7 @@ class _Frames:
         actions: those of all frames but the last.
     """
 
-    def __init__(self, stretch: Stretch, split: SplitFolder, form: Form) -> None:
+    def __init__(self, stretch: Stretch, split: Split, form: Form) -> None:
         self.stretch = stretch
         self.states: list[dict[str, NDArray[np.float64]]] = []
         self.actions: list[Action] = []
@@ -212,7 +215,8 @@ class _Frames:
 
     def start(self) -> Chain:
         """The first state; the tasks are the labels' business."""
-        return Chain(id=0, initial_state={}, tasks=(), given=True, **self.states[0])
+        robot, scene = (self.states[0][name] for name in _STATE)
+        return Chain(id=0, initial_state={}, tasks=(), given=True, robot_obs=robot, scene_obs=scene)
 
 
 def _action(values: Any, form: Form) -> Action:
@@ -244,7 +248,8 @@ class _Judge:
             return JudgedLabel(
                 annotation=self.annotation, recorded=recorded, replayed=dict(self._done)
             )
-        reason = f"the task {self.annotation.task!r} is none of CALVIN's 34"
+        named = f"the task {self.annotation.task!r} is none of CALVIN's 34"
+        reason = named if self.annotation.task else "it has a sentence and no task"
         return JudgedLabel(
             annotation=self.annotation, recorded=recorded, replayed=dict(self._done), reason=reason
         )

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from calvin_eval.errors import UnknownNameError
-from calvin_eval.foreign.splits import open_splits
 from calvin_eval.protocol import SCENES
 from calvin_eval.rollouts.datasets.checks import Fault, SplitFacts, check_split
 from calvin_eval.rollouts.datasets.drawing import NAMES, RendererPsnr, compare_images, renderers
+from calvin_eval.rollouts.datasets.opening import open_dataset
 from calvin_eval.sim.packs import AssetPack, load_pack
 from calvin_eval.sim.render import RenderInfo
 
@@ -51,13 +51,14 @@ class DatasetReport:
         }
 
 
-def check_dataset(
+def check_dataset(  # noqa: PLR0913 - what is looked at, and how much of it
     path: Path,
     *,
     assets: str = "builtin",
     scene: str | None = None,
     frames: int = 5000,
     images: int = 8,
+    keys: Mapping[str, str] | None = None,
     watch: Callable[[int, int], None] = lambda done, total: None,
 ) -> DatasetReport:
     """Check a data set in CALVIN's format, or one split of it.
@@ -68,6 +69,7 @@ def check_dataset(
         scene: what it shows, if the folder does not say so.
         frames: to look into, per split.
         images: frames to draw again, per scene; 0 for none.
+        keys: names of features, see `open_dataset`.
         watch: called with the number of frames of a split that are done, and of all.
 
     Raises:
@@ -77,7 +79,7 @@ def check_dataset(
         raise UnknownNameError("scene", scene, SCENES)
     pack = load_pack(assets)
     facts, faults, comparisons = [], [], []
-    for split in open_splits(path):
+    for split in open_dataset(path, keys):
         found, wrong = check_split(split, frames, watch)
         facts.append(found)
         faults += wrong
@@ -85,7 +87,7 @@ def check_dataset(
             made = compare_images(split, pack, images, scene)
             comparisons += [(split.name, one) for one in made]
             faults += [f for one in made for f in _judge(split.name, one, pack)]
-            if not made and "rgb_static" in found.arrays:
+            if not made and {"rgb_static", "scene_obs"} <= {*found.arrays}:
                 message = "nobody knows which scene the frames show: name it by --scene"
                 faults.append(_fault("warning", split.name, message))
     return DatasetReport(splits=facts, faults=faults, images=comparisons, here=renderers())

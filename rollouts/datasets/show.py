@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from calvin_eval.errors import UsageError
-from calvin_eval.foreign.splits import Annotation, BrokenFrameError, SplitFolder
+from calvin_eval.foreign.splits import Annotation, BrokenFrameError, Split
 from calvin_eval.rollouts.video.files import VideoFile
 
 FPS: Final = 30
@@ -21,7 +21,7 @@ _CAPTION = 18
 _COLUMNS = 6  # moments of a demonstration, the first and the last among them
 
 
-def choose(split: SplitFolder, count: int, task: str | None = None) -> list[Annotation]:
+def choose(split: Split, count: int, task: str | None = None) -> list[Annotation]:
     """Some demonstrations, spread evenly over the split.
 
     Raises:
@@ -35,7 +35,7 @@ def choose(split: SplitFolder, count: int, task: str | None = None) -> list[Anno
     return [found[int(place)] for place in places]
 
 
-def contact_sheet(split: SplitFolder, shown: Sequence[Annotation], path: Path) -> Path:
+def contact_sheet(split: Split, shown: Sequence[Annotation], path: Path) -> Path:
     """Write an image with a row for each demonstration: what the static camera saw over time.
 
     Raises:
@@ -60,7 +60,7 @@ def contact_sheet(split: SplitFolder, shown: Sequence[Annotation], path: Path) -
     return path
 
 
-def write_videos(split: SplitFolder, shown: Sequence[Annotation], folder: Path) -> Iterator[Path]:
+def write_videos(split: Split, shown: Sequence[Annotation], folder: Path) -> Iterator[Path]:
     """Write a video of each demonstration, both cameras side by side.
 
     Raises:
@@ -69,21 +69,25 @@ def write_videos(split: SplitFolder, shown: Sequence[Annotation], folder: Path) 
     """
     folder.mkdir(parents=True, exist_ok=True)
     for demonstration in shown:
-        path = folder / f"{split.name}_{demonstration.first:07d}_{demonstration.task}.mp4"
+        path = folder / f"{split.name}_{demonstration.first:07d}{_suffix(demonstration)}.mp4"
         with VideoFile(path, FPS) as video:
             for index in range(demonstration.first, demonstration.last + 1):
                 video.add(_side_by_side(split, index))
             yield video.publish()
 
 
-def _side_by_side(split: SplitFolder, index: int) -> NDArray[np.uint8]:
+def _suffix(demonstration: Annotation) -> str:
+    return f"_{demonstration.task}" if demonstration.task else ""
+
+
+def _side_by_side(split: Split, index: int) -> NDArray[np.uint8]:
     static = _image(split, index, "static")
     height = static.shape[0]
     gripper = Image.fromarray(_image(split, index, "gripper")).resize((height, height))
     return np.concatenate([static, np.asarray(gripper, np.uint8)], axis=1)
 
 
-def _image(split: SplitFolder, index: int, camera: str) -> NDArray[np.uint8]:
+def _image(split: Split, index: int, camera: str) -> NDArray[np.uint8]:
     try:
         image: Any = split.read(index, (f"rgb_{camera}",))[f"rgb_{camera}"]
     except BrokenFrameError as error:

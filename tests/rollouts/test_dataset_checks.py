@@ -397,6 +397,25 @@ def test_a_lerobot_data_set_holds_the_same(drawn: Path, tmp_path: Path) -> None:
         export_lerobot([split], tmp_path / "out")
 
 
+@pytest.mark.parametrize("videos", [False, True])
+def test_a_data_set_that_lerobot_wrote_is_read(drawn: Path, tmp_path: Path, videos: bool) -> None:
+    need_package("lerobot", "LeRobot")
+    from calvin_eval.rollouts.datasets.lerobot import export_lerobot
+    from calvin_eval.wrappers.check.lerobot_split import LeRobotSplit
+
+    split = SplitFolder(drawn)
+    export_lerobot([split], tmp_path / "out", videos=videos)
+    (annotation,) = split.annotations or ()
+    read = LeRobotSplit(tmp_path / "out")
+    assert [a.text for a in read.annotations or ()] == [annotation.text]
+    for step in (0, 5):
+        frame, recorded = read.read(step), split.read(annotation.first + step)
+        for name in ("rel_actions", "robot_obs", "scene_obs"):
+            assert np.array_equal(frame[name], recorded[name].astype(np.float32))
+        for name in ("rgb_static", "rgb_gripper"):
+            assert psnr(frame[name], recorded[name]) > (25 if videos else 98)
+
+
 def test_without_lerobot_the_extra_is_named(drawn: Path, tmp_path: Path, monkeypatch: Any) -> None:
     import sys
 

@@ -22,22 +22,31 @@ from calvin_eval.foreign.archives import ArchiveError
 from calvin_eval.foreign.arrays import read_arrays
 from calvin_eval.foreign.unpickle import load_plain
 from calvin_eval.wrappers.check.demonstrations import Demonstration
+from calvin_eval.wrappers.check.lerobot_folder import read_lerobot
+from calvin_eval.wrappers.check.lerobot_meta import is_lerobot
 
 _FRAME = re.compile(r"(?P<prefix>.*?)(?P<index>\d+)\.npz")
 _LONGEST = 100_000  # frames of a demonstration; CALVIN has 64
 _SPLITS = ("", "validation", "training")
 
 
-def read_folder(path: Path, count: int) -> Iterator[Demonstration]:
+def read_folder(
+    path: Path, count: int, keys: Mapping[str, str] | None = None
+) -> Iterator[Demonstration]:
     """Demonstrations of a folder, spread evenly over its annotations.
 
     Args:
         path: a split (`validation`, `training`), or the folder that holds them.
+            A data set in LeRobot's format is read as well.
         count: how many at most.
+        keys: CALVIN's name of an array -> feature, for LeRobot's format.
 
     Raises:
         UsageError: there are no annotations or frames, or they are not what they should be.
     """
+    if is_lerobot(path):
+        yield from read_lerobot(path, count, keys)
+        return
     folder, annotations = _find(path)
     spans, sentences = _spans(annotations)
     name = _frame_name(folder)
