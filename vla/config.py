@@ -14,9 +14,15 @@ from typing import Any
 
 from calvin_eval.errors import CheckpointError, UsageError
 from calvin_eval.foreign.documents import DocumentError, parse_json
+from calvin_eval.foreign.text import printable
 from calvin_eval.vla.compat import Compat
 from calvin_eval.wrappers.loaders.base import Source
-from calvin_eval.wrappers.loaders.folders import ROBOVLMS_KEY, robovlms_configs
+from calvin_eval.wrappers.loaders.folders import (
+    ADAPTER_CONFIG,
+    ROBOVLMS_KEY,
+    is_adapter,
+    robovlms_configs,
+)
 
 OVERRIDE = "__override__"
 REQUIRED: Mapping[str, type | tuple[type, ...]] = {
@@ -190,9 +196,27 @@ def find_config(source: Source) -> Path:
                 f"{place} holds several RoboVLMs configurations ({names}): choose with "
                 "policy.options.config=PATH."
             )
+    if path.is_dir() and is_adapter(path):
+        raise CheckpointError(_another_adapter(path))
     raise CheckpointError(
         f"{source.ckpt}: no RoboVLMs configuration beside it: expected a JSON file with the key "
         f"{ROBOVLMS_KEY} in {' or '.join(map(str, places))}, or policy.options.config=PATH."
+    )
+
+
+def _another_adapter(path: Path) -> str:
+    """What to say of an adapter of peft without a RoboVLMs configuration."""
+    try:
+        settings = parse_json((path / ADAPTER_CONFIG).read_bytes(), strict=False)
+    except (OSError, DocumentError):
+        settings = {}
+    values = settings if isinstance(settings, dict) else {}
+    base = printable(str(values.get("base_model_name_or_path") or "a model that it does not name"))
+    return (
+        f"{path} is an adapter of peft for {base[:200]}, with no RoboVLMs configuration "
+        f"({ROBOVLMS_KEY}) in it or beside it. If it is RoboVLMs', give "
+        "policy.options.config=PATH. If not, merge it into its model (peft's merge_and_unload) and "
+        "run that by its own server, or load both in a class of yours (docs/policies.md)."
     )
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 from calvin_eval.results.conclude import conclude
 from calvin_eval.results.merge import merge_runs
 from calvin_eval.results.provenance import provenance
+from calvin_eval.results.report import write_reports
 from calvin_eval.running.outcome import Run
 
 
 def merge_shards(runs: Sequence[Path], out: Path, *, overwrite: bool = False) -> Run:
-    """Make one run of its shards, with metrics and verdict.
+    """Make one run of its shards, with metrics, verdict and report.
 
     Args:
         runs: folders of all shards.
@@ -24,6 +25,7 @@ def merge_shards(runs: Sequence[Path], out: Path, *, overwrite: bool = False) ->
     """
     folder = merge_runs(runs, out, provenance=provenance(), overwrite=overwrite)
     result = conclude(folder)
+    write_reports(folder, judge=True)
     return Run(
         folder=folder.path,
         records=result.records,

@@ -66,6 +66,11 @@ def test_three_shards_equal_the_unsharded_run(parts: list[Path], tmp_path: Path)
     assert (mine.path / "chains.jsonl").read_bytes() == encode_journal(mine.records())
     for name in ("summary.json", "results.json"):
         assert (mine.path / name).read_bytes() == (whole / name).read_bytes()
+    assert {path.name for path in whole.iterdir()} <= {
+        *(path.name for path in mine.path.iterdir()), "profile.json", "policy.log",
+    }  # fmt: skip
+    assert (mine.path / "tasks.csv").read_bytes() == (whole / "tasks.csv").read_bytes()
+    assert (mine.path / "report.html").stat().st_size > 0
     for path in (whole / "actions").iterdir():
         assert (mine.path / "actions" / path.name).read_bytes() == path.read_bytes()
     header, other = mine.document(), theirs.document()

@@ -54,6 +54,24 @@ def test_folders_of_published_families(
     assert str(folder) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"base_model_name_or_path": "openvla/openvla-7b"}, "peft for openvla/openvla-7b, with no"),
+        ({}, "peft for a model that it does not name"),
+        ([1], "peft for a model that it does not name"),
+    ],
+)
+def test_an_adapter_of_another_model_is_answered_with_what_it_is(
+    tmp_path: Path, settings: object, said: str
+) -> None:
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    with pytest.raises(CheckpointError, match=rf"{said}.*merge it into its model"):
+        resolve(str(folder))
+
+
 def test_flower_by_its_configuration(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "run", None, ".hydra/config.yaml")
     (folder / ".hydra/config.yaml").write_text("model:\n  _target_: flower.models.flower.FLOWERVLA")
