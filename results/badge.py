@@ -44,14 +44,8 @@ def badge_of(record: VerificationRecord | None, digest: FileDigest) -> Badge:
         return _none("nobody has verified it")
     if not record.is_of(digest):
         return _none("its verification was of other bytes")
-    if record.status == "deviates":
-        return _none("what it claims is not what its actions give")
-    if record.recorded < record.planned or record.average_length is None:
-        return _none(f"only {record.recorded} of {record.planned} planned chains are there")
-    if record.status == "unchecked":
-        return _none("some of its chains could not be verified here")
-    if record.missing:
-        return _none(f"its {' and its '.join(record.missing)} could not be looked at")
+    if why := _obstacle(record):
+        return _none(why)
     signature = record.signature
     signer = "" if signature is None else signature.signer or signature.key
     known = signature is not None and signature.signer is not None
@@ -64,6 +58,19 @@ def badge_of(record: VerificationRecord | None, digest: FileDigest) -> Badge:
     if record.count < min(LEAST_SAMPLE, record.planned):
         return _none(f"{words}, which is too few for a sample")
     return Badge(level="sample", words=words, signer=signer, known=known)
+
+
+def _obstacle(record: VerificationRecord) -> str:
+    """Why a record earns its file nothing; empty if nothing speaks against it."""
+    if record.status == "deviates":
+        return "what it claims is not what its actions give"
+    if record.recorded < record.planned:
+        return f"only {record.recorded} of {record.planned} planned chains are there"
+    if record.status == "unchecked":
+        return "some of its chains could not be verified here"
+    if record.missing:
+        return f"its {' and its '.join(record.missing)} could not be looked at"
+    return "its run is not complete" if record.average_length is None else ""
 
 
 def _none(why: str) -> Badge:

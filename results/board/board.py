@@ -28,7 +28,7 @@ class Row:
         badge: what its verification is worth.
         record: of that; None without any.
         standing: where it stands; None if it is not ordered.
-        own: departures that not all entries of its section share.
+        own: departures that its section does not name for it; of one without a place, all.
     """
 
     entry: Entry
@@ -52,7 +52,7 @@ class Section:
         split: what the policies were trained on.
         rules: in words.
         official: whether every entry follows the official protocol.
-        shared: departures that all entries share.
+        shared: departures that all entries with a place share; without any, all entries.
         rows: the ordered ones, the best first, then those that are not ordered.
     """
 
@@ -177,10 +177,13 @@ def _section(name: str, rows: Sequence[Row]) -> Section:
     places = standings(lengths, top) if ranked else ()
     placed = [replace(row, standing=at) for row, at in zip(ranked, places, strict=True)]
     first = rows[0].entry
-    shared = [s for s in first.departures if all(s in row.entry.departures for row in rows)]
+    alike = placed or others
+    shared = [
+        s for s in alike[0].entry.departures if all(s in row.entry.departures for row in alike)
+    ]
     every = [
-        replace(row, own=tuple(s for s in row.entry.departures if s not in shared))
-        for row in (*placed, *others)
+        *(replace(r, own=tuple(s for s in r.entry.departures if s not in shared)) for r in alike),
+        *(replace(row, own=row.entry.departures) for row in others if placed),
     ]
     return Section(
         id=name[:12], split=first.split, rules=first.rules, shared=tuple(shared),

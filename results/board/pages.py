@@ -87,6 +87,11 @@ def _span(first: int, last: int) -> str:
     return f"{first}\N{EN DASH}{last}"
 
 
+def _printed(number: float) -> str:
+    """A number with two decimals, or with the three that it has."""
+    return f"{number:.3f}".removesuffix("0")
+
+
 def _host(address: str) -> str:
     """Where a link leads, for people who look before they follow it."""
     return urlsplit(address).hostname or ""
@@ -105,7 +110,7 @@ def _environment() -> Environment:
     )  # fmt: skip
     environment.filters |= {
         "counted": counted, "host": _host, "ids": ids, "magnitude": magnitude, "percent": percent,
-        "split_name": split_name,
+        "printed": _printed, "split_name": split_name,
     }  # fmt: skip
     environment.globals["confidence"] = CONFIDENCE
     return environment
