@@ -40,6 +40,7 @@ from calvin_eval.cli.options import option
 from calvin_eval.cli.presets import presets
 from calvin_eval.cli.record import record
 from calvin_eval.cli.report import report
+from calvin_eval.cli.robustness import robustness
 from calvin_eval.cli.serve import serve
 from calvin_eval.cli.settings import NAMES, setting_options
 from calvin_eval.cli.track import track
@@ -61,7 +62,7 @@ Examples:
 
 
 _GROUPS = {
-    "Run": "run check serve merge",
+    "Run": "run robustness check serve merge",
     "Inspect": "report diagnose video verify",
     "Compare and gate": "compare gate card",
     "Share": "bundle export leaderboard track",
@@ -166,7 +167,7 @@ def run_command(
 
 for command in (
     assets, bundle, card, check, compare, dataset, diagnose, doctor, export, gate, leaderboard,
-    merge, presets, record, report, serve, track, train, verify, video,
+    merge, presets, record, report, robustness, serve, track, train, verify, video,
 ):  # fmt: skip
     cli.add_command(command)
 

@@ -8,7 +8,6 @@ from typing import Protocol
 from calvin_eval.results.journal import Journal
 from calvin_eval.results.profile import Profile
 from calvin_eval.results.schema import ChainRecord
-from calvin_eval.results.sequential import SequentialGate
 from calvin_eval.results.store import RunFolder
 from calvin_eval.rollouts.chain import ChainOutcome
 from calvin_eval.rollouts.video.pool import VideoPool
@@ -38,6 +37,17 @@ class Display(Protocol):
         """The run is over, whatever its outcome."""
 
 
+class Stop(Protocol):
+    """Says when enough is known of a run."""
+
+    @property
+    def decision(self) -> object | None:
+        """What was found, once it is enough."""
+
+    def add(self, record: ChainRecord) -> object | None:
+        """Take in a record; what was found, once it is enough."""
+
+
 class RunRecorder:
     """Writes down what the engine reports, and shows it.
 
@@ -65,7 +75,7 @@ class RunRecorder:
         display: Display,
         *,
         videos: VideoPool | None = None,
-        gate: SequentialGate | None = None,
+        gate: Stop | None = None,
         watch: ActionWatch | None = None,
     ) -> None:
         self.folder, self.display = folder, display

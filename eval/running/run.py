@@ -44,7 +44,7 @@ from calvin_eval.running.prepare import (
     open_policy,
     utc_now,
 )
-from calvin_eval.running.recorder import Display, RunRecorder
+from calvin_eval.running.recorder import Display, RunRecorder, Stop
 from calvin_eval.running.reproducibility import check_reproducible
 from calvin_eval.sim.chains import Chain
 from calvin_eval.sim.selftest import quick_selftest
@@ -138,8 +138,15 @@ def make_engine(plan: RunPlan) -> Engine:
     return SupervisedEngine(LocalWorkers(workers), faults) if workers else InlineEngine(faults)
 
 
-def run_plan(plan: RunPlan, engine: Engine, display: Display) -> Run:
-    """Run the chains of a plan that are not done yet, and write the run folder."""
+def run_plan(plan: RunPlan, engine: Engine, display: Display, stop: Stop | None = None) -> Run:
+    """Run the chains of a plan that are not done yet, and write the run folder.
+
+    Args:
+        plan: of the run.
+        engine: does the work.
+        display: shows it.
+        stop: may end a run that has no gate; what it finds does not decide the exit code.
+    """
     started = time.monotonic()
     gate, card = _make_gate(plan), _read_card(plan)
     with contextlib.ExitStack() as held:
@@ -152,11 +159,12 @@ def run_plan(plan: RunPlan, engine: Engine, display: Display) -> Run:
             held.enter_context(contextlib.closing(videos))
             videos.catch_up(done.values())
         watch = ActionWatch(plan.policy.metadata)
-        recorder = RunRecorder(folder, journal, display, videos=videos, gate=gate, watch=watch)
+        stop = gate or stop
+        recorder = RunRecorder(folder, journal, display, videos=videos, gate=stop, watch=watch)
         recorder.errors = ErrorsSeen(plan.config.engine.same_errors)
-        if gate is not None:
+        if stop is not None:
             for record in done.values():
-                gate.add(record)
+                stop.add(record)
         check = _run_all(plan, engine, recorder, done, card)
         _draw_the_rest(videos, display)
     folder.settle()
