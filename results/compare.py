@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from calvin_eval.errors import RunFolderError, UsageError
+from calvin_eval.results.causes import CauseContrast, cause_contrasts, read_causes
 from calvin_eval.results.comparability import (
     Difference,
     differing,
@@ -70,6 +71,7 @@ class Pair:
         positions, tasks, flips: see there; tasks by p, flips by size.
         differences: what forbids the comparison, where it was forced.
         remarks: what a reader should know.
+        causes: of failures, where both runs were diagnosed.
     """
 
     first: ComparedRun
@@ -84,6 +86,7 @@ class Pair:
     flips: tuple[Flip, ...]
     differences: tuple[Difference, ...]
     remarks: tuple[str, ...]
+    causes: tuple[CauseContrast, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """JSON values."""
@@ -94,7 +97,9 @@ class Pair:
         }
         single = {n: getattr(self, n) for n in ("chains", "first_length", "other_length", "p")}
         spread = asdict(self.difference)
-        return {**runs, **single, "difference": spread, **tables, "remarks": list(self.remarks)}
+        causes = {"causes": [asdict(row) for row in self.causes]} if self.causes else {}
+        remarks = {"remarks": list(self.remarks)}
+        return {**runs, **single, "difference": spread, **tables, **causes, **remarks}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,6 +200,10 @@ def compare_pair(
             f"{first.completed} and {other.completed}. Choose runs of the same chains."
         )
     steps = [b.length - a.length for a, b in both]
+    (one, doubt), (two, second) = read_causes(first), read_causes(other)
+    causes = (
+        () if one is None or two is None else cause_contrasts(one, two, [a.chain for a, _ in both])
+    )
     flips = [_flip(first, other, a, b) for a, b in both if a.length != b.length]
     return Pair(
         first=first,
@@ -208,7 +217,8 @@ def compare_pair(
         tasks=task_contrasts(both),
         flips=tuple(sorted(flips, key=lambda f: (-abs(f.first - f.other), f.chain))),
         differences=tuple(differences),
-        remarks=_remarks(first, other, len(both)),
+        remarks=(*_remarks(first, other, len(both)), *filter(None, (doubt, second))),
+        causes=causes,
     )
 
 

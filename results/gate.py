@@ -24,6 +24,7 @@ from calvin_eval.results.bounds import clopper_pearson
 from calvin_eval.results.card import Card, read_card
 from calvin_eval.results.comparability import CHAINS, differing, protocol_facts
 from calvin_eval.results.compared import read_run
+from calvin_eval.results.gate_causes import cause_check, check_causes, run_causes
 from calvin_eval.results.gate_spec import TOP, Check, Decision, GateSpec
 from calvin_eval.results.header import Header
 from calvin_eval.results.means import difference_bounds, mean_bounds
@@ -105,7 +106,8 @@ def decide_run(
         remarks = check_baseline(header, baseline, force=force)
         if baseline.facts.get(CHAINS) != protocol_facts(header)[CHAINS]:
             baseline = replace(baseline, lengths=None)  # the same id is another chain there
-    decision = decide(spec, records, header.planned, baseline)
+    causes = run_causes(folder) if spec.max_cause else None
+    decision = decide(spec, records, header.planned, baseline, causes)
     return replace(decision, remarks=(*remarks, *decision.remarks))
 
 
@@ -129,6 +131,7 @@ def decide(
     records: Sequence[ChainRecord],
     planned: Sequence[int],
     baseline: Baseline | None = None,
+    causes: Mapping[int, str | None] | None = None,
 ) -> Decision:
     """Decide from the records of a run that is over.
 
@@ -137,11 +140,14 @@ def decide(
         records: at most one per chain, in any order.
         planned: ids of the run's chains in the order of the list.
         baseline: needed for `max_drop`.
+        causes: needed for `max_cause`, see `causes_of`.
 
     Raises:
-        UsageError: `max_drop` without a baseline that can serve.
-        UnknownNameError: a task that none of the chains has.
+        UsageError: `max_drop` without a baseline that can serve, or `max_cause` of a run that is
+            not complete.
+        UnknownNameError: a task that none of the chains has, or a cause that there is not.
     """
+    check_causes(spec)
     tasks = {task for record in records for task in record.tasks}
     for task in spec.min_task:
         if task not in tasks:
@@ -152,10 +158,16 @@ def decide(
             "--baseline"
         )
     missing = len(set(planned) - {record.chain for record in records})
+    if missing and spec.max_cause:
+        raise UsageError(
+            f"expected a complete run for max-cause, found {missing} of {len(planned)} chains "
+            "missing; complete it by --resume, and diagnose it again"
+        )
     if missing:
         return _decide_unfinished(spec, records, planned, baseline)
+    of_causes = [cause_check(spec, cause, records, causes or {}) for cause in spec.max_cause]
     return Decision(
-        checks=tuple(_checks(spec, records, baseline)),
+        checks=(*_checks(spec, records, baseline), *of_causes),
         confidence=spec.confidence,
         sequential=False,
         planned=len(planned),

@@ -38,6 +38,8 @@ class GateSpec:
         min_avg_len: least average length; in (0, 5].
         max_drop: most that the average length may be below the baseline's; in [0, 5).
         min_task: least success rate per task; each in (0, 1].
+        max_cause: greatest share of chains that fail by a cause; each in [0, 1). Decided for
+            runs that are over and were diagnosed only.
         confidence: of all decisions together; in [0.5, 1).
     """
 
@@ -45,6 +47,7 @@ class GateSpec:
     max_drop: float | None = None
     min_task: Mapping[str, float] = field(default_factory=dict)
     confidence: float = 0.95
+    max_cause: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raise UsageError for values out of range, or no condition at all."""
@@ -55,19 +58,23 @@ class GateSpec:
         for task, rate in self.min_task.items():
             if not 0 < rate <= 1:
                 raise _outside(f"min-task {task}", "above 0 and up to 1", rate)
+        for cause, share in self.max_cause.items():
+            if not 0 <= share < 1:
+                raise _outside(f"max-cause {cause}", "from 0 and below 1", share)
         if not 0.5 <= self.confidence < 1:
             raise _outside("confidence", "from 0.5 and below 1", self.confidence)
         if not self.conditions:
             raise UsageError(
                 "expected a condition for the gate, found none. Give a least average length "
-                "(min-avg-len), a most drop from a baseline (max-drop) or a least success rate "
-                "of a task (min-task)."
+                "(min-avg-len), a most drop from a baseline (max-drop), a least success rate of "
+                "a task (min-task) or a greatest share of a cause of failures (max-cause)."
             )
 
     @property
     def conditions(self) -> int:
         """How many there are."""
-        return (self.min_avg_len is not None) + (self.max_drop is not None) + len(self.min_task)
+        single = (self.min_avg_len is not None) + (self.max_drop is not None)
+        return single + len(self.min_task) + len(self.max_cause)
 
     @property
     def level(self) -> float:
@@ -115,6 +122,17 @@ def parse_tasks(texts: Sequence[str]) -> dict[str, float]:
             raise UsageError(f"expected TASK=RATE, each task once, found {text!r}")
         tasks[task] = _number(f"min-task {task}", value)
     return tasks
+
+
+def parse_causes(texts: Sequence[str]) -> dict[str, float]:
+    """Read `grasped and lost=0.1` and the like; raises UsageError for anything else."""
+    causes: dict[str, float] = {}
+    for text in texts:
+        cause, _, value = text.rpartition("=")
+        if not cause or cause in causes:
+            raise UsageError(f"expected CAUSE=SHARE, each cause once, found {text!r}")
+        causes[cause] = _number(f"max-cause {cause}", value)
+    return causes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -115,6 +115,9 @@ def _print_pair(pair: Pair, console: Console) -> None:
     console.print()
     console.print(_task_table(pair))
     console.print()
+    if pair.causes:
+        console.print(_cause_table(pair))
+        console.print()
     _print_flips(pair, console)
 
 
@@ -150,6 +153,18 @@ def _task_table(pair: Pair) -> Table:
         )
     if len(pair.tasks) > _MOST_TASKS:
         shown.caption = f"and {len(pair.tasks) - _MOST_TASKS} more in --html and --json"
+    return shown
+
+
+def _cause_table(pair: Pair) -> Table:
+    """Chains that fail by each cause: what was cured and what was broken."""
+    shown = table("cause", "first", "other", "chains", "cured", "broken", "p", "p (Holm)")
+    for row in pair.causes:
+        shown.add_row(
+            row.cause, str(row.first), str(row.other), str(row.common), str(row.cured),
+            str(row.broken), p_text(row.p), p_text(row.p_holm),
+            style="bold" if row.p_holm < 0.05 else "",
+        )  # fmt: skip
     return shown
 
 

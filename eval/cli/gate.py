@@ -27,6 +27,10 @@ SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
     "--min-task", multiple=True, metavar="TASK=RATE", help="Minimum success rate; repeat.",
 )  # fmt: skip
 @option(
+    "--max-cause", multiple=True, metavar="CAUSE=SHARE",
+    help="Maximum share of chains that fail by a cause, after calvin-eval diagnose; repeat.",
+)  # fmt: skip
+@option(
     "--baseline", metavar="RUN|CARD", type=click.Path(path_type=Path),
     help="A run folder, paired where the chains are the same, or a checkpoint card.",
 )  # fmt: skip
@@ -49,7 +53,7 @@ def gate(ctx: click.Context, /, run: Path, **options: Any) -> None:
     """
     from calvin_eval.errors import UsageError
     from calvin_eval.results.gate import decide_run, read_baseline
-    from calvin_eval.results.gate_spec import GateSpec, parse_tasks
+    from calvin_eval.results.gate_spec import GateSpec, parse_causes, parse_tasks
     from calvin_eval.results.junit import write_junit
 
     path = options["baseline"]
@@ -61,6 +65,7 @@ def gate(ctx: click.Context, /, run: Path, **options: Any) -> None:
         min_avg_len=options["min_avg_len"],
         max_drop=options["max_drop"],
         min_task=parse_tasks(options["min_task"]),
+        max_cause=parse_causes(options["max_cause"]),
         confidence=options["confidence"],
     )
     baseline = read_baseline(path) if path is not None else None
