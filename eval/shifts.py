@@ -243,7 +243,7 @@ AXES: Final[Mapping[str, Axis]] = MappingProxyType(
             ranges={
                 "blur": Range(
                     unit="px", spans=(0.3, 0.5, 0.8, 1.1, 1.5),
-                    about="radius of the blur in an image of 200 rows",
+                    about="radius of the blur, by a box, in an image of 200 rows",
                 ),
                 "exposure": Range(
                     unit="", spans=(0.06, 0.12, 0.2, 0.3, 0.4),

@@ -22,6 +22,7 @@ from calvin_eval.sim.interface import CalvinInterface
 from calvin_eval.sim.packs import AssetPack, CameraSpec, load_pack
 from calvin_eval.sim.render import Renderer, RenderInfo, resolve_backend
 from calvin_eval.sim.shifts.cameras import moved_camera
+from calvin_eval.sim.shifts.looks import Look
 from calvin_eval.sim.shifts.variant import Variant
 from calvin_eval.sim.world import ROBOT_OBS_SIZE, Needs, World, finite_array
 
@@ -107,6 +108,10 @@ class PlayTableEnv(CalvinInterface):
     def close(self) -> None:
         """Free the physics server; a second call does nothing."""
         self.world.close()
+
+    def drawn(self) -> tuple[Look, Any, list[Camera]]:
+        """What our own renderer draws with: the look of the world, the drawer, all cameras."""
+        return *self._renderer.made(), list(self._cameras.values())
 
     def _draw(self, names: Sequence[str]) -> list[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
         return self._renderer.draw([self._camera(name) for name in names])

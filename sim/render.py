@@ -293,7 +293,7 @@ class Renderer:
             cameras: that may be drawn.
         """
         if self._tape is not None and self.info.backend in OWN:
-            look, _ = self._drawn = self._drawn or self._make_drawer()
+            look, _ = self.made()
             views = {camera.spec.name: camera.view() for camera in cameras}
             self._tape.keep(look.scene.state(self._world), views)
 
@@ -309,7 +309,7 @@ class Renderer:
             return self._plugin.draw(cameras)
         if self.info.backend in BULLETS:
             return [self._draw_with_bullet(camera) for camera in cameras]
-        look, drawer = self._drawn = self._drawn or self._make_drawer()
+        look, drawer = self.made()
         tape = self._tape
         state = look.scene.state(self._world) if tape is None else tape.state
         views = [
@@ -327,6 +327,11 @@ class Renderer:
             )
             for camera, (rgb, depth) in zip(cameras, images, strict=True)
         ]
+
+    def made(self) -> tuple[Look, _Drawer]:
+        """What one of our own renderers draws with, made at the first call after a change."""
+        self._drawn = self._drawn or self._make_drawer()
+        return self._drawn
 
     def _make_drawer(self) -> tuple[Look, _Drawer]:
         """Read the world, which is built by now; it looks the same until `vary`."""

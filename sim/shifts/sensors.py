@@ -55,38 +55,50 @@ class Sensor:
         return float(self.variant.stream("sensor", f"dropped {step}").uniform()) < self._dropped
 
     def spoiled(self, image: NDArray[np.uint8], camera: str, step: int) -> NDArray[np.uint8]:
-        """An image (H, W, 3) as this camera gives it: blurred, exposed, noisy and compressed.
+        """An image (H, W, 3) as this camera gives it, with all its faults.
 
         Args:
             image: as it was drawn.
             camera: its name.
             step: whose image it is; the same step has the same noise.
         """
-        radius = float(self.variant.one_way("sensor", "blur")[0]) * len(image) / _REFERENCE
-        blurred = Image.fromarray(image).filter(ImageFilter.GaussianBlur(radius))
-        exposed = np.asarray(blurred, np.float32) * np.float32(1 + self._exposure)
-        noisy = exposed + self._noise(len(image), image.shape[1], camera, step)
-        grey = np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
+        blurred = Image.fromarray(image).filter(
+            ImageFilter.BoxBlur(self._radius * len(image) / _REFERENCE)
+        )
+        noisy = self._response[np.asarray(blurred)]
+        noisy += self._noise(len(image), image.shape[1], camera, step)
+        grey = np.clip(noisy, 0, 255).astype(np.uint8)
         packed = io.BytesIO()
-        quality = round(100 - float(self.variant.one_way("sensor", "compression")[0]))
-        Image.fromarray(grey).save(packed, "JPEG", quality=quality)
+        Image.fromarray(grey).save(packed, "JPEG", quality=self._quality)
         return np.array(Image.open(packed))
 
     @cached_property
-    def _exposure(self) -> float:
-        return float(self.variant.either_way("sensor", "exposure")[0])
+    def _radius(self) -> float:
+        return float(self.variant.one_way("sensor", "blur")[0])
 
     @cached_property
-    def _field(self) -> NDArray[np.float32]:
+    def _quality(self) -> int:
+        return round(100 - float(self.variant.one_way("sensor", "compression")[0]))
+
+    @cached_property
+    def _response(self) -> NDArray[np.int16]:
+        """What a value of 0 to 255 becomes by the exposure."""
+        exposure = 1 + float(self.variant.either_way("sensor", "exposure")[0])
+        response: NDArray[np.int16] = np.rint(np.arange(256) * exposure).astype(np.int16)
+        return response
+
+    @cached_property
+    def _field(self) -> NDArray[np.int16]:
+        """Noise (256, 256, 3), and once more to the right of it and below."""
         drawn = self.variant.stream("sensor", "field").normal(size=(_FIELD, _FIELD, 3))
         strength = float(self.variant.one_way("sensor", "noise")[0])
-        field: NDArray[np.float32] = (drawn * strength).astype(np.float32)
-        return field
+        return np.tile(np.rint(drawn * strength).astype(np.int16), (2, 2, 1))
 
-    def _noise(self, height: int, width: int, camera: str, step: int) -> NDArray[np.float32]:
-        corner = self.variant.stream("sensor", f"noise {camera} {step}").randint(0, _FIELD, 2)
-        rows, columns = (
-            (np.arange(n) + at) % _FIELD for n, at in zip((height, width), corner, strict=True)
-        )
-        part: NDArray[np.float32] = self._field[rows][:, columns]
-        return part
+    def _noise(self, height: int, width: int, camera: str, step: int) -> NDArray[np.int16]:
+        stream = self.variant.stream("sensor", f"noise {camera} {step}")
+        row, column = stream.randint(0, _FIELD, 2).tolist()
+        if max(height, width) > _FIELD:
+            rows, columns = (np.arange(n) % _FIELD for n in (height + row, width + column))
+            part: NDArray[np.int16] = self._field[rows[row:]][:, columns[column:]]
+            return part
+        return self._field[row : row + height, column : column + width]

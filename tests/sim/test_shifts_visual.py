@@ -23,6 +23,7 @@ from calvin_eval.sim.shifts.looks import check_drawable
 from calvin_eval.sim.shifts.sensors import Sensor
 from calvin_eval.sim.shifts.textures import _PATTERNS, generated
 from calvin_eval.sim.shifts.variant import Variant
+from calvin_eval.sim.shifts.visibility import ENOUGH, FINE, pixels, target_of
 
 PACK = load_pack("builtin")
 CHAIN = load_chains("official")[3]
@@ -246,3 +247,32 @@ def test_distractors_of_high_levels_are_bodies_that_stand_where_they_are_drawn()
         for number, thing in enumerate(many):
             place, _ = env.world.bullet.getBasePositionAndOrientation(bodies + number)
             assert np.allclose(place, thing.centre, atol=3e-3)
+
+
+def test_pixels_of_a_target_are_counted_where_it_is_seen() -> None:
+    with make_env("D", render="fast", draw=FINE) as env:
+        env.start(CHAIN.robot_obs, CHAIN.scene_obs)
+        body, link = target_of("lift_blue_block_table", env) or (-1, -1)
+        assert (body, link) == (env.world.blocks["block_blue"], None)
+        seen = pixels(env, (body, link))
+        image = env.observe(rgb=("static",))["rgb_obs"]["rgb_static"].astype(int)
+        blue = (image[..., 2] > 100) & (image[..., :2].max(axis=-1) < 60)
+        assert abs(seen["static"] - np.count_nonzero(blue)) < 0.3 * seen["static"]
+        assert seen["static"] > ENOUGH
+        env.world.bullet.resetBasePositionAndOrientation(body, (0, 0, -3), (0, 0, 0, 1))
+        assert pixels(env, (body, link)) == {"static": 0, "gripper": 0}
+
+
+def test_tasks_name_their_targets() -> None:
+    with make_env("D", render="none") as env:
+        env.start(CHAIN.robot_obs, CHAIN.scene_obs)
+        links = {
+            "open_drawer": "drawer_link", "move_slider_left": "slide_link",
+            "turn_on_lightbulb": "switch_link", "turn_off_led": "button_link",
+        }  # fmt: skip
+        for task, link in links.items():
+            assert target_of(task, env) == (env.world.table, env.world.links[link])
+        pink = env.world.blocks["block_pink"], None
+        assert target_of("push_pink_block_left", env) == pink
+        for task in ("stack_block", "place_in_drawer", "push_into_drawer"):
+            assert target_of(task, env) is None
