@@ -178,20 +178,20 @@ class ForwardHead(nn.Module):
         options = self.options
         place = _waves(count, options.width).to(asked.device, asked.dtype)
         found = []
-        for camera in asked.split(options.images * options.latents, 2):
-            answers = self.read(camera.unflatten(2, (options.images, options.latents)))
+        for camera in torch.split(asked, options.images * options.latents, 2):
+            answers = self.read(torch.unflatten(camera, 2, (options.images, options.latents)))
             flat = answers.flatten(0, 2)
             queries = (self.query + place).expand(len(flat), -1, -1)
             hidden = self.layers(torch.cat([flat, queries], 1))[:, options.latents :]
             said: Tensor = self.write(self.norm(hidden))
-            found.append(said.unflatten(0, answers.shape[:3]))
+            found.append(torch.unflatten(said, 0, answers.shape[:3]))
         return found
 
 
 def patches(images: Tensor, side: int) -> Tensor:
     """Images (..., 3, S, S) to patches (..., N, side * side * 3), row by row."""
     rows = images.shape[-1] // side
-    cut = images.unflatten(-1, (rows, side)).unflatten(-3, (rows, side))
+    cut = torch.unflatten(torch.unflatten(images, -1, (rows, side)), -3, (rows, side))
     moved = cut.movedim((-4, -2), (-5, -4))  # (..., rows, columns, 3, side, side)
     return moved.movedim(-3, -1).flatten(-3).flatten(-3, -2)
 
@@ -202,9 +202,7 @@ def evened(values: Tensor) -> Tensor:
     return (values - mean) / (variance + 1e-6).sqrt()
 
 
-def hidden_patches(
-    shape: tuple[int, int], count: int, ratio: float, *, tube: bool
-) -> Tensor:  # fmt: skip
+def hidden_patches(shape: tuple[int, int], count: int, ratio: float, *, tube: bool) -> Tensor:
     """Which patches a model does not see, drawn from torch's generator.
 
     Args:
@@ -224,7 +222,7 @@ def hidden_patches(
 def without(images: Tensor, hidden: Tensor, side: int) -> Tensor:
     """Images (B, T, 3, S, S) with hidden patches (B, T, N) set to 0, the mean colour."""
     rows = images.shape[-1] // side
-    grid = hidden.unflatten(-1, (rows, rows))
+    grid = torch.unflatten(hidden, -1, (rows, rows))
     wide = grid.repeat_interleave(side, -1).repeat_interleave(side, -2)
     return images.masked_fill(wide.unsqueeze(2).to(images.device), 0)
 

@@ -16,6 +16,7 @@ from calvin_eval.rollouts.recording.captions import (
     phrases,
     write_captions,
 )
+from calvin_eval.rollouts.recording.session import RecordSpec, record
 from calvin_eval.rollouts.recording.store import frame_name
 from calvin_eval.sim.initial_states import initial_robot_obs, initial_scene_obs
 
@@ -92,3 +93,28 @@ def test_a_caption_and_a_question_of_each_described_frame(tmp_path: Path) -> Non
 @pytest.mark.parametrize("seed", range(3))
 def test_nothing_known_is_nothing_said(seed: int) -> None:
     assert not list(conversations("a.npz", [], np.random.default_rng(seed)))
+
+
+@pytest.mark.slow
+def test_a_recording_describes_its_frames(tmp_path: Path) -> None:
+    """Both splits get a file; a recording without captions has neither it nor a word of it."""
+    for captions in (True, False):
+        out = tmp_path / str(captions)
+        spec = RecordSpec(
+            out=out,
+            render="none",
+            scenes={"training": "D", "validation": "D"},
+            episodes={"training": 1, "validation": 1},
+            length=1,
+            tasks=("open_drawer",),
+            captions=captions,
+        )
+        summaries = record(spec)
+        for summary in summaries:
+            path = out / summary.split / CAPTIONS
+            assert path.is_file() == captions
+            if captions:
+                entries = json.loads(path.read_text())
+                assert len(entries) == 2 * -(-summary.frames // EVERY)
+        config = json.loads((out / "record.json").read_text())
+        assert config.get("captions", False) == captions

@@ -14,6 +14,7 @@ from torch import Tensor
 from calvin_eval.errors import CheckpointError, PolicyError, UnknownNameError
 from calvin_eval.vla.compat import Compat
 from calvin_eval.vla.decoding import greedy
+from calvin_eval.vla.extra_tokens import Shown
 from calvin_eval.vla.model import RoboVLM
 
 Builder = Callable[..., RoboVLM]
@@ -143,7 +144,7 @@ def test_the_layout_is_start_gripper_static_text_action_end(build: Builder) -> N
     model = build(act_head={"latent": 2})
     static, hand = cameras(model, 1, 1)
     ids, mask = model.preprocess.text(TEXTS[:1])
-    fused = model._sequence(static, hand, ids, mask, per_row=True)
+    fused = model._sequence(Shown(static, hand, ids, mask), per_row=True)
     words = model.parts.words.weight[ids[0]]
     assert fused.embeds.shape == (1, ids.shape[1] + 10 + 2, tiny_vlm.HIDDEN)
     assert torch.equal(fused.embeds[0, 0], words[0])

@@ -163,7 +163,7 @@ def make_loader(
     )
     workers = number_of_workers(config, split)
     oxe = config[SECTIONS[split]].get("type") == OXE
-    collate = oxe_collator(preprocess) if oxe else _collator(config, preprocess)
+    collate: Any = oxe_collator(preprocess) if oxe else _collator(config, preprocess)
     return DataLoader(
         dataset,
         batch_sampler=batches,

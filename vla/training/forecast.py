@@ -91,7 +91,7 @@ def _wanted(model: RoboVLM, head: ForwardHead, images: Tensor) -> Tensor:
         return evened(patches(images.float(), head.options.patch))
     with torch.no_grad():
         tokens = model.parts.encode_images(images.flatten(0, 2).to(model.dtype))
-    return tokens.unflatten(0, images.shape[:3]).float()
+    return torch.unflatten(tokens, 0, images.shape[:3]).float()
 
 
 def _mean_square(said: Tensor, wanted: Tensor, counts: Tensor) -> Tensor:

@@ -79,7 +79,8 @@ class MixedLoader:
     def order(self) -> list[int]:
         """Which loader gives each batch of the epoch."""
         draw = np.random.default_rng([self._seed, self._epoch, len(self._loaders)])
-        return draw.choice(len(self._loaders), len(self), p=self._shares).tolist()
+        order: list[int] = draw.choice(len(self._loaders), len(self), p=self._shares).tolist()
+        return order
 
     def __iter__(self) -> Iterator[Any]:
         order = self.order()
