@@ -8,7 +8,7 @@ LEROBOT := $(VENV)-lerobot
 PIP_FLAGS ?=
 
 .PHONY: help install run quick test fuzz chaos mutants test-lerobot test-cluster test-loaded lint format types check \
-  wheel docs matrix bench reference clean
+  wheel docs leaderboard matrix bench reference clean
 
 help:
 	@echo "make run     install into $(VENV), run the scripted expert on the built-in pack"
@@ -25,6 +25,7 @@ help:
 	@echo "make bench   measure speed ratios          make clean   remove what make made"
 	@echo "make wheel   build source distribution and wheel into dist/"
 	@echo "make docs    build the documentation's site, refusing broken links"
+	@echo "make leaderboard  run the policies that come with the project, and build their leaderboard"
 	@echo "make matrix  run the quick tests on every Python, with lowest and newest versions"
 	@echo "make reference  record demonstrations, train the reference policy on them, evaluate it"
 
@@ -146,6 +147,14 @@ docs: install tree
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) \
 	  --constraint constraints.txt --editable ".[docs]"
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+	test ! -d $(BOARD)/entries || $(BIN)/calvin-eval leaderboard build $(BOARD)/entries \
+	  --records $(BOARD)/records --out build/site/board --title "Policies that come with calvin-eval"
+
+# Expert, random and reference, on every pack that is here, as it is and shifted. `make docs` puts
+# the site of these runs at build/site/board.
+BOARD ?= runs/leaderboard
+leaderboard: install
+	$(BIN)/python -m tools.leaderboard_site --work $(BOARD) $(ARGS)
 
 # For example: make matrix CELLS="3.10:lowest 3.13:newest" MATRIX_EXTRAS=torch
 matrix:
