@@ -36,6 +36,8 @@ def compare(
 ) -> None:
     """Compare runs of the same chains with the first of them.
 
+    Two folders of robustness suites are compared cell by cell.
+
     Everything is paired on the chain. Runs that differ in assets, revision, renderer or protocol
     are refused, naming each difference, unless --force is given.
 
@@ -43,7 +45,13 @@ def compare(
     every chain, or a folder of such logs. It is compared with the first by its rates, unpaired.
     """
     from calvin_eval.results.compare import compare_runs
+    from calvin_eval.results.robustness.document import is_suite
 
+    if any(map(is_suite, runs)):
+        from calvin_eval.cli.compare_suites import compare_and_show
+
+        compare_and_show(runs, [*out, *([html] if html else [])], force=force, as_json=as_json)
+        return
     comparison = compare_runs(runs, force=force)
     files = [*out, *([html] if html else [])]
     for path in files:

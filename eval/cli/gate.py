@@ -31,6 +31,10 @@ SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
     help="Maximum share of chains that fail by a cause, after calvin-eval diagnose; repeat.",
 )  # fmt: skip
 @option(
+    "--min-robustness", multiple=True, metavar="AXIS=X",
+    help="Of a robustness suite: minimum average length at every level; repeat.",
+)  # fmt: skip
+@option(
     "--baseline", metavar="RUN|CARD", type=click.Path(path_type=Path),
     help="A run folder, paired where the chains are the same, or a checkpoint card.",
 )  # fmt: skip
@@ -56,6 +60,9 @@ def gate(ctx: click.Context, /, run: Path, **options: Any) -> None:
     from calvin_eval.results.gate_spec import GateSpec, parse_causes, parse_tasks
     from calvin_eval.results.junit import write_junit
 
+    if options["min_robustness"]:
+        _gate_suite(ctx, run, options)
+        return
     path = options["baseline"]
     if path is not None and options["max_drop"] is None:
         raise UsageError(
@@ -73,6 +80,26 @@ def gate(ctx: click.Context, /, run: Path, **options: Any) -> None:
     undecided: Undecided = options["undecided"]
     write_junit(decision, run, options["junit"], undecided)
     show_decision(decision, run.resolve().name, undecided)
+    ctx.exit(decision.exit_code(undecided))
+
+
+def _gate_suite(ctx: click.Context, run: Path, options: dict[str, Any]) -> None:
+    """Hold a robustness suite against its own kind of condition."""
+    from calvin_eval.errors import UsageError
+    from calvin_eval.results.junit import write_junit
+    from calvin_eval.results.robustness.document import decide_suite, parse_axes
+
+    of_a_run = ("min_avg_len", "max_drop", "min_task", "max_cause", "baseline")
+    if any(options[name] not in (None, ()) for name in of_a_run):
+        raise UsageError(
+            "expected --min-robustness alone: it is of a suite, and other conditions are of a run. "
+            "Name the suite's folder clean for those"
+        )
+    decision = decide_suite(run, parse_axes(options["min_robustness"]), options["confidence"])
+    folder = run if run.is_dir() else run.parent
+    undecided: Undecided = options["undecided"]
+    write_junit(decision, folder, options["junit"], undecided)
+    show_decision(decision, folder.resolve().name, undecided)
     ctx.exit(decision.exit_code(undecided))
 
 
