@@ -36,8 +36,8 @@ class Interface:
 
     Attributes:
         action: what of the results of `step` is the action: a key of a dict, an attribute of an
-            object, or an index of a tuple. If None, the one that is named `action`, `action_pred`
-            or `actions`, or the whole if it is no dict of results.
+            object, or an index of a tuple, or several with dots between them. If None, the one that
+            is named `action`, `action_pred` or `actions`, or the whole if it is no dict of results.
         goal: what `step` is given as its goal: "text", or "dict" for `{"lang": text}`.
         arguments: what tables among the constructor's arguments are: dicts whose entries are
             "attributes" as well, plain ones ("dict"), or those of "omegaconf".
@@ -90,6 +90,7 @@ class ModelCalls:
     def __init__(self, model: Any, name: str, interface: Interface) -> None:
         self._model, self._name = model, name
         self._goal = interface.goal
+        self._swapped = False
         self._tells, reset = self._read_reset()
         self._step, step = self._read_step()
         goal = ", the goal being a dict with lang" if self._goal == "dict" else ""
@@ -103,11 +104,12 @@ class ModelCalls:
     def step(self, obs: Mapping[str, Any], instruction: str, number: int) -> object:
         """What the model returns for an observation."""
         goal = {"lang": instruction} if self._goal == "dict" else instruction
+        both = (goal, obs) if self._swapped else (obs, goal)
         if self._step is None:
-            return self._model.step(obs, goal)
+            return self._model.step(*both)
         if self._step.kind is inspect.Parameter.KEYWORD_ONLY:
-            return self._model.step(obs, goal, **{self._step.name: number})
-        return self._model.step(obs, goal, number)
+            return self._model.step(*both, **{self._step.name: number})
+        return self._model.step(*both, number)
 
     def _read_reset(self) -> tuple[str | None, str]:
         """The parameter of `reset` that is the instruction, and the call in words."""
@@ -131,6 +133,7 @@ class ModelCalls:
             if not any(p.kind is p.VAR_POSITIONAL for p in parameters):
                 raise self._refused("step", parameters, "the observation and the goal")
             names = ["obs", "goal"]
+        self._swapped = [_is_text(name) for name in names] == [True, False] and "obs" in names[1]
         others = [*places[2:], *(p for p in parameters if p.kind is p.KEYWORD_ONLY)]
         needed = [p for p in others if _is_needed(p)]
         numbers = [p for p in needed if _is_number(p, needed=True)]
@@ -159,6 +162,11 @@ def _parameters(method: Callable[..., Any]) -> list[inspect.Parameter] | None:
         return list(inspect.signature(method).parameters.values())
     except (TypeError, ValueError):
         return None
+
+
+def _is_text(name: str) -> bool:
+    """Whether a parameter is the instruction, by its name, and not an observation."""
+    return "obs" not in name.lower() and any(text in name.lower() for text in _TEXTS)
 
 
 def _is_needed(parameter: inspect.Parameter) -> bool:

@@ -66,15 +66,27 @@ def _action_in(output: Any, name: str, key: str | int | None) -> object:
         return output
     known = [name for name in NAMED if name in output]
     if len(known) == 1:
-        return output[known[0]]
+        return _action_in(output[known[0]], name, None)
+    inside = [f"{key}.{one}" for key, part in output.items() for one in _named_in(part)]
     raise PolicyError(
         f"{name}: step() returned a dict with the keys {_listed(output)}: expected exactly one of "
         f"{', '.join(NAMED)} among them, or type and action. Say which holds the action by "
-        f"{_SETTING}=KEY."
+        f"{_SETTING}={inside[0] if inside else 'KEY'}."
     )
 
 
+def _named_in(part: object) -> list[str]:
+    """The keys of an action in one of several results."""
+    return [name for name in NAMED if name in part] if isinstance(part, Mapping) else []
+
+
 def _part(output: Any, name: str, key: str | int) -> object:
+    """What a setting names: a key, an attribute or an index, or several of them with dots."""
+    known = isinstance(output, Mapping) and key in output
+    if isinstance(key, str) and "." in key and not known:
+        for one in key.split("."):
+            output = _part(output, name, int(one) if one.isdecimal() else one)
+        return output
     try:
         if isinstance(key, str) and not isinstance(output, Mapping) and hasattr(output, key):
             return getattr(output, key)
@@ -95,6 +107,8 @@ def _not_an_action(name: str, output: object, found: str) -> str:
     hint = ""
     if isinstance(output, tuple):
         hint = f" If one entry of the tuple is the action, name it: {_SETTING}=0 is the first."
+    elif attributes := [one for one in NAMED if hasattr(output, one)]:
+        hint = f" If its {attributes[0]} is the action, say so: {_SETTING}={attributes[0]}."
     return (
         f"{name}: expected step() to return an action: numbers of shape (7,) or (k, 7), a tuple "
         f"(position, orientation, gripper), a dict with type and action, or a dict of results with "
@@ -104,7 +118,9 @@ def _not_an_action(name: str, output: object, found: str) -> str:
 
 def _is_whole_action(value: object) -> bool:
     """Whether this is an action in a form other than numbers of shape (7,)."""
-    return isinstance(value, Mapping) or (isinstance(value, tuple) and len(value) == 3)
+    if isinstance(value, tuple) and len(value) == 3:
+        return not (hasattr(value[0], "shape") and value[0].shape[-1:] == (7,))  # (action, a, b)
+    return isinstance(value, Mapping)
 
 
 def _without_tensors(action: Any) -> Action:

@@ -7,6 +7,7 @@ import json
 import pickle
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -239,6 +240,51 @@ def test_a_named_action_is_found_among_the_results(shapes: Path) -> None:
     np.testing.assert_array_equal(decide(loaded, 1)[0], [[0, 0, 0, 0, 0, 0, 1]])
 
 
+class Deep:
+    """Several results, the action among those of one of them."""
+
+    def reset(self) -> None:
+        pass
+
+    def step(self, obs: object, goal: object) -> object:
+        return {"predictions": [None, {"action": OPENED}], "losses": {"actions": OPENED}}
+
+
+OPENED = [0, 0, 0, 0, 0, 0, 1]
+
+
+@pytest.mark.parametrize("key", ["predictions.1.action", "losses.actions"])
+def test_an_action_may_lie_deeper(key: str) -> None:
+    policy = CustomModelPolicy(Deep, "deep", Interface(action=key))
+    policy.reset(0, "x")
+    (chunk,) = policy.act([fake_request(policy.requirements)])
+    np.testing.assert_array_equal(chunk, [OPENED])
+
+
+def test_where_it_lies_is_proposed() -> None:
+    with pytest.raises(PolicyError, match=r"policy\.interface\.action=losses\.actions\.$"):
+        to_chunk(Deep().step(None, None), "deep")
+    with pytest.raises(PolicyError, match=r"If its action is the action, say so: .*action=action"):
+        to_chunk(SimpleNamespace(action=OPENED), "object")
+    with pytest.raises(PolicyError, match=r"expected 3 in what step\(\) returns"):
+        to_chunk(Deep().step(None, None), "deep", "predictions.3")
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        ((np.array(OPENED), {"progress": 1}, None), r"policy\.interface\.action=0 is the first"),
+        ((np.array(OPENED), {"progress": 1}), r"policy\.interface\.action=0 is the first"),
+        ({"action": {"arm": OPENED[:6], "gripper": 1}}, "a dict with the keys arm, gripper: expec"),
+    ],
+)
+def test_what_is_more_or_less_than_an_action_is_refused_with_the_remedy(
+    output: object, said: str
+) -> None:
+    with pytest.raises(PolicyError, match=said):
+        to_chunk(output, "m.py:M")
+
+
 def test_goals_are_text_or_dicts(shapes: Path) -> None:
     loaded = resolve("shapes.py:Hulc", interface={"goal": "dict"})
     assert loaded.description.count("the goal being a dict with lang") == 1
@@ -313,6 +359,9 @@ class TestSignatures:
             ("obs, goal", ("obs", "text")),
             ("obs, goal, *args, **more", ("obs", "text")),
             ("*args", ("obs", "text")),
+            ("instruction, obs", ("text", "obs")),
+            ("lang_goal, observation, step", ("text", "obs", 4)),
+            ("goal_obs, obs_goal", ("obs", "text")),
             ("obs, goal, step", ("obs", "text", 4)),
             ("obs, lang, curr_step", ("obs", "text", 4)),
             ("obs, lang, timestep=None", ("obs", "text", 4)),

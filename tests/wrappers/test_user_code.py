@@ -156,3 +156,19 @@ def test_configurations_of_omegaconf(
     options = {"cfg": table} if named else table
     loaded = resolve(f"{FILE}:Model", options=options, interface=interface)
     assert loaded.policy.model.width == 66  # type: ignore[attr-defined]
+
+
+def test_namespaces_of_a_parser(repository: Path) -> None:
+    (repository / FILE).write_text(
+        "import argparse\n"
+        + STILL.replace(
+            "    def reset",
+            "    def __init__(self, args: argparse.Namespace, other=None):\n"
+            "        assert isinstance(args, argparse.Namespace), type(args)\n"
+            "        self.width = args.net.width + args.layers[0].size\n"
+            "    def reset",
+        )
+    )
+    options = {"net": {"width": 64}, "layers": [{"size": 2}]}
+    loaded = resolve(f"{FILE}:Model", options=options)
+    assert loaded.policy.model.width == 66  # type: ignore[attr-defined]

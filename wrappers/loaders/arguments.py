@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -66,10 +67,21 @@ def _as_config(value: Any) -> Any:
     return OmegaConf.create(value) if isinstance(value, dict | list) else value
 
 
+def _as_namespace(value: Any) -> Any:
+    """A value whose dicts are such namespaces as a parser of arguments makes."""
+    if isinstance(value, Mapping):
+        return argparse.Namespace(**{name: _as_namespace(one) for name, one in value.items()})
+    return [_as_namespace(one) for one in value] if isinstance(value, list) else value
+
+
+_ANNOTATED = {"DictConfig": "omegaconf", "argparse.Namespace": "namespace"}
+"""What is made of a table for a parameter whose annotation has such a name."""
+
 _MADE: dict[str, Callable[[Any], Any]] = {
     "attributes": as_arguments,
     "dict": lambda value: value,
     "omegaconf": _as_config,
+    "namespace": _as_namespace,
 }
 """What is made of a constructor's argument, by `Interface.arguments`."""
 
@@ -86,7 +98,7 @@ def keyword_arguments(
         factory: the class or function.
         options: by name.
         kind: what tables are made of, see `Interface.arguments`. A parameter that is annotated as a
-            `DictConfig` gets one, unless the kind is "dict".
+            `DictConfig` or an `argparse.Namespace` gets one, if the kind is "attributes".
     """
     try:
         parameters = inspect.signature(factory).parameters
@@ -108,5 +120,7 @@ def keyword_arguments(
 
 
 def _kind(parameter: inspect.Parameter | None, kind: str) -> str:
-    annotation = "" if parameter is None else str(parameter.annotation)
-    return "omegaconf" if kind == "attributes" and "DictConfig" in annotation else kind
+    if parameter is None or kind != "attributes":
+        return kind
+    annotation = inspect.formatannotation(parameter.annotation)
+    return next((made for name, made in _ANNOTATED.items() if name in annotation), kind)
