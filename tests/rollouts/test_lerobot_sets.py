@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,14 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 from lerobot_sets import KEYS, write_lerobot
+from mutations import as_json, damaged_bytes, damaged_document
 from recording import small_spec
 from requirements import need_package
 
 from calvin_eval.cli.main import main
-from calvin_eval.errors import UnknownNameError, UsageError
+from calvin_eval.errors import CalvinEvalError, UnknownNameError, UsageError
 from calvin_eval.foreign.splits import BrokenFrameError, SplitFolder
 from calvin_eval.rollouts.datasets.audit import AuditSpec, audit_dataset
 from calvin_eval.rollouts.datasets.drawing import psnr
+from calvin_eval.rollouts.datasets.opening import open_dataset
 from calvin_eval.rollouts.datasets.report import check_dataset
 from calvin_eval.rollouts.recording.noise import Disturbance
 from calvin_eval.rollouts.recording.session import record
@@ -145,6 +149,14 @@ def test_labels_without_a_task_are_not_audited(source: SplitFolder, tmp_path: Pa
     assert "no task" in label.reason
 
 
+def test_sets_side_by_side_are_splits(source: SplitFolder, tmp_path: Path) -> None:
+    for name, version in (("validation", "v3.0"), ("training", "v2.1")):
+        make(source, tmp_path / "both" / name, version=version)
+    assert [split.name for split in open_dataset(tmp_path / "both")] == ["training", "validation"]
+    with pytest.raises(UsageError, match="no such folder"):
+        open_dataset(tmp_path / "nowhere")
+
+
 @pytest.mark.parametrize("state", [(*range(7), 14), range(7)])
 def test_a_state_without_joints_says_so(
     source: SplitFolder, tmp_path: Path, state: Any, capsys: Any
@@ -252,3 +264,24 @@ def test_paths_of_a_template_stay_below_the_folder(tmp_path: Path) -> None:
     for template in ("/etc/{key}", "../{key}", "a/{key}"):
         with pytest.raises(UsageError, match="expected a path below"):
             fill(template, tmp_path, key="../../x")
+
+
+@pytest.mark.parametrize("version", ["v2.1", "v3.0"])
+def test_no_damage_goes_unanswered(source: SplitFolder, tmp_path: Path, version: str) -> None:
+    """Whatever is changed in a file, a frame is read or the error is calvin-eval's own."""
+    out = make(source, tmp_path / "set", version=version)
+    files = [path for path in sorted(out.rglob("*")) if path.is_file()]
+    info = json.loads((out / "meta/info.json").read_text())
+    answered = 0
+    for number in range(120):
+        rng = random.Random(number)
+        file = out / "meta/info.json" if number % 2 else rng.choice(files)
+        before = file.read_bytes()
+        damaged = as_json(damaged_document(info, rng)) if number % 2 else None
+        file.write_bytes(damaged or damaged_bytes(before, rng))
+        with contextlib.suppress(CalvinEvalError):
+            split = LeRobotSplit(out)
+            split.read(int(split.ranges[-1, 0]))
+            answered += 1
+        file.write_bytes(before)
+    assert 0 < answered < 120

@@ -202,7 +202,8 @@ def fill(template: str, root: Path, **values: Any) -> Path:
 
     path = root / _FIELD.sub(put, template)
     # By name only: files in a cache of downloads are links to somewhere else.
-    if not Path(os.path.normpath(path)).is_relative_to(os.path.normpath(root)):
+    inside = Path(os.path.normpath(path)).is_relative_to(os.path.normpath(root))
+    if not inside or "\0" in str(path):
         raise UsageError(f"expected a path below {root}, found {template!r}")
     return path
 
