@@ -1,50 +1,21 @@
 """Every calvin-eval command in README and docs is one that the command line understands.
 
 Options and their values are parsed by the commands themselves; a run's configuration, presets and
-overrides included, is composed as the run would compose it. What the pages show as output, and the
-commands that other tests run, are not looked at here.
+overrides included, is composed as the run would compose it. `test_docs_executed` runs those
+that need nothing but this machine.
 """
 
 from __future__ import annotations
 
-import re
-import shlex
-from collections.abc import Iterator
-from pathlib import Path
-
 import click
 import pytest
+from docs_commands import calls, words_of
 
 from calvin_eval.cli.main import cli
 from calvin_eval.config.compose import compose_configs
 from calvin_eval.config.schema import SHORTHANDS
 
-ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"```(?:bash|sh|console)\n(.*?)```", re.DOTALL)
-CALL = re.compile(r"^(?:\S*\$ +)?(?:[A-Z_]+=\S+ +)*(?:\S*/)?calvin-eval +(.*)$")
-# What stands for a file, a shell's variable or a choice of the reader's.
-UNKNOWN = {"[KEY=VALUE]..."}
-VARIABLE = re.compile(r'"?\$\{?(\w+)\}?"?')
-
-
-def calls() -> Iterator[tuple[str, str]]:
-    """Pages and the arguments of the commands in them."""
-    for page in PAGES:
-        for block in BLOCK.findall(page.read_text(encoding="utf-8")):
-            for line in re.sub(r"\\\n\s*", " ", block).splitlines():
-                if (found := CALL.match(line.strip())) is not None:
-                    yield page.name, found[1]
-
-
 CALLS = sorted(set(calls()))
-
-
-def words_of(arguments: str) -> list[str]:
-    """The arguments as a shell would split them, with a number for every variable."""
-    words = shlex.split(VARIABLE.sub("7", arguments.replace("$resume", "")), comments=True)
-    end = next((i for i, word in enumerate(words) if word in {"|", "&&", ">", ";"}), len(words))
-    return [word for word in words[:end] if word not in UNKNOWN]
 
 
 def context_of(words: list[str]) -> tuple[click.Command, click.Context]:
