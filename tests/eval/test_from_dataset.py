@@ -125,12 +125,12 @@ def relabel(split: Path, tasks: list[str]) -> None:
 
 
 def without_state(split: Path) -> None:
-    (first, *_) = SplitFolder(split).annotations or ()
+    first = next(iter(SplitFolder(split).annotations or ()))
     np.savez(split / f"episode_{first.first:07d}.npz", robot_obs=np.zeros(15))
 
 
 def with_nan(split: Path) -> None:
-    (first, *_) = SplitFolder(split).annotations or ()
+    first = next(iter(SplitFolder(split).annotations or ()))
     path = split / f"episode_{first.first:07d}.npz"
     np.savez(path, robot_obs=np.full(15, np.nan), scene_obs=np.zeros(24))
 

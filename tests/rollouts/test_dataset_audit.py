@@ -130,7 +130,7 @@ def test_a_wrong_label_is_named_with_what_was_done(spoilt: Path) -> None:
 
 
 def test_actions_that_do_something_else_are_not_reproduced(spoilt: Path) -> None:
-    label = (SplitFolder(spoilt).annotations or ())[0]
+    label = next(iter(SplitFolder(spoilt).annotations or ()))
     for index in range(label.first, label.last):
         rewrite(spoilt, index, lambda arrays: arrays["rel_actions"].__setitem__(slice(6), 0))
     report = audit_dataset(spoilt, AuditSpec(most=1))

@@ -143,7 +143,7 @@ def test_labels_without_a_task_are_not_audited(source: SplitFolder, tmp_path: Pa
     out = make(source, tmp_path / "set")
     report = audit_dataset(out, AuditSpec(scene="D", most=1))
     (label,) = [label for _, _, label in report.labels()]
-    truth = (source.annotations or ())[0].task
+    truth = next(iter(source.annotations or ())).task
     assert label.verdict == "unchecked"
     assert truth in label.done, "what was done is told all the same"
     assert "no task" in label.reason
