@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from calvin_eval.cli.options import json_option, option
 from calvin_eval.cli.verify import progress
 from calvin_eval.console.saying import say
+
+if TYPE_CHECKING:
+    from calvin_eval.results.diagnosis import Diagnosis
 
 EXIT_UNDIAGNOSED = 3
 
@@ -33,30 +36,27 @@ def diagnose(ctx: click.Context, /, run: Path, as_json: bool, **options: Any) ->
     as diagnosis.json and diagnosis.html; a bundle stays as it is. Exits with 3 if chains could not
     be looked at.
     """
-    from calvin_eval.results.report.diagnosis import DIAGNOSIS_HTML, diagnosis_html
-    from calvin_eval.rollouts.diagnosis.diagnose import diagnose_run, write_diagnosis
     from calvin_eval.rollouts.verify.inputs import Sources
-    from calvin_eval.running.verifying import opened, workers_for
+    from calvin_eval.running.diagnosing import diagnose_path
 
     sources = Sources(assets=options["assets"], chains=options["chain_list"])
-    with opened(run) as folder:
-        chains = len(folder.records())
-        with progress(chains) as watch:
-            found = diagnose_run(
-                folder, sources=sources, workers=workers_for(options["workers"], chains),
-                expert=not options["alone"], watch=watch,
-            )  # fmt: skip
-        if run.is_dir():
-            write_diagnosis(folder, found)
-            folder.write_text(DIAGNOSIS_HTML, diagnosis_html(found, folder.path.name))
+    found = diagnose_path(
+        run, sources, bar=progress, workers=options["workers"], expert=not options["alone"]
+    )
     if as_json:
         say(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
     else:
-        from calvin_eval.console.diagnosis import print_diagnosis
-        from calvin_eval.console.terminal import Terminal
-
-        print_diagnosis(found, Terminal(file=sys.stdout, highlight=False))
-        if run.is_dir():
-            say(f"Page: {run / DIAGNOSIS_HTML}")
+        show_diagnosis(found, run)
     if found.undiagnosed:
         ctx.exit(EXIT_UNDIAGNOSED)
+
+
+def show_diagnosis(found: Diagnosis, run: Path) -> None:
+    """Print the tables, and where the page of a run folder is."""
+    from calvin_eval.console.diagnosis import print_diagnosis
+    from calvin_eval.console.terminal import Terminal
+    from calvin_eval.results.report.diagnosis import DIAGNOSIS_HTML
+
+    print_diagnosis(found, Terminal(file=sys.stdout, highlight=False))
+    if run.is_dir():
+        say(f"Page: {run / DIAGNOSIS_HTML}")

@@ -15,13 +15,16 @@ if TYPE_CHECKING:
     from calvin_eval.running.outcome import FailedRun, Run
 
 
-def execute(configs: Sequence[EvalConfig], launch: Launch | None, *, quiet: bool) -> int:
+def execute(
+    configs: Sequence[EvalConfig], launch: Launch | None, *, quiet: bool, diagnosed: bool = False
+) -> int:
     """Run, print what came out, and return the exit code.
 
     Args:
         configs: one or more.
         launch: the processes that divide each run among themselves; None for this one alone.
         quiet: whether to show no progress.
+        diagnosed: whether to find why failures failed, when a run is over.
     """
     from calvin_eval.console.display import make_display
     from calvin_eval.running.outcome import Run
@@ -40,10 +43,32 @@ def execute(configs: Sequence[EvalConfig], launch: Launch | None, *, quiet: bool
         runs = run_evaluations(configs, display)
     _show(runs, several=len(configs) > 1)
     _show_seeds(configs, runs)
+    if diagnosed:
+        _diagnose(configs, runs)
     for run in runs:
         if isinstance(run, Run) and run.interrupted:
             say(f"interrupted; complete it by {_completion(run, launch)}", err=True)
     return max(run.exit_code for run in runs)
+
+
+def _diagnose(configs: Sequence[EvalConfig], runs: Sequence[Run | FailedRun]) -> None:
+    """Diagnose every run that came to its end; one that cannot be is none the worse for it."""
+    from calvin_eval.cli.diagnose import show_diagnosis
+    from calvin_eval.cli.verify import progress
+    from calvin_eval.errors import CalvinEvalError
+    from calvin_eval.rollouts.verify.inputs import Sources
+    from calvin_eval.running.diagnosing import diagnose_path
+    from calvin_eval.running.outcome import Run
+
+    for config, run in zip(configs, runs, strict=False):  # an interruption leaves out the rest
+        if not isinstance(run, Run) or run.interrupted:
+            continue
+        try:
+            found = diagnose_path(run.folder, Sources(assets=config.sim.assets), bar=progress)
+        except CalvinEvalError as error:
+            say(f"{run.folder.name} was not diagnosed: {error}", err=True)
+        else:
+            show_diagnosis(found, run.folder)
 
 
 def _show(runs: Sequence[Run | FailedRun], *, several: bool) -> None:

@@ -123,6 +123,7 @@ def cli() -> None:
 @setting_options(*NAMES)
 @option("--from-dataset", metavar="DIR", help="Single tasks from the states of a data set.")
 @option("--seeds", metavar="LIST", help="A run for each, 0,1,2 or 0-4, with mean and spread.")
+@option("--diagnose", "diagnosed", is_flag=True, help="Find why failures failed, at the end.")
 @option("--quiet", is_flag=True, help="No progress, only the result.")
 @option("--print-config", is_flag=True, help="Show the resolved configuration and stop.")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
@@ -143,6 +144,7 @@ def run_command(
     from calvin_eval.config.values import chains_of_dataset, seeds_of
 
     seeds, from_dataset = flags.pop("seeds"), flags.pop("from_dataset")
+    diagnosed = flags.pop("diagnosed")
     given = {SHORTHANDS[name]: value for name, value in flags.items() if value is not None}
     if preset is not None:
         overrides = (f"policy={preset}", *overrides)
@@ -162,7 +164,7 @@ def run_command(
         return
     from calvin_eval.cli.execute import execute
 
-    ctx.exit(execute(configs, launch, quiet=quiet))
+    ctx.exit(execute(configs, launch, quiet=quiet, diagnosed=diagnosed))
 
 
 for command in (

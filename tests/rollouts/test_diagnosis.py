@@ -205,6 +205,21 @@ def test_what_is_printed(run: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_run_is_diagnosed_at_its_end(tmp_path: Path) -> None:
+    command = [
+        "--ckpt", "builtin:still", "--split", "D", "--num-chains", "1", "protocol.steps=9",
+        "--workers", "0", "--quiet", "--diagnose", "--out", str(tmp_path / "run"),
+    ]  # fmt: skip
+    result = runner().invoke(cli, command)
+    assert result.exit_code == 0, result.output
+    assert "never moved" in result.stdout
+    found = read_diagnosis(RunFolder.open(tmp_path / "run"))
+    assert found is not None
+    assert found.causes["never moved"] == 1
+    assert (tmp_path / "run" / "diagnosis.html").exists()
+
+
+@pytest.mark.slow
 def test_a_diagnosis_of_other_chains_is_refused(run: Path) -> None:
     written(run, "--workers", "0")
     folder = RunFolder.open(run)
