@@ -34,10 +34,11 @@ class ClipNormHead(nn.Module):
 
     def __init__(self, width: int, clip: CLIPTextModelWithProjection, tokenizer: Any) -> None:
         super().__init__()
+        config: Any = clip.config
         self.model = clip
-        self.lang_fc = nn.Linear(width, int(clip.config.projection_dim))
+        self.lang_fc = nn.Linear(width, int(config.projection_dim))
         self._tokenizer = tokenizer
-        self._length = int(clip.config.max_position_embeddings)
+        self._length = int(config.max_position_embeddings)
 
     @classmethod
     def of_config(cls, config: Mapping[str, Any], width: int) -> ClipNormHead | None:
@@ -93,10 +94,9 @@ def _read(folder: Path) -> tuple[CLIPTextModelWithProjection, Any]:
             "tokenizer and weights; nothing is downloaded"
         )
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    read: Any = CLIPTextModelWithProjection.from_pretrained
     try:
-        model, report = CLIPTextModelWithProjection.from_pretrained(
-            folder, output_loading_info=True, **local
-        )
+        model, report = read(folder, output_loading_info=True, **local)
         tokenizer = AutoTokenizer.from_pretrained(folder, **local)
     except Exception as error:  # whatever a stranger's folder holds
         raise CheckpointError(f"{folder}: expected CLIP's text model: {error}") from error

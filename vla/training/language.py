@@ -57,7 +57,7 @@ def _fused(model: RoboVLM, batch: Mapping[str, Any]) -> Fused:
         raise UsageError(f"batch: expected {', '.join(names)} of shape (B, L)")
     images = _images(model, batch, len(ids))
     rows = [
-        _row(model, *(part[seen.bool()] for part in (words, says)), image)
+        _row(model, words[seen.bool()], says[seen.bool()], image)
         for words, says, seen, image in zip(ids, labels, mask, images, strict=True)
     ]
     fused = Fused.stack([row for row, _ in rows])
