@@ -32,14 +32,14 @@ CARD: Final = "meta.json"
 VIDEOS: Final = "videos"
 
 ALLOWED: Final = re.compile(
-    r"(header|summary|results|profile|meta|manifest)\.json|chains\.jsonl|tasks\.csv"
+    r"(header|summary|results|profile|diagnosis|meta|manifest)\.json|chains\.jsonl|tasks\.csv"
     r"|report\.(html|md|json|csv|svg|tex)"
     r"|actions/[0-9]{4,9}\.npz"
     r"|videos/[A-Za-z0-9][A-Za-z0-9_.-]{0,199}\.(mp4|gif|webp)"
 )
 """The names that a bundle may have."""
 
-_DERIVED: Final = ("results.json", "profile.json", "tasks.csv")
+_DERIVED: Final = ("results.json", "profile.json", "diagnosis.json", "tasks.csv")
 _DATE: Final = (1980, 1, 1, 0, 0, 0)  # the first that a zip file can have
 _UNIX: Final = 3
 _REGULAR: Final = 0o100644 << 16

@@ -133,7 +133,7 @@ LEDGER: Final[tuple[Entry, ...]] = (
     Entry(
         facts=(
             "action_check.*", "reproducibility.*", "record.status", "record.error",
-            "profile.json", "report.*", "tasks.csv", "videos/*",
+            "profile.json", "diagnosis.json", "report.*", "tasks.csv", "videos/*",
         ),
         treatment="not checked",
         why="errors, what the run noticed about its policy and its actions, its times, reports "

@@ -25,7 +25,7 @@ from calvin_eval.results.store import JOURNAL, RunFolder
 
 CheckStatus: TypeAlias = Literal["verified", "deviates", "unchecked"]
 
-UNCOMPUTED = ("profile.json", "report.*", "tasks.csv", "videos/*")
+UNCOMPUTED = ("profile.json", "diagnosis.json", "report.*", "tasks.csv", "videos/*")
 """Files that a run may have and that nothing here is compared with."""
 
 _SHOWN = 120  # characters of a value that a message quotes

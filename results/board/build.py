@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from calvin_eval.errors import CalvinEvalError
 from calvin_eval.results.badge import badge_of
 from calvin_eval.results.board.board import Board, Refusal, Row, Section, arrange
-from calvin_eval.results.board.entry import Entry, read_chains, read_entry
+from calvin_eval.results.board.entry import Entry, message_of, opened_chains, read_entry
 from calvin_eval.results.board.pages import Pages
 from calvin_eval.results.board.reported import Reported
 from calvin_eval.results.board.site import COMPARE, ENTRIES, INDEX, RECORDS, REPORTED, Site
@@ -27,7 +27,7 @@ from calvin_eval.results.verification_record import (
 Judge: TypeAlias = Callable[[Path, FileDigest], VerificationRecord | None]
 """Given a bundle and its digest: the record of its verification, done now or trusted; or None."""
 
-_MOST_IN_MEMORY = 4
+_MOST_OPEN = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +100,7 @@ def _gather(
             seen[digest] = bundle.name
             row = _row(bundle, digest, known.get(digest), site, judge)
         except CalvinEvalError as error:
-            refused.append(Refusal(file=bundle.name, why=_without_place(str(error), bundle)))
+            refused.append(Refusal(file=bundle.name, why=message_of(error, bundle)))
             continue
         if row.record is not None and row.record.status == "deviates":
             problem = next(iter(row.record.problems), "it deviates")
@@ -131,11 +131,6 @@ def _report(entry: Entry) -> str:
     return f"{ENTRIES}/{entry.key}/report.html"
 
 
-def _without_place(text: str, bundle: Path) -> str:
-    """A message without the folder that a file lies in here."""
-    return text.replace(str(bundle), bundle.name)
-
-
 def _write_entry(site: Site, pages: Pages, section: Section, row: Row) -> None:
     place = f"{ENTRIES}/{row.entry.key}"
     if row.record is not None:
@@ -144,20 +139,46 @@ def _write_entry(site: Site, pages: Pages, section: Section, row: Row) -> None:
     site.write_json(f"{place}/entry.json", {**_state(row), "entry": asdict(row.entry)})
 
 
+class _OpenRuns:
+    """The runs of bundles that were used last, unpacked: comparing reads more than their chains.
+
+    Args:
+        stack: closes them all.
+    """
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self._open: dict[Path, tuple[ComparedRun, ExitStack]] = {}
+
+    def get(self, bundle: Path, name: str) -> ComparedRun:
+        """The run of a bundle; at most `_MOST_OPEN` stay unpacked."""
+        if bundle in self._open:
+            found = self._open.pop(bundle)
+        else:
+            while len(self._open) >= _MOST_OPEN:
+                self._open.pop(next(iter(self._open)))[1].close()
+            own = self._stack.enter_context(ExitStack())
+            found = own.enter_context(opened_chains(bundle, name)), own
+        self._open[bundle] = found  # the newest is closed last
+        return found[0]
+
+
 def _write_pairs(site: Site, section: Section, places: Mapping[str, Path]) -> None:
     """A page for each two that are held side by side."""
+    with ExitStack() as stack:
+        _write_each_pair(site, section, places, _OpenRuns(stack))
 
-    @lru_cache(maxsize=_MOST_IN_MEMORY)
-    def chains(key: str, name: str) -> ComparedRun:
-        return read_chains(places[key], name)
 
+def _write_each_pair(
+    site: Site, section: Section, places: Mapping[str, Path], runs: _OpenRuns
+) -> None:
     for first, other in section.pairs():
         name = f"{COMPARE}/{first.entry.key}--{other.entry.key}"
         bundles = [row.entry.bundle.sha256 for row in (first, other)]
         if site.has(name, bundles=bundles):
             site.keep(f"{name}.html", f"{name}.json")
             continue
-        one, two = (chains(row.entry.key, row.entry.name) for row in (first, other))
+        one, two = (runs.get(places[row.entry.key], row.entry.name) for row in (first, other))
         comparison = Comparison(runs=(one, two), pairs=(compare_pair(one, two),))
         site.write(f"{name}.html", Pages.comparison(comparison))
         site.write_json(f"{name}.json", {"bundles": bundles, **comparison.to_json()})

@@ -12,7 +12,7 @@ from packaging.licenses import InvalidLicenseExpression, canonicalize_license_ex
 from calvin_eval.errors import CalvinEvalError
 from calvin_eval.results.badge import Badge, badge_of
 from calvin_eval.results.board.board import split_name
-from calvin_eval.results.board.entry import Entry, read_entry
+from calvin_eval.results.board.entry import Entry, message_of, read_entry
 from calvin_eval.results.metrics import completed_chains
 from calvin_eval.results.report.text import code
 from calvin_eval.results.unbundle import read_bundle
@@ -119,7 +119,7 @@ def check_entry(
         entry, _ = read_entry(bundle, digest)
         record = judge(bundle, digest)
     except CalvinEvalError as error:
-        text = f"It cannot be read: {code(str(error).replace(str(bundle), bundle.name))}."
+        text = f"It cannot be read: {code(message_of(error, bundle))}."
         schema = Finding(what="schema", outcome="bad", text=text)
         return EntryCheck(file=bundle.name, entry=None, badge=None, findings=(schema, size))
     badge = badge_of(record, digest)

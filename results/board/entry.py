@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -15,6 +17,7 @@ from calvin_eval.results.bundle import CARD
 from calvin_eval.results.comparability import CHAINS, protocol_facts
 from calvin_eval.results.compared import ComparedRun, read_run
 from calvin_eval.results.conclude import facts_from_header, summarize_run
+from calvin_eval.results.diagnosis import read_diagnosis
 from calvin_eval.results.header import Header
 from calvin_eval.results.intervals import Interval
 from calvin_eval.results.metrics import Summary, completed_chains
@@ -31,6 +34,7 @@ _Count = Annotated[int, Bounds(least=0)]
 
 _IMAGES: Final = "renderer.backend"
 _KEY_LETTERS = 60
+_UNPACKED = re.compile(r"\S*/calvin-eval-\w+/run\b")  # where `read_bundle` unpacks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +71,7 @@ class Entry:
         realtime: whether the world went on while the policy decided.
         date: when the run was started, as it says.
         version: of calvin-eval that made the run.
+        causes: failures by cause, as the bundle's diagnosis says; null without one.
         card: the model card, as it was given.
     """
 
@@ -92,6 +97,7 @@ class Entry:
     realtime: bool
     date: str
     version: str
+    causes: Mapping[str, _Count] | None
     card: Mapping[str, Any]
 
     @property
@@ -114,11 +120,16 @@ def read_entry(bundle: Path, digest: FileDigest) -> tuple[Entry, str]:
         return _entry(folder, bundle.name, digest), _report(folder)
 
 
-def read_chains(bundle: Path, name: str) -> ComparedRun:
-    """The chains of a bundle, to be compared under a name of their own."""
+def message_of(error: Exception, bundle: Path) -> str:
+    """What is wrong with a bundle, without the folders that it lies or was unpacked in here."""
+    return _UNPACKED.sub(bundle.name, str(error).replace(str(bundle), bundle.name))
+
+
+@contextmanager
+def opened_chains(bundle: Path, name: str) -> Iterator[ComparedRun]:
+    """The chains of a bundle, to be compared under a name while the context lasts."""
     with read_bundle(bundle) as folder:
-        run = read_run(folder.path)
-    return ComparedRun(**{**vars(run), "name": name})
+        yield ComparedRun(**{**vars(read_run(folder.path)), "name": name})
 
 
 def _entry(folder: RunFolder, file: str, digest: FileDigest) -> Entry:
@@ -150,6 +161,7 @@ def _entry(folder: RunFolder, file: str, digest: FileDigest) -> Entry:
         realtime=header.protocol.realtime.latency is not None,
         date=header.started_utc[:10],
         version=header.provenance.calvin_eval or "",
+        causes=_causes(folder),
         card=card.to_json(),
     )
 
@@ -191,6 +203,14 @@ def _rules(header: Header) -> str:
         *([f"shifted by {header.protocol.shift}"] if header.protocol.shift else []),
     ]
     return ", ".join(parts)
+
+
+def _causes(folder: RunFolder) -> dict[str, int] | None:
+    """Failures by cause; causes without any are left out."""
+    diagnosis = read_diagnosis(folder)
+    if diagnosis is None:
+        return None
+    return {cause: count for cause, count in diagnosis.causes.items() if count}
 
 
 def _report(folder: RunFolder) -> str:

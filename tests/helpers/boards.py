@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ def make_bundle(
     lengths: Sequence[int],
     *,
     change: Change = lambda header: None,
+    finish: Callable[[RunFolder], object] = lambda folder: None,
     **card: Any,
 ) -> Path:
     """A bundle of chains of these lengths; of -1, an error. Nobody has simulated it."""
@@ -38,6 +39,7 @@ def make_bundle(
     folder = write_run(place / f"{stem}-run", records, change=change)
     conclude(RunFolder.open(folder))
     RunFolder.open(folder).update_header(status="finished")
+    finish(RunFolder.open(folder))
     return forged_bundle(folder, place / f"{stem}.zip", **{"name": stem, **card})
 
 

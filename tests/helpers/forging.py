@@ -74,7 +74,7 @@ def bundled(folder: Path, target: Path, **changes: Any) -> Path:
 
 def forged_bundle(folder: Path, target: Path, **changes: Any) -> Path:
     """A bundle as a forger packs it: the manifest fits, and nothing else is looked at."""
-    names = ["header.json", "chains.jsonl", "summary.json", "results.json"]
+    names = ["header.json", "chains.jsonl", "summary.json", "results.json", "diagnosis.json"]
     files = {name: (folder / name).read_bytes() for name in names if (folder / name).exists()}
     files |= {f"actions/{p.name}": p.read_bytes() for p in sorted(folder.glob("actions/*.npz"))}
     files["meta.json"] = json.dumps({**CARD, **changes}).encode()

@@ -18,6 +18,8 @@ from calvin_eval.errors import UsageError
 from calvin_eval.results.board.board import arrange
 from calvin_eval.results.board.build import Built, build_site
 from calvin_eval.results.board.pages import Pages
+from calvin_eval.results.diagnosis import Diagnosis, Failure, Habits, records_digest
+from calvin_eval.results.store import RunFolder
 from handmade import follow_head
 
 GOOD, MIDDLE, BAD = [5, 5, 4, 5] * 15, [3, 2, 3, 4] * 15, [0, 1, 0, 0] * 15
@@ -190,6 +192,36 @@ def test_the_same_policy_elsewhere_is_linked(tmp_path: Path) -> None:
         assert "The same policy elsewhere" in page.read_text(encoding="utf-8")
 
 
+def diagnose(folder: RunFolder, digest: str | None = None) -> None:
+    """A diagnosis of one failure."""
+    habits = Habits(saturated=None, frozen=0.0, reversals=0.0, gripper_switches=0, joint_limit=0.0,
+                    table_hits=0, first_contact=None, path=0.1)  # fmt: skip
+    failure = Failure(
+        chain=0, position=0, task="a", instruction="do a", steps=9, cause="nearly there", why="it",
+        obstacle=None, target=(), touched=(), grasped=(), closest=0.1, closest_step=1,
+        progress_end=0.5, progress_best=0.5, best_step=1, curve=(0.5,), achieved=(), habits=habits,
+    )  # fmt: skip
+    found = Diagnosis(
+        records_sha256=digest or records_digest(folder.records()), instructions={"a": "do a"},
+        lengths={"0": 0}, most=5, failures=(failure,), side_effects=(), undiagnosed=(),
+    )  # fmt: skip
+    folder.write_json("diagnosis.json", found.to_json())
+
+
+def test_a_diagnosis_is_shown_where_a_bundle_has_one(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path, "mine", BAD, finish=diagnose)
+    plain = make_bundle(tmp_path, "plain", BAD)
+    other = make_bundle(tmp_path, "other", BAD, finish=lambda folder: diagnose(folder, "0" * 64))
+    built = build([bundle, plain, other], tmp_path / "site")
+    causes = {row.entry.name: row.entry.causes for row in built.board.rows}
+    assert causes == {"mine": {"nearly there": 1}, "plain": None}
+    assert "diagnosis of the chains" in built.board.refused[0].why
+    pages = (tmp_path / "site").glob("entries/*/index.html")
+    shown = [page.parent.name for page in pages if "Nearly there" in page.read_text("utf-8")]
+    assert [name.rpartition("-")[0] for name in shown] == ["mine"]
+    assert build([bundle, plain, other], tmp_path / "site").written == 0
+
+
 def test_side_by_side(three: list[Path], tmp_path: Path) -> None:
     build(three, tmp_path / "site")
     pages = sorted((tmp_path / "site/compare").glob("*.html"))
@@ -198,6 +230,7 @@ def test_side_by_side(three: list[Path], tmp_path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     for part in ("../index.html", "Tasks in a row", "-4.500"):
         assert part in text
+    assert "calvin-eval-" not in text  # a folder of this moment
     data = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     assert (data["pairs"][0]["first"], data["pairs"][0]["other"]) == ("good", "bad")
     assert len(data["pairs"][0]["flips"]) == 60

@@ -14,8 +14,8 @@ def test_a_sign_is_that_of_the_interval(level: float) -> None:
     rng = np.random.default_rng(4)
     seen = set()
     for _ in range(25):
-        values = rng.integers(-5, 6, size=40) + int(rng.integers(-3, 4))
-        values = [int(v) for v in np.clip(values, -5, 5)]
+        drawn = rng.integers(-5, 6, size=40) + int(rng.integers(-3, 4))
+        values = [int(v) for v in np.clip(drawn, -5, 5)]
         spread = mean_interval(values, (-5, 5), level)
         counts = {v: values.count(v) for v in set(values)}
         wanted = 1 if spread.low > 0 else -1 if spread.high < 0 else 0

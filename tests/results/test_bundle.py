@@ -72,6 +72,7 @@ def run(tmp_path: Path) -> RunFolder:
     folder.write_actions(0, [[np.arange(7.0)] * 3])
     folder.write_json("summary.json", {"completed": 1})
     folder.write_text("tasks.csv", "task\n")
+    folder.write_json("diagnosis.json", {"schema_version": 1})
     folder.write_text("notes.txt", "mine\n")
     (folder.path / "videos").mkdir()
     for name in ("0000-a.mp4", "0000-b.gif", "0007.webp"):
@@ -113,7 +114,7 @@ def test_what_goes_in_comes_out(run: RunFolder, whole: Path) -> None:
         names = {p.relative_to(unpacked.path).as_posix() for p in unpacked.path.rglob("*.*")}
         place = unpacked.path
     assert names == {
-        "header.json", "chains.jsonl", "summary.json", "tasks.csv", "meta.json",
+        "header.json", "chains.jsonl", "summary.json", "tasks.csv", "meta.json", "diagnosis.json",
         "actions/0000.npz", "videos/0000-a.mp4", "videos/0000-b.gif",
     }  # fmt: skip
     assert not place.exists()
