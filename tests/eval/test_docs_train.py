@@ -22,6 +22,22 @@ def test_there_are_commands() -> None:
     assert len(RESUMING) == 1
 
 
+def test_launchers_understand_their_lines() -> None:
+    """Of their own parsers; what the module is given is among the commands below."""
+    from accelerate.commands.launch import launch_command_parser
+    from torch.distributed.run import get_args_parser
+
+    lines = [shlex.split(line) for line in re.findall(r"^\$ (accel.*|torchrun.*)$", BLOCKS, re.M)]
+    assert [words[0] for words in lines] == ["accelerate", "torchrun"]
+    accelerate = launch_command_parser().parse_args(lines[0][2:])
+    assert (accelerate.module, accelerate.multi_gpu, accelerate.num_processes) == (True, True, 4)
+    torchrun = get_args_parser().parse_args(lines[1][1:])
+    assert (torchrun.module, torchrun.standalone, torchrun.nproc_per_node) == (True, True, "4")
+    for found in (accelerate, torchrun):
+        assert found.training_script == "calvin_eval"
+        assert found.training_script_args[0] == "train"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c not in RESUMING])
 def test_commands_are_understood(command: str) -> None:

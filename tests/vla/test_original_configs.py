@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from calvin_eval.config.compose import compose_config
+from calvin_eval.config.listing import render_configs
 from calvin_eval.errors import CheckpointError
 from calvin_eval.vla.config import audit_lora, read_config
 from calvin_eval.vla.loading import declare
@@ -79,11 +81,17 @@ def test_stages_of_those_that_are_built(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in BUILT])
-def test_those_that_are_not_built_say_so(tmp_path: Path, name: str) -> None:
+def test_those_that_are_not_built_are_answered_with_a_command(tmp_path: Path, name: str) -> None:
+    """Before anything is built, and where the configuration is only printed."""
     path = write(tmp_path, name)
     family = next(text for start, text in REFUSED.items() if name.startswith(start))
-    with pytest.raises(CheckpointError, match=f"found {family} .*robovlms_checkout=PATH"):
-        declare(Source(ckpt=str(tmp_path), options={"config": str(path)}))
+    command = (
+        f"`calvin-eval --ckpt {tmp_path} policy.robovlms_checkout=PATH policy.python=PATH --trust`"
+    )
+    config = compose_config([f"ckpt={tmp_path}", f"policy.options.config={path}"])
+    with pytest.raises(CheckpointError, match=f"found {family} ") as raised:
+        render_configs([config])
+    assert command in str(raised.value)
 
 
 @pytest.mark.slow
