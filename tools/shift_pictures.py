@@ -34,7 +34,7 @@ def column(env: PlayTableEnv, shifts: Shifts) -> NDArray[np.uint8]:
     for _ in range(STEPS):
         env.advance(np.array([0.3, 0.0, -0.3, 0.0, 0.0, 0.0, 1.0]))
     seen: Any = env.observe(rgb=("static", "gripper"))["rgb_obs"]
-    picture = np.full((284, 200, 3), 255, np.uint8)
+    picture: NDArray[np.uint8] = np.full((284, 200, 3), 255, np.uint8)
     picture[:200] = seen["rgb_static"]
     picture[200:, 58:142] = seen["rgb_gripper"]
     return picture
