@@ -23,7 +23,8 @@ from docs_commands import ROOT, calls, words_of
 from calvin_eval.cli.main import main
 
 PAGES = (
-    "README.md", "chains.md", "ci.md", "clusters.md", "compare.md", "configuration.md", "expert.md",
+    "README.md", "chains.md", "ci.md", "clusters.md", "compare.md", "configuration.md", "diagnose.md",
+    "expert.md",
     "quickstart.md", "realtime.md", "record.md", "report.md", "running.md", "verify.md",
 )  # fmt: skip
 ELSEWHERE = {
@@ -35,6 +36,8 @@ ELSEWHERE = {
     "eval_logs/": "needs logs of upstream's; test_published",
     "--expect": "needs a card of the same policy; test_card",
     "merge ": "needs shards; test_merge",
+    "calvin_lerobot": "needs a conversion of CALVIN's data; tests of dataset_lerobot",
+    "mine.zip --workers": "needs the bundle that verify.md makes; test_cli_diagnose",
 }
 DONE, UNDECIDED = 0, 4
 """Exit codes; a gate over few chains may leave its question open."""
@@ -53,9 +56,10 @@ def stood_in(words: list[str]) -> list[str]:
     """The words with what a reader has replaced by what is here, and globs by what they find."""
     plain = ["builtin" if word == "official" else word for word in words]
     plain = [re.sub(r"cuda(:\d)?", "cpu", word) for word in plain]
-    plain = [word.replace("7/7", "1/2").replace("~/.ssh/", "") for word in plain]
+    for theirs, ours in (("7/7", "1/2"), ("~/.ssh/", ""), ("task_D_D", "data/d")):
+        plain = [word.replace(theirs, ours) for word in plain]
     if plain[0] == "record":
-        return [*plain, "--episodes", "1", "--validation", "0"]
+        return [*plain, "--episodes", "1", "--validation", "1"]
     plain = ["3" if word == "3,17,40-49" else word for word in plain]
     if not plain[0].startswith("--"):
         return [found for word in plain for found in sorted(glob.glob(word)) or [word]]
@@ -84,8 +88,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         (card,) = CARD.findall((ROOT / "docs" / "verify.md").read_text(encoding="utf-8"))
         Path("model.yaml").write_text(card)
         np.savez("actions.npz", chain0000_sub0_actions=np.tile([0.0] * 6 + [1.0], (40, 1)))
-        key = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "id_ed25519"]
-        subprocess.run(key, check=True)
+        for name in ("id_ed25519", "board"):
+            key = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", name]
+            subprocess.run(key, check=True)
         yield folder
 
 
