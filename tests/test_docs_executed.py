@@ -23,9 +23,9 @@ from docs_commands import ROOT, calls, words_of
 from calvin_eval.cli.main import main
 
 PAGES = (
-    "README.md", "chains.md", "ci.md", "clusters.md", "compare.md", "configuration.md", "diagnose.md",
-    "expert.md",
-    "quickstart.md", "realtime.md", "record.md", "report.md", "running.md", "verify.md",
+    "README.md", "chains.md", "ci.md", "clusters.md", "compare.md", "configuration.md",
+    "diagnose.md", "expert.md", "quickstart.md", "realtime.md", "record.md", "report.md",
+    "running.md", "verify.md",
 )  # fmt: skip
 ELSEWHERE = {
     "assets pull": "downloads",

@@ -24,6 +24,7 @@ from calvin_eval.sim.drawing.fidelity import (
 )
 from calvin_eval.sim.drawing.gl_context import context_problem
 from calvin_eval.sim.drawing.options import DrawOptions
+from calvin_eval.sim.drawing.scene import Scene
 from calvin_eval.sim.packs import CameraSpec
 from calvin_eval.sim.render import RenderInfo, resolve_backend
 
@@ -148,7 +149,7 @@ def test_nothing_is_drawn_or_read_until_somebody_looks(
         raise AssertionError("the scene was read")
 
     with make_env("D", render=own) as env:
-        monkeypatch.setattr(render.Scene, "read", unasked)
+        monkeypatch.setattr(Scene, "read", unasked)
         env.start(CHAIN.robot_obs, CHAIN.scene_obs)
         env.advance([0, 0, 0, 0, 0, 0, 1])
         env.get_info()

@@ -191,7 +191,7 @@ class TestTheBaseClass:
         """As those of RoboFlamingo, Seer and HARP-VLA, whose file imports all of the loop."""
         (shapes / "script.py").write_text(SCRIPT)
         loaded = resolve("script.py:Model")
-        assert decide(loaded, 1)[0][0][6] == 1
+        assert decide(loaded, 1)[0][0, 6] == 1
         packages = (PACKAGE, SIMULATOR)
         assert not [name for name in sys.modules if name.split(".")[0] in packages]
         assert not [finder for finder in sys.meta_path if "Offered" in type(finder).__name__]

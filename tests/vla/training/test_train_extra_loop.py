@@ -69,9 +69,12 @@ def check_policy(run_folder: Path, history: str) -> None:
     assert model.state_token is not None
     seen: list[dict[str, Any]] = []
     plain = model.features
-    model.features = lambda *given, **more: (
-        seen.append({"given": given, **more}) or plain(*given, **more)
-    )
+
+    def noted(*given: Any, **more: Any) -> Any:
+        seen.append({"given": given, **more})
+        return plain(*given, **more)
+
+    model.features = noted
     policy.reset(0, "push it")
     requests = [fake_request(policy.requirements, 0, 0, step) for step in range(4)]
     chunks = [policy.act([request])[0] for request in requests]
