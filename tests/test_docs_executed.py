@@ -15,6 +15,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -36,6 +37,7 @@ ELSEWHERE = {
     "eval_logs/": "needs logs of upstream's; test_published",
     "--expect": "needs a card of the same policy; test_card",
     "merge ": "needs shards; test_merge",
+    "--from-dataset": "needs a data set with labels; test_from_dataset",
     "calvin_lerobot": "needs a conversion of CALVIN's data; tests of dataset_lerobot",
     "mine.zip --workers": "needs the bundle that verify.md makes; test_cli_diagnose",
 }
@@ -67,6 +69,8 @@ def stood_in(words: list[str]) -> list[str]:
     if not plain[at].startswith("builtin:") and plain[at] != "actions.npz":
         plain[at] = "builtin:still"
     plain = [word.replace("runs/mine", "runs/again") for word in plain]
+    if "--out" not in plain:  # the name that a run has otherwise ends in the second of its start
+        plain += ["--out", f"runs/{uuid4().hex}"]
     return [*plain, "--num-chains", "1", "--workers", "0", "protocol.steps=12"]
 
 

@@ -259,7 +259,7 @@ FOREIGN = [
     {"robovlm_name": "RoboQwen", "model": "qwen", "vlm": {"pretrained_model_name_or_path": "v/Q"}},
     {"vlm": {"pretrained_model_name_or_path": ".vlms/Qwen-VL-Chat"}},
     {"robovlm_name": "RoboMoonDream", "model": "moondream"},
-    {"robovlm_name": "RoboFlamingo", "vlm": {"pretrained_model_name_or_path": "mpt-1b-dolly"}},
+    {"robovlm_name": "RoboFlamingo", "vlm": {"pretrained_model_name_or_path": "mpt_7b"}},
     {"robovlm_name": "RoboUform"},
 ]
 
@@ -270,10 +270,12 @@ def test_models_with_code_of_their_own_are_refused_by_their_names(
 ) -> None:
     """Before anybody is told where to get their weights, and where a configuration is printed."""
     write(tmp_path / "c.json", **{**BASE, **config}, model_url="https://example.org/weights")
-    with pytest.raises(CheckpointError, match=r"code of their own.*no use here") as caught:
+    with pytest.raises(
+        CheckpointError, match=r"that a model brings is not run; .*robovlms_checkout=PATH"
+    ) as caught:
         declared(source(tmp_path))
     assert "example.org" not in str(caught.value)
-    with pytest.raises(CheckpointError, match="code of their own"):
+    with pytest.raises(CheckpointError, match="that a model brings is not run"):
         render_configs([compose_config([], {"ckpt": str(tmp_path)})])
 
 

@@ -22,7 +22,8 @@ NAMES = {CONVERSATION: "loss_vl_cotrain", CAPTION: "loss_cap"}
 
 def is_language(batch: Mapping[str, Any]) -> bool:
     """Whether a batch holds sentences and no actions."""
-    return batch.get("data_source") in NAMES
+    source = batch.get("data_source")  # of actions, it may be a list
+    return isinstance(source, str) and source in NAMES
 
 
 def language_losses(model: RoboVLM, batch: Mapping[str, Any]) -> Losses:

@@ -146,8 +146,10 @@ def test_weights_of_a_configuration() -> None:
         "cap_loss_ratio": "loss_cap", "vl_cotrain_ratio": "loss_vl_cotrain",
     }  # fmt: skip
     for key, loss in names.items():
-        weights = LossWeights.from_config({key: 0.5})
+        weights = LossWeights.from_config({key: 0.5, "train_setup": {"predict_forward": True}})
         assert weights.total({loss: torch.tensor(3.0)}).item() == pytest.approx(1.5)
+    unseen = LossWeights.from_config({"fwd_loss_ratio": 0.5})
+    assert unseen.total({"loss_obs_fwd": torch.tensor(3.0)}).item() == 0
     discrete = LossWeights.from_config({"act_head": DISCRETE})
     assert discrete.total({"loss_vl_cotrain": torch.tensor(1.0)}).item() == pytest.approx(0.5)
     for wrong in (-1, "0.1", True):

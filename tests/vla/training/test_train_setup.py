@@ -338,7 +338,6 @@ def test_dropout_acts_on_adapters_in_training_only(build: Builder) -> None:
         ({"lora_dropout": 1}, UsageError, "lora_dropout in"),
         ({"train_decoder_layers": -2}, UsageError, "train_decoder_layers"),
         ({"bits": 4}, UsageError, "quantised"),
-        ({"predict_forward": True}, UsageError, "predicting images"),
         ({"predict_caption": True}, UsageError, "captions"),
         ({"freeze_mm_mlp_adapter": True}, UsageError, "projector"),
     ],
