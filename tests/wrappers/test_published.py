@@ -54,6 +54,7 @@ def test_folders_of_published_families(
     assert str(folder) in str(caught.value)
 
 
+@pytest.mark.needs("vla")
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
