@@ -10,7 +10,7 @@ a failure is wrong more often than that.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -115,24 +115,28 @@ def parse_gate(text: str) -> GateSpec:
 
 def parse_tasks(texts: Sequence[str]) -> dict[str, float]:
     """Read `open_drawer=0.8` and the like; raises UsageError for anything else."""
-    tasks: dict[str, float] = {}
-    for text in texts:
-        task, _, value = text.partition("=")
-        if not task or task in tasks:
-            raise UsageError(f"expected TASK=RATE, each task once, found {text!r}")
-        tasks[task] = _number(f"min-task {task}", value)
-    return tasks
+    return _parse(texts, str.partition, "TASK=RATE, each task once", "min-task")
 
 
 def parse_causes(texts: Sequence[str]) -> dict[str, float]:
     """Read `grasped and lost=0.1` and the like; raises UsageError for anything else."""
-    causes: dict[str, float] = {}
+    return _parse(texts, str.rpartition, "CAUSE=SHARE, each cause once", "max-cause")
+
+
+def _parse(
+    texts: Sequence[str],
+    split: Callable[[str, str], tuple[str, str, str]],
+    expected: str,
+    rule: str,
+) -> dict[str, float]:
+    """Numbers by name; `split` says at which of several equals signs."""
+    found: dict[str, float] = {}
     for text in texts:
-        cause, _, value = text.rpartition("=")
-        if not cause or cause in causes:
-            raise UsageError(f"expected CAUSE=SHARE, each cause once, found {text!r}")
-        causes[cause] = _number(f"max-cause {cause}", value)
-    return causes
+        name, _, value = split(text, "=")
+        if not name or name in found:
+            raise UsageError(f"expected {expected}, found {text!r}")
+        found[name] = _number(f"{rule} {name}", value)
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)

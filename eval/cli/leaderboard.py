@@ -18,17 +18,28 @@ def leaderboard() -> None:
     """Make a leaderboard of verified bundles: a static site for any web host."""
 
 
+record_signers_option = option(
+    "--record-signers", metavar="FILE", type=click.Path(path_type=Path),
+    help="Records count only if one of these SSH keys signed them.",
+)  # fmt: skip
+signers_option = option(
+    "--signers", metavar="FILE", type=click.Path(path_type=Path),
+    help="Names of those who sign bundles, by their SSH keys.",
+)  # fmt: skip
+sample_option = option(
+    "--sample", type=click.IntRange(1), metavar="N",
+    help="Verify N randomly sampled chains.", show_default="all",
+)  # fmt: skip
+
+
 @leaderboard.command("build")
 @click.argument("entries", nargs=-1, required=True, type=click.Path(path_type=Path))
 @out_option("SITE", "The site's folder.", required=True)
 @option("--records", metavar="FOLDER", type=click.Path(path_type=Path),
         help="Records of verifications that count.", show_default="records in SITE")  # fmt: skip
-@option("--record-signers", metavar="FILE", type=click.Path(path_type=Path),
-        help="Records count only if one of these SSH keys signed them.")  # fmt: skip
-@option("--signers", metavar="FILE", type=click.Path(path_type=Path),
-        help="Names of those who sign bundles, by their SSH keys.")  # fmt: skip
-@option("--sample", type=click.IntRange(1), metavar="N",
-        help="Verify N randomly sampled chains.", show_default="all")  # fmt: skip
+@record_signers_option
+@signers_option
+@sample_option
 @option("--no-verify", is_flag=True, help="Verify nothing; badges come from records alone.")
 @option("--again", is_flag=True, help="Verify again what there are records of.")
 @option("--assets", metavar="PACK", help="Where the runs' asset pack is.")
@@ -72,12 +83,9 @@ def build(ctx: click.Context, /, entries: tuple[Path, ...], out: Path, **options
         help="How large it may be.")  # fmt: skip
 @option("--records", metavar="FOLDER", type=click.Path(path_type=Path),
         help="Records of verifications that count; a new one is written there.")  # fmt: skip
-@option("--record-signers", metavar="FILE", type=click.Path(path_type=Path),
-        help="Records count only if one of these SSH keys signed them.")  # fmt: skip
-@option("--signers", metavar="FILE", type=click.Path(path_type=Path),
-        help="Names of those who sign bundles, by their SSH keys.")  # fmt: skip
-@option("--sample", type=click.IntRange(1), metavar="N",
-        help="Verify N randomly sampled chains.", show_default="all")  # fmt: skip
+@record_signers_option
+@signers_option
+@sample_option
 @option("--assets", metavar="PACK", help="Where the run's asset pack is.")
 @option("--workers", type=click.IntRange(0), metavar="N", show_default="one per core",
         help="Processes.")  # fmt: skip

@@ -99,8 +99,8 @@ def edit_records(folder: RunFolder, edit: Callable[[Data], object]) -> None:
     conclude(folder)
 
 
-def edit_header(folder: RunFolder, changes: dict[str, Any]) -> None:
-    """Put values into the header by their paths, and everything that follows from them."""
+def write_header(folder: RunFolder, changes: dict[str, Any]) -> None:
+    """Put values into the header by their paths, and nothing that follows from them."""
     header = folder.document()
     for path, value in changes.items():
         *sections, key = path.split(".")
@@ -109,6 +109,11 @@ def edit_header(folder: RunFolder, changes: dict[str, Any]) -> None:
             inner = inner[section]
         inner[key] = value
     folder.update_header(**{k: v for k, v in header.items() if k != "schema_version"})
+
+
+def edit_header(folder: RunFolder, changes: dict[str, Any]) -> None:
+    """Put values into the header by their paths, and everything that follows from them."""
+    write_header(folder, changes)
     with contextlib.suppress(RunFolderError):  # what it follows from is not possible any more
         conclude(folder)
 

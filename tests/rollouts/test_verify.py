@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from forging import write_header
 from policy_texts import PRESS
 
 from calvin_eval.cli.main import main
@@ -442,14 +443,7 @@ CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
 
 def edit_header(folder: RunFolder, changes: dict[str, Any]) -> None:
     """Put values into the header by their paths, and conclude the run again."""
-    header = folder.document()
-    for path, value in changes.items():
-        *sections, key = path.split(".")
-        inner = header
-        for section in sections:
-            inner = inner[section]
-        inner[key] = value
-    folder.update_header(**{k: v for k, v in header.items() if k != "schema_version"})
+    write_header(folder, changes)
     conclude(folder)
 
 
