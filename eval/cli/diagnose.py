@@ -27,6 +27,9 @@ EXIT_UNDIAGNOSED = 3
         help="Processes.")  # fmt: skip
 @option("--no-expert", "alone", is_flag=True,
         help="Do not let the expert try from where failures began and ended.")  # fmt: skip
+@option("--frames", is_flag=True, help="Show every failure in pictures on the page.")
+@option("--videos", type=click.IntRange(1), metavar="N", help="Film N failures beside the expert, "
+        "the most typical first.")  # fmt: skip
 @json_option
 @click.pass_context
 def diagnose(ctx: click.Context, /, run: Path, as_json: bool, **options: Any) -> None:
@@ -37,12 +40,16 @@ def diagnose(ctx: click.Context, /, run: Path, as_json: bool, **options: Any) ->
     be looked at.
     """
     from calvin_eval.rollouts.verify.inputs import Sources
-    from calvin_eval.running.diagnosing import diagnose_path
+    from calvin_eval.running.diagnosing import Wanted, diagnose_path
 
     sources = Sources(assets=options["assets"], chains=options["chain_list"])
-    found = diagnose_path(
-        run, sources, bar=progress, workers=options["workers"], expert=not options["alone"]
+    wanted = Wanted(
+        expert=not options["alone"], frames=options["frames"], videos=options["videos"] or 0
     )
+    found = diagnose_path(
+        run, sources, bar=progress, workers=options["workers"], wanted=wanted,
+        note=lambda text: say(text, err=True),
+    )  # fmt: skip
     if as_json:
         say(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
     else:

@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calvin_eval.results.diagnosis import CAUSES, Diagnosis, Failure
+from calvin_eval.results.illustrations import Pictures
 from calvin_eval.results.report.build import page_parts, template
+from calvin_eval.results.report.strips import Card, cards
 from calvin_eval.results.report.svg import Matrix, MatrixCell, matrix
 
 DIAGNOSIS_HTML: Final = "diagnosis.html"
@@ -76,6 +78,7 @@ class DiagnosisView:
         clusters: the largest first.
         tasks: names of tasks that failed, sorted.
         places: in the chain at which something failed, from 1.
+        cards: failures with pictures; none without pictures.
     """
 
     title: str
@@ -87,23 +90,38 @@ class DiagnosisView:
     clusters: tuple[Cluster, ...]
     tasks: tuple[str, ...]
     places: tuple[int, ...]
+    cards: tuple[Card, ...] = ()
+
+    @property
+    def pictured(self) -> frozenset[int]:
+        """Chains that have a card."""
+        return frozenset(card.failure.chain for card in self.cards)
+
+    @property
+    def has_videos(self) -> bool:
+        """Whether the page plays films, which lie beside it."""
+        return any(card.video for card in self.cards)
 
 
-def diagnosis_html(found: Diagnosis, title: str) -> str:
+def diagnosis_html(found: Diagnosis, title: str, pictures: Pictures | None = None) -> str:
     """The page.
 
     Args:
         found: what it shows.
         title: the run's name.
+        pictures: of its failures, if there are any.
     """
-    view = make_diagnosis_view(found, title)
+    view = make_diagnosis_view(found, title, pictures)
     text = template("diagnosis.html.j2").render(view=view, **page_parts())
     return text.strip("\n").encode("utf-8", "replace").decode("utf-8") + "\n"
 
 
-def make_diagnosis_view(found: Diagnosis, title: str) -> DiagnosisView:
+def make_diagnosis_view(
+    found: Diagnosis, title: str, pictures: Pictures | None = None
+) -> DiagnosisView:
     """What the page says."""
     rows = tuple(_row(failure) for failure in found.failures)
+    alike = clusters(rows)
     return DiagnosisView(
         title=title,
         found=found,
@@ -111,10 +129,22 @@ def make_diagnosis_view(found: Diagnosis, title: str) -> DiagnosisView:
         by_task=_by_task(found),
         instead=_instead(found),
         rows=rows,
-        clusters=clusters(rows),
+        clusters=alike,
         tasks=tuple(sorted({failure.task for failure in found.failures})),
         places=tuple(sorted({failure.position + 1 for failure in found.failures})),
+        cards=cards(
+            ((row.failure, row.find) for row in rows), pictures or Pictures(), _typical(alike)
+        ),
     )
+
+
+def typical_chains(found: Diagnosis) -> tuple[int, ...]:
+    """The chain of the most typical failure of each group of failures that are alike."""
+    return _typical(clusters([_row(failure) for failure in found.failures]))
+
+
+def _typical(alike: Sequence[Cluster]) -> tuple[int, ...]:
+    return tuple(cluster.typical.failure.chain for cluster in alike)
 
 
 def _row(failure: Failure) -> Row:

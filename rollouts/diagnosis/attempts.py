@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,10 +33,25 @@ class Asked:
 
 
 def try_expert(env: PlayTableEnv, oracle: TaskOracle, asked: Asked) -> Attempt:
-    """Let the expert go on from the state in which the simulator is.
+    """Let the expert go on from the state in which the simulator is, to its end.
+
+    Raises:
+        AssetError: the simulator cannot run any chain.
+    """
+    attempt = _attempt(False, 0, 0.0, None)
+    for attempt in go_on(env, oracle, asked):  # noqa: B007 - the last one counts
+        pass
+    return attempt
+
+
+def go_on(env: PlayTableEnv, oracle: TaskOracle, asked: Asked) -> Iterator[Attempt]:
+    """Let the expert go on from the state in which the simulator is, step by step.
 
     Its actions are made absolute, from where the hand is: the simulator's target pose, to which
     relative actions are added, may be anywhere after what a policy did.
+
+    Yields:
+        After every step what the attempt has come to; one that is solved or has a problem ends it.
 
     Raises:
         AssetError: the simulator cannot run any chain.
@@ -60,13 +75,14 @@ def try_expert(env: PlayTableEnv, oracle: TaskOracle, asked: Asked) -> Attempt:
         except AssetError:
             raise
         except Exception as error:  # it knows the states of the benchmark, and this is any state
-            problem = f"{type(error).__name__}: {error}"
-            return _attempt(False, step, path, problem)
+            yield _attempt(False, step, path, f"{type(error).__name__}: {error}")
+            return
         before, obs = obs, env.get_state_obs()
         path += float(np.linalg.norm(obs["robot_obs"][:3] - before["robot_obs"][:3]))
-        if oracle.achieved(asked.start_info, env.get_info(needs), (asked.task,)):
-            return _attempt(True, step + 1, path, None)
-    return _attempt(False, asked.steps, path, None)
+        solved = bool(oracle.achieved(asked.start_info, env.get_info(needs), (asked.task,)))
+        yield _attempt(solved, step + 1, path, None)
+        if solved:
+            return
 
 
 def _attempt(solved: bool, steps: int, path: float, problem: str | None) -> Attempt:

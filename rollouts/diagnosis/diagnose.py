@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from calvin_eval.errors import RunFolderError, UsageError
 from calvin_eval.results.diagnosis import DIAGNOSIS, Diagnosis, Undiagnosed, records_digest
+from calvin_eval.results.illustrations import Illustration
 from calvin_eval.results.schema import ChainRecord
 from calvin_eval.results.store import RunFolder
 from calvin_eval.rollouts.diagnosis.worker import Diagnoser, DiagnosisSetup, Found, Job
@@ -13,6 +15,7 @@ from calvin_eval.rollouts.pool import WorkerPool
 from calvin_eval.rollouts.verify.inputs import ReplayInputs, Sources, find_inputs
 
 Watch = Callable[[int], None]
+Show = Callable[[Illustration], None]
 
 
 def diagnose_run(
@@ -22,6 +25,7 @@ def diagnose_run(
     workers: int = 0,
     expert: bool = True,
     watch: Watch = lambda chain: None,
+    show: Show | None = None,
 ) -> Diagnosis:
     """Simulate every recorded chain of a run again and find why its failures failed.
 
@@ -31,6 +35,8 @@ def diagnose_run(
         workers: simulator processes; 0 simulates in this one.
         expert: whether the expert tries from where every failure began, and where it ended.
         watch: called with the id of every chain that is done, in that order.
+        show: called with the pictures of every failure, in the same order; without it nothing is
+            drawn.
 
     Raises:
         UsageError: a source is not the one that the run used, or no chain can be simulated here.
@@ -43,10 +49,12 @@ def diagnose_run(
     results: dict[int, Found] = {}
 
     def done(chain: int, found: Found) -> None:
-        results[chain] = found
+        if show is not None and found.illustration is not None:
+            show(found.illustration)
+        results[chain] = replace(found, illustration=None)
         watch(chain)
 
-    setup = DiagnosisSetup(replay=inputs.setup, expert=expert)
+    setup = DiagnosisSetup(replay=inputs.setup, expert=expert, pictures=show is not None)
     pool = WorkerPool(Diagnoser, setup, workers, _died)
     for job, found in pool.run(_jobs(folder, inputs, records, done)):
         done(job.record.chain, found)

@@ -11,13 +11,16 @@ import numpy as np
 
 from calvin_eval.errors import AssetError
 from calvin_eval.results.diagnosis import Attempt, Failure, SideEffect, Undiagnosed
+from calvin_eval.results.illustrations import Illustration
 from calvin_eval.results.schema import ChainRecord
 from calvin_eval.rollouts.diagnosis.attempts import Asked, try_expert
 from calvin_eval.rollouts.diagnosis.causes import find_cause
 from calvin_eval.rollouts.diagnosis.habits import DIGITS, find_habits
+from calvin_eval.rollouts.diagnosis.illustrating import SIDE, illustrate
 from calvin_eval.rollouts.diagnosis.watching import TABLE, Trace, watch
 from calvin_eval.rollouts.replay import Actions, Step, replay, replay_record
 from calvin_eval.rollouts.verify.replaying import ReplaySetup
+from calvin_eval.rollouts.video.square import look, square
 from calvin_eval.sim.chains import Chain
 from calvin_eval.sim.env import PlayTableEnv
 from calvin_eval.sim.oracle import TaskOracle
@@ -49,11 +52,13 @@ class Found:
         failure: its failed subtask, if it has one.
         side_effects: of those that succeeded.
         undiagnosed: why it could not be looked at; None if it was.
+        illustration: of the failure, if pictures are wanted.
     """
 
     failure: Failure | None = None
     side_effects: tuple[SideEffect, ...] = ()
     undiagnosed: Undiagnosed | None = None
+    illustration: Illustration | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,10 +68,12 @@ class DiagnosisSetup:
     Attributes:
         replay: the run's simulator and rules.
         expert: whether the expert tries from where failures began and ended.
+        pictures: whether failures are drawn; changes nothing else.
     """
 
     replay: ReplaySetup
     expert: bool = True
+    pictures: bool = False
 
 
 class Diagnoser:
@@ -79,10 +86,10 @@ class Diagnoser:
     def __init__(self, setup: DiagnosisSetup) -> None:
         simulator = setup.replay.simulator
         pack = load_pack(simulator.assets, verify=False)
-        env = simulator.build()
+        env = (square(simulator, SIDE) if setup.pictures else simulator).build()
         assert isinstance(env, PlayTableEnv)  # `find_inputs` asks for no other
         self._env, self._oracle, self._rules = env, TaskOracle(pack), setup.replay.rules
-        self._expert = setup.expert
+        self._expert, self._pictures = setup.expert, setup.pictures
 
     def close(self) -> None:
         """Free the simulator."""
@@ -104,18 +111,34 @@ class Diagnoser:
 
     def _look(self, job: Job) -> Found:
         record = job.record
-        steps = replay_record(self._env, job.chain, record, job.actions, self._rules, self._oracle)
         effects: list[SideEffect] = []
-        failure = None
-        for position, states in groupby(steps, key=lambda step: step.position):
+        failed = None
+        for position, states in groupby(self._steps(job), key=lambda step: step.position):
             if record.subtasks[position].success:
                 effects += _side_effects(record.chain, states)
                 continue
             trace = watch(self._env.world, states)
-            failure = self._describe(record, position, trace)
-            if self._expert:
-                failure = self._try_expert(job, failure, trace)
-        return Found(failure=failure, side_effects=tuple(effects))
+            failed = self._describe(record, position, trace), trace
+        if failed is None:
+            return Found(side_effects=tuple(effects))
+        failure, trace = failed
+        if self._expert:
+            failure = self._try_expert(job, failure, trace)
+        return Found(
+            failure=failure, side_effects=tuple(effects),
+            illustration=self._illustrate(job, failure, trace) if self._pictures else None,
+        )  # fmt: skip
+
+    def _steps(self, job: Job) -> Iterator[Step]:
+        return replay_record(
+            self._env, job.chain, job.record, job.actions, self._rules, self._oracle
+        )
+
+    def _illustrate(self, job: Job, failure: Failure, trace: Trace) -> Illustration:
+        """Draw a failure; the expert, who tried from where it began, has just ended."""
+        tried = failure.from_begin is not None and failure.obstacle is None
+        expert = look(self._env, SIDE) if tried else None
+        return illustrate(self._env.world, self._steps(job), failure, trace, expert)
 
     def _try_expert(self, job: Job, failure: Failure, trace: Trace) -> Failure:
         """Ask the expert where the simulator is now, and where the subtask began."""

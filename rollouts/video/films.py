@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from calvin_eval.errors import UnknownNameError, UsageError
+from calvin_eval.protocol import Protocol
 from calvin_eval.results.schema import ChainRecord
 from calvin_eval.results.store import RunFolder
 from calvin_eval.rollouts.recorded import chain_ref
@@ -124,6 +125,11 @@ def choose_renderer(simulator: SimulatorSpec) -> RenderInfo:
     return resolve_backend("auto", own=simulator.backend == "calvin_eval")
 
 
+def finer(render: RenderInfo) -> int:
+    """How many times larger than shown an image is drawn; `reduced` undoes it."""
+    return _FINER.get(render.backend, 1)
+
+
 class Filmer:
     """Films chains of one run, one after another, in one simulator.
 
@@ -145,7 +151,7 @@ class Filmer:
         header = folder.header()
         self._chains, self._rules = chain_ref(header), header.protocol
         self._out = out or folder.path / FOLDER
-        self._finer = _FINER.get(simulator.render.backend, 1)
+        self._finer = finer(simulator.render)
         self._pack = load_pack(simulator.assets, verify=False)
         named = resolve_cameras(self._pack, spec.cameras)
         widths = [max(2, round(spec.height * camera.width / camera.height)) for camera in named]
@@ -212,26 +218,35 @@ class Filmer:
         """Add the frame of a state; the last one's a second time, with the verdict."""
         seen = step.observe(rgb=self._names)["rgb_obs"]
         images = [reduced(seen[f"rgb_{name}"], self._finer) for name in self._names]
-        caption = self._caption(record, step.position)
+        caption = caption_of(record, step.position, step_budget(self._rules))
         film.add(self._frames.compose(images, caption, step.step))
         if step.last:
-            held = self._frames.compose(images, caption, step.step, _verdict(record, step.position))
+            held = self._frames.compose(
+                images, caption, step.step, verdict_of(record, step.position)
+            )
             film.add(held, round(HOLD_SECONDS * self._spec.fps))
 
-    def _caption(self, record: ChainRecord, position: int) -> Caption:
-        rules, task = self._rules, record.tasks[position]
-        recorded = position < len(record.subtasks)  # a subtask that was broken off has no record
-        return Caption(
-            chain=record.chain,
-            position=position,
-            subtasks=len(record.tasks),
-            task=task,
-            instruction=record.subtasks[position].instruction if recorded else task,
-            budget=rules.steps if rules.budget == "env_steps" else None,
-        )
+
+def caption_of(record: ChainRecord, position: int, budget: int | None) -> Caption:
+    """What is written under a subtask of a chain; a budget of None is not shown."""
+    recorded = position < len(record.subtasks)  # a subtask that was broken off has no record
+    task = record.tasks[position]
+    return Caption(
+        chain=record.chain,
+        position=position,
+        subtasks=len(record.tasks),
+        task=task,
+        instruction=record.subtasks[position].instruction if recorded else task,
+        budget=budget,
+    )
 
 
-def _verdict(record: ChainRecord, position: int) -> Verdict:
+def step_budget(rules: Protocol) -> int | None:
+    """Steps that a subtask may take; None where decisions are counted."""
+    return rules.steps if rules.budget == "env_steps" else None
+
+
+def verdict_of(record: ChainRecord, position: int) -> Verdict:
     """Returns how a subtask ended, by its record."""
     if position == len(record.subtasks):
         return "error"
