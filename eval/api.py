@@ -39,6 +39,7 @@ def evaluate(  # noqa: PLR0913 - one argument per flag
     shift: str | Sequence[str] | None = None,
     seed: int | None = None,
     trust: bool = False,
+    confine: bool = False,
     out: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     resume: bool = False,
@@ -84,6 +85,7 @@ def evaluate(  # noqa: PLR0913 - one argument per flag
         shift: what is changed about the benchmark, such as `"start=3,layout=2"`; nothing if None.
         seed: of the policy. [0]
         trust: allow a checkpoint that can run code while it is loaded.
+        confine: give the process of a named policy no network and no file to write to (Linux).
         out: the run folder; `runs/POLICY-SPLIT-TIME` if None.
         overwrite: move an older run of that name aside.
         resume: complete the run that `out` names.

@@ -21,12 +21,13 @@ class CalvinEvalError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         """Errors travel between processes by their message, whatever their constructor takes."""
-        return _restored, (type(self), str(self), self.__dict__)
+        return restored, (type(self), str(self), self.__dict__)
 
 
-def _restored(
+def restored(
     kind: type[CalvinEvalError], message: str, attributes: dict[str, object]
 ) -> CalvinEvalError:
+    """The error that another process raised."""
     error = kind.__new__(kind, message)
     error.args = (message,)
     error.__dict__.update(attributes)

@@ -17,8 +17,7 @@ import numpy as np
 
 from calvin_eval.results.header_sections import ReproducibilityFacts
 from calvin_eval.rollouts.policy_errors import PolicyLostError, policy_code
-from calvin_eval.rollouts.service import SocketPolicy
-from calvin_eval.rollouts.worker import PolicyLink, connect
+from calvin_eval.rollouts.worker import PolicyLink, connect, connect_socket
 from calvin_eval.sim.chains import Chain
 from calvin_eval.sim.instructions import InstructionSet
 from calvin_eval.sim.shifts.language import instruction_of
@@ -73,7 +72,7 @@ def _connected(link: PolicyLink, patience: float) -> Iterator[BasePolicy]:
     if link.address is None:
         yield connect(link)
         return
-    policy = SocketPolicy(link.address, link.requirements, patience)
+    policy = connect_socket(link, patience)
     try:
         yield policy
     except PolicyLostError:

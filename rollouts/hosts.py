@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
 from calvin_eval.errors import CalvinEvalError, CheckpointError
+from calvin_eval.rollouts import confinement, plain_messages
 from calvin_eval.rollouts.batching import BatchRules
+from calvin_eval.rollouts.confinement.room import Room
+from calvin_eval.rollouts.policy_errors import UnreadableAnswerError
 from calvin_eval.rollouts.policy_log import PolicyLog
 from calvin_eval.rollouts.printed import PrintedHere
 from calvin_eval.rollouts.processes import Child
@@ -86,12 +90,14 @@ class LocalPolicyHost:
             this device.
         rules: when a batch goes.
         log: takes what the process prints.
+        confined: whether the process can write to a folder of its own only, and reach nothing.
 
     Attributes:
         ready: the description, metadata and requirements of the loaded policy, and its address.
 
     Raises:
         CalvinEvalError: the policy cannot be loaded.
+        UsageError: a process cannot be confined here.
     """
 
     def __init__(
@@ -100,39 +106,57 @@ class LocalPolicyHost:
         device: str | None,
         rules: BatchRules,
         log: PolicyLog | None = None,
+        confined: bool = False,
     ) -> None:
         self._setup = ServiceSetup(policy=spec, batch=rules)
         self._log = log or PolicyLog()
         self._name = f"policy on {device}" if device else "policy"
         self._environment = device_environment(device)
+        self._room = Room() if confined else None
+        self._receive = plain_messages.receive if confined else Connection.recv
         self._start()
 
     def _start(self) -> None:
         python = self._setup.policy.python
         python = python and os.path.expanduser(python)
+        environment, scratch = self._environment, None
+        if self._room is not None:
+            scratch = self._room.enter()
+            environment = {**environment, **confinement.environment(scratch)}
         try:
             self._child = Child(
-                "calvin_eval.rollouts.service", self._environment, python, self._take_line
+                "calvin_eval.rollouts.service", environment, python, self._take_line, scratch
             )
         except OSError as error:
             raise CheckpointError(
                 f"policy.python={python}: it cannot be run ({error.strerror}): expected the Python "
                 "of an environment with calvin-eval."
             ) from error
-        line = self._child.connection
-        try:
-            line.send(self._setup)
-            answer = line.recv()
-        except (EOFError, OSError) as error:
-            death = self._child.exit_report()
+        answer = self._first_answer()
+        if not isinstance(answer, ServiceReady):
             self._child.kill()
-            raise CheckpointError(
-                f"{self._setup.policy.ckpt}: the process that loads it died: {death}"
-            ) from error
-        if isinstance(answer, CalvinEvalError):
-            self._child.kill()
+            self.close()
             raise answer
         self.ready: ServiceReady = answer
+
+    def _first_answer(self) -> ServiceReady | CalvinEvalError:
+        ckpt, line = self._setup.policy.ckpt, self._child.connection
+        try:
+            line.send(self._setup)
+            answer = self._receive(line)
+        except (EOFError, OSError):
+            return CheckpointError(
+                f"{ckpt}: the process that loads it died: {self._child.exit_report()}"
+            )
+        except UnreadableAnswerError as error:
+            return CheckpointError(f"{ckpt}: what its confined process says is refused: {error}")
+        if isinstance(answer, CalvinEvalError):
+            return answer
+        if not isinstance(answer, ServiceReady) or not plain_messages.has_json_form(
+            [answer.address, answer.description, answer.metadata]
+        ):
+            return CheckpointError(f"{ckpt}: expected a loaded policy, found another answer")
+        return answer
 
     def _take_line(self, line: str) -> None:
         self._log.add(self._name, line)
@@ -140,7 +164,11 @@ class LocalPolicyHost:
     @property
     def link(self) -> PolicyLink:
         """Where workers find it now."""
-        return PolicyLink(requirements=self.ready.requirements, address=self.ready.address)
+        return PolicyLink(
+            requirements=self.ready.requirements,
+            address=self.ready.address,
+            confined=self._room is not None,
+        )
 
     @property
     def alive(self) -> bool:
@@ -150,11 +178,12 @@ class LocalPolicyHost:
     def hangs(self, seconds: float) -> bool:
         """Whether the policy has been at one batch for that long, or does not answer at all."""
         busy = self._ask(BUSY)
-        return busy is None or busy >= seconds
+        return not isinstance(busy, (int, float)) or busy >= seconds
 
     def report(self) -> list[Mapping[str, Any]]:
         """What the policy reports of the run so far; nothing if it does not answer."""
-        return self._ask(REPORT) or []
+        said = self._ask(REPORT)
+        return said if isinstance(said, list) and plain_messages.has_json_form(said) else []
 
     def printed(self) -> str:
         """The last lines that the process printed."""
@@ -165,8 +194,8 @@ class LocalPolicyHost:
             self._child.connection.send(question)
             if not self._child.connection.poll(_ANSWER_SECONDS):
                 return None
-            return self._child.connection.recv()
-        except (EOFError, OSError):
+            return self._receive(self._child.connection)
+        except (EOFError, OSError, UnreadableAnswerError):
             return None
 
     def replace(self) -> str:
@@ -176,8 +205,10 @@ class LocalPolicyHost:
         return death
 
     def close(self) -> None:
-        """End the process."""
+        """End the process, and remove what it wrote."""
         self._child.stop()
+        if self._room is not None:
+            self._room.leave()
 
 
 @dataclass(frozen=True)

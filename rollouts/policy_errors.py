@@ -14,6 +14,10 @@ class PolicyLostError(Exception):
     """The process that holds the policy is gone; the chain can be run again."""
 
 
+class UnreadableAnswerError(Exception):
+    """What a confined policy's process sent is no message of ours; nothing of it ran."""
+
+
 class RemotePolicyError(Exception):
     """The policy raised, in another process or what would end this one; `trace` says where."""
 

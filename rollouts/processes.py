@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
+from calvin_eval.rollouts.confinement import confine
 from calvin_eval.rollouts.printed import PrintedByProcess, Sink
 
 _PR_SET_PDEATHSIG = 1
@@ -33,6 +34,7 @@ class Child:
         environment: variables that the child gets beside its parent's.
         python: interpreter that runs it, with calvin-eval installed; the parent's if None.
         sink: gets every line that the child prints; only the last ones are kept if None.
+        scratch: the one folder that the child can write to, if it is to be confined.
 
     Attributes:
         connection: sends and receives pickled objects; end of file means that the child is gone.
@@ -44,10 +46,13 @@ class Child:
         environment: Mapping[str, str] | None = None,
         python: str | None = None,
         sink: Sink = lambda line: None,
+        scratch: str | None = None,
     ) -> None:
         parent_end, child_end = socket.socketpair()
         # Not `-m module`: messages are made of the importable module's classes, not of __main__'s.
         code = f"from {module} import main; main()"
+        if scratch is not None:  # first of all: threads that exist already would stay free
+            code = f"from {confine.__module__} import confine; confine({scratch!r}); {code}"
         command = [python or sys.executable, "-c", code, str(child_end.fileno()), str(os.getpid())]
         printed, written = os.pipe()
         try:

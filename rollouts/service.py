@@ -20,7 +20,11 @@ from typing import Any
 from calvin_eval.errors import CalvinEvalError, CheckpointError
 from calvin_eval.rollouts.batching import Batcher, BatchRules
 from calvin_eval.rollouts.generators import seeded
-from calvin_eval.rollouts.policy_errors import PolicyLostError
+from calvin_eval.rollouts.policy_errors import (
+    PolicyLostError,
+    RemotePolicyError,
+    UnreadableAnswerError,
+)
 from calvin_eval.rollouts.sessions import Ask, End, Leave, LinkedPolicy, Reply, WorkerSessions
 from calvin_eval.rollouts.socket_folder import make_socket_folder
 from calvin_eval.wrappers.policy import BasePolicy, Policy, Requirements, with_defaults
@@ -196,13 +200,19 @@ class SocketPolicy(LinkedPolicy):
         address: of the socket.
         requirements: of the policy.
         patience: seconds that an answer may take; any number if None.
+        receive: reads an answer from the connection; as a pickle, if None.
     """
 
     def __init__(
-        self, address: str, requirements: Requirements, patience: float | None = None
+        self,
+        address: str,
+        requirements: Requirements,
+        patience: float | None = None,
+        receive: Callable[[Connection[Any, Any]], Any] | None = None,
     ) -> None:
         super().__init__(requirements)
         self._patience = patience
+        self._receive = receive or Connection.recv
         try:
             self._connection = Client(address, family="AF_UNIX")
         except OSError as error:
@@ -210,9 +220,9 @@ class SocketPolicy(LinkedPolicy):
 
     def leave(self) -> None:
         """Ask no more, and return when another worker can have what served this one."""
-        with contextlib.suppress(EOFError, OSError):
+        with contextlib.suppress(EOFError, OSError, UnreadableAnswerError):
             self._connection.send(Leave())
-            self._connection.recv()
+            self._receive(self._connection)
         self._connection.close()
 
     def _exchange(self, message: Ask | End) -> Reply:
@@ -220,7 +230,9 @@ class SocketPolicy(LinkedPolicy):
             self._connection.send(message)
             if self._patience is not None and not self._connection.poll(self._patience):
                 raise PolicyLostError(f"the policy gave no answer in {self._patience:g} s")
-            reply: Reply = self._connection.recv()
+            reply: Reply = self._receive(self._connection)
+        except UnreadableAnswerError as error:
+            raise RemotePolicyError(f"the confined policy's answer is refused: {error}") from error
         except (EOFError, OSError) as error:
             raise PolicyLostError(f"the policy's process is gone: {error}") from error
         return reply

@@ -11,6 +11,7 @@ from typing import Any
 
 from calvin_eval.errors import CalvinEvalError
 from calvin_eval.protocol import Protocol
+from calvin_eval.rollouts import plain_messages
 from calvin_eval.rollouts.chain import ChainOutcome, ChainRunner, Simulator
 from calvin_eval.rollouts.here import PolicyHere
 from calvin_eval.rollouts.policy_errors import PolicyLostError
@@ -73,12 +74,14 @@ class PolicyLink:
     Only policies that cost nothing and import nothing heavy are loaded into workers.
 
     Attributes:
+        confined: whether a stranger's code answers at the address, which is believed nothing.
         here: the policy itself, where the worker is in the process that loaded it.
         seed: of the global random generators, for a policy that is here.
     """
 
     requirements: Requirements
     address: str | None = None
+    confined: bool = False
     inline: PolicySpec | None = None
     here: BasePolicy | None = None
     seed: int | None = None
@@ -220,10 +223,22 @@ class ChainWorker:
             self._steps, self._reported = 0, now
 
 
+def connect_socket(link: PolicyLink, patience: float | None = None) -> SocketPolicy:
+    """The policy at a link that has an address.
+
+    Args:
+        link: where it is.
+        patience: seconds that an answer may take; any number if None.
+    """
+    assert link.address is not None
+    receive = plain_messages.receive if link.confined else None
+    return SocketPolicy(link.address, link.requirements, patience, receive)
+
+
 def connect(link: PolicyLink) -> BasePolicy:
     """The policy at a link, as the chain loop sees it."""
     if link.address is not None:
-        return SocketPolicy(link.address, link.requirements)
+        return connect_socket(link)
     if link.here is not None:
         return PolicyHere(link.here, link.seed)
     assert link.inline is not None

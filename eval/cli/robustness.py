@@ -27,6 +27,7 @@ WIDTH = 0.5
 _SETTINGS = (
     "policy", "split", "chains", "assets", "render", "revision", "seed", "resume", "workers",
     "devices", "max_batch", "batch_wait", "retries", "step_timeout", "max_errors", "trust",
+    "confine",
 )  # fmt: skip
 
 

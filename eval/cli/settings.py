@@ -94,6 +94,7 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
     "baseline": _value("baseline", "RUN", "Baseline for the gate's max-drop."),
     "expect": _value("expect", "CARD", "Run a checkpoint card's chains first and compare."),
     "trust": _flag("trust", "Allow a checkpoint that can run code."),
+    "confine": _flag("confine", "Keep its process from files and the network."),
 }  # fmt: skip
 NAMES = tuple(_OPTIONS)
 """Options that stand for a configuration key, in the order of the help; `policy` names a preset."""

@@ -28,6 +28,7 @@ SHORTHANDS = {
     "resume": "resume",
     "shard": "shard",
     "trust": "policy.trust",
+    "confine": "engine.confine",
     "workers": "engine.workers",
     "devices": "engine.devices",
     "max_batch": "engine.max_batch",
@@ -106,6 +107,7 @@ class EngineConfig:
     retries: Annotated[int, Bounds(least=0)]
     step_timeout: Annotated[float, Bounds(least=0)]
     max_errors: Annotated[int | None, Bounds(least=1)]
+    confine: bool
     ask_twice: bool
     same_errors: Annotated[int | None, Bounds(least=1)]
 

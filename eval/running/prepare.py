@@ -184,6 +184,11 @@ def open_policy(config: EvalConfig) -> PolicyInUse:
             "policy.python starts a process on this machine: expected engine=local and one worker "
             "or more."
         )
+    if config.engine.confine and (on_ray or config.engine.workers == 0):
+        raise UsageError(
+            "engine.confine confines a process of this machine that holds nothing but the policy: "
+            "expected engine=local and one worker or more."
+        )
     if on_ray:
         connect(config.engine.address)
     if config.engine.workers == 0:
@@ -197,7 +202,8 @@ def open_policy(config: EvalConfig) -> PolicyInUse:
         return PolicyInUse.fixed(loaded, link)
     rules = batch_rules(config)
     log = PolicyLog()
-    load: _LoadHost = _ray_policy_host() if on_ray else partial(LocalPolicyHost, log=log)
+    local = partial(LocalPolicyHost, log=log, confined=config.engine.confine)
+    load: _LoadHost = _ray_policy_host() if on_ray else local
     hosts: list[ServingHost] = []
     try:
         for device in config.engine.devices or (None,):
