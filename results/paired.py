@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binom, binomtest
 
 from calvin_eval.results.means import mean_interval
 
@@ -43,6 +42,8 @@ def sign_flip_test(differences: Sequence[int]) -> float:
     If the two runs do not differ but by chance, each chain's results might as well be swapped:
     all 2^n ways of swapping are equally likely. Their sums are counted by convolution.
     """
+    from scipy.stats import binom  # takes seconds to load: only for who compares
+
     values = np.asarray(differences, dtype=np.int64)
     sizes, counts = np.unique(np.abs(values[values != 0]), return_counts=True)
     chance = np.ones(1)  # of every sum, from the lowest possible one
@@ -57,6 +58,8 @@ def sign_flip_test(differences: Sequence[int]) -> float:
 
 def mcnemar(only_one: int, only_other: int) -> float:
     """Exact two-sided p-value of McNemar's test, from the two numbers of discordant pairs."""
+    from scipy.stats import binomtest
+
     discordant = only_one + only_other
     return float(binomtest(only_one, discordant, 0.5).pvalue) if discordant else 1.0
 

@@ -78,12 +78,16 @@ def test_what_is_open_to_all_imports_nothing_else(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "module", ["calvin_eval", "calvin_eval.cli.main", "calvin_eval.wrappers.loaders"]
+    ("module", "heavy"),
+    [
+        ("calvin_eval", {"torch", "pybullet", "hydra"}),
+        ("calvin_eval.cli.main", {"torch", "pybullet", "hydra"}),
+        ("calvin_eval.wrappers.loaders", {"torch", "pybullet", "hydra"}),
+        ("calvin_eval.running.run", {"torch", "scipy"}),
+    ],
 )
-def test_the_front_door_loads_nothing_heavy(module: str) -> None:
-    script = (
-        f"import sys, {module}; print(*sorted({{'torch', 'pybullet', 'hydra'}} & set(sys.modules)))"
-    )
+def test_the_front_door_loads_nothing_heavy(module: str, heavy: set[str]) -> None:
+    script = f"import sys, {module}; print(*sorted({heavy!r} & set(sys.modules)))"
     child = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
