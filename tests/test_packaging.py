@@ -13,6 +13,7 @@ import tarfile
 import venv
 import zipfile
 from importlib.metadata import requires
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,22 @@ def find_python(version: str) -> Path:
     pytest.skip(f"needs Python {version}, for example by `pyenv install {version}`")
 
 
+@pytest.fixture(scope="module")
+def pip(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
+    """The command of a pip under this Python, which installs into other folders."""
+    if find_spec("pip") is not None:
+        return [sys.executable, "-m", "pip"]
+    folder = tmp_path_factory.mktemp("pip") / "env"  # an environment that uv has made
+    venv.create(folder, with_pip=True)
+    return [folder / "bin" / "python", "-m", "pip"]
+
+
+def make_environment(folder: Path) -> Path:
+    """Makes an empty environment of this Python, without pip, and returns its interpreter."""
+    venv.create(folder, with_pip=False)
+    return folder / "bin" / "python"
+
+
 def lend_packages(python: Path, cwd: Path) -> None:
     """Let another environment import the packages of this one, but not this source tree.
 
@@ -93,16 +110,19 @@ def test_the_wheel_is_for_every_python_on_systems_since_2018(dist: Path) -> None
 
 @pytest.mark.slow
 @pytest.mark.parametrize("version", ["3.10", "3.11", "3.12", "3.13"])
-def test_every_python_draws_the_same_images(dist: Path, tmp_path: Path, version: str) -> None:
+def test_every_python_draws_the_same_images(
+    dist: Path, pip: list[object], tmp_path: Path, version: str
+) -> None:
     """The library of the wheel, called from there, and that of this environment, from here."""
     expected = save_scene(tmp_path / "scene.npz")
-    environment = tmp_path / "env"
-    run(find_python(version), "-m", "venv", environment, cwd=tmp_path)
-    python = environment / "bin" / "python"
+    python = find_python(version)
     (wheel,) = dist.glob("*.whl")
-    run(python, "-m", "pip", "install", "--quiet", "--no-deps", wheel, "numpy", cwd=tmp_path)
+    run(
+        *pip, "install", "--quiet", "--no-compile", "--no-deps", "--target", "packages",
+        "--python-version", version, "--only-binary", ":all:", wheel, "numpy", cwd=tmp_path,
+    )  # fmt: skip
     script = f"{inspect.getsource(draw_from_file)}\ndraw_from_file('scene.npz', 'images.npz')"
-    run(python, "-c", script, cwd=tmp_path)
+    run(python, "-c", script, cwd=tmp_path, PYTHONPATH=str(tmp_path / "packages"))
     with np.load(tmp_path / "images.npz") as images:
         assert set(images) == set(expected)
         for name, image in expected.items():
@@ -112,21 +132,18 @@ def test_every_python_draws_the_same_images(dist: Path, tmp_path: Path, version:
 
 @pytest.mark.slow
 def test_without_a_compiler_the_sources_install_and_say_what_is_missing(
-    dist: Path, tmp_path: Path
+    dist: Path, pip: list[object], tmp_path: Path
 ) -> None:
     (source,) = dist.glob("*.tar.gz")
-    environment = tmp_path / "env"
-    venv.create(environment, with_pip=True)
-    python = environment / "bin" / "python"
-    # An older setuptools that comes with Python would hide the one that is lent.
-    run(python, "-m", "pip", "uninstall", "--yes", "setuptools", cwd=tmp_path)
+    python = make_environment(tmp_path / "env")
     lend_packages(python, tmp_path)
     printed = run(
-        python, "-m", "pip", "install", "--verbose", "--no-deps", "--no-build-isolation", source,
+        *pip, "--python", python, "install", "--verbose", "--no-compile", "--no-deps",
+        "--no-build-isolation", source,
         cwd=tmp_path, merged=True, CC="/nonexistent/cc", CXX="/nonexistent/c++",
     )  # fmt: skip
     assert 'building extension "calvin_eval.sim.drawing._raster" failed' in printed
-    command = environment / "bin" / "calvin-eval"
+    command = python.parent / "calvin-eval"
     (tmp_path / "looks.py").write_text(
         "class Looks:\n"
         "    requirements = {'rgb': ['static']}\n"
@@ -162,16 +179,16 @@ def test_recorded_traces_are_in_the_repository_alone(dist: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_wheel_runs_in_an_environment_of_its_own(dist: Path, tmp_path: Path) -> None:
-    environment = tmp_path / "env"
-    venv.create(environment, with_pip=True)
-    python = environment / "bin" / "python"
+def test_the_wheel_runs_in_an_environment_of_its_own(
+    dist: Path, pip: list[object], tmp_path: Path
+) -> None:
+    python = make_environment(tmp_path / "env")
     (wheel,) = dist.glob("*.whl")
-    run(python, "-m", "pip", "install", "--quiet", "--no-deps", wheel, cwd=tmp_path)
+    run(*pip, "--python", python, "install", "--quiet", "--no-deps", wheel, cwd=tmp_path)
     lend_packages(python, tmp_path)
     where = run(python, "-c", "import calvin_eval; print(calvin_eval.__file__)", cwd=tmp_path)
-    assert where.startswith(str(environment))
-    command = environment / "bin" / "calvin-eval"
+    assert where.startswith(str(tmp_path / "env"))
+    command = python.parent / "calvin-eval"
     out = run(
         command, "--ckpt", "builtin:random", "--num-chains", "1", "--out", "run",
         "protocol.steps=20", cwd=tmp_path,

@@ -47,7 +47,8 @@ def test_verdicts_under_our_renderer_are_those_under_egl(egl: None, tmp_path: Pa
         render: evaluate(
             str(FOLDER),
             overrides=[
-                f"protocol.chains=single:2:{tasks}",
+                f"protocol.chains=single:1:{tasks}",
+                "protocol.steps=150",
                 "protocol.execute=5",
                 "policy.actions.ensemble=null",
             ],
@@ -63,7 +64,7 @@ def test_verdicts_under_our_renderer_are_those_under_egl(egl: None, tmp_path: Pa
         for v in verdicts.values()
     )
     assert fast == egl
-    assert len(fast) == 8
+    assert len(fast) == 4
 
 
 def test_make_reference_names_commands_that_exist() -> None:
