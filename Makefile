@@ -13,7 +13,7 @@ installer = $(if $(UV),$(UV) pip install --python $(1)/bin/python,$(1)/bin/pytho
   install --disable-pip-version-check) --quiet $(PIP_FLAGS)
 
 .PHONY: help install run quick test fuzz chaos mutants test-lerobot test-cluster test-loaded lint format types check \
-  wheel docs leaderboard matrix bench reference clean
+  wheel docs leaderboard matrix bench reset-orders reference clean
 
 help:
 	@echo "make run     install into $(VENV), run the scripted expert on the built-in pack"
@@ -28,6 +28,7 @@ help:
 	@echo "make lint    check style and formatting    make format  fix them"
 	@echo "make types   check types                   make check   all of these but the repeats, as CI"
 	@echo "make bench   measure speed ratios          make clean   remove what make made"
+	@echo "make reset-orders  compare 1000 random orders of resets with fresh processes, bit for bit"
 	@echo "make wheel   build source distribution and wheel into dist/"
 	@echo "make docs    build the documentation's site, refusing broken links"
 	@echo "make leaderboard  run the policies that come with the project, and build their leaderboard"
@@ -176,6 +177,9 @@ matrix:
 	@command -v build/uv/bin/uv >/dev/null || { $(PYTHON) -m venv build/uv && \
 	  build/uv/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) uv; }
 	PATH="$(CURDIR)/build/uv/bin:$$PATH" $(PYTHON) -m tools.matrix --extras "$(MATRIX_EXTRAS)" $(CELLS)
+
+reset-orders: install
+	$(BIN)/python -m tools.reset_orders $(ARGS)
 
 bench: install
 	$(BIN)/python benchmarks/physics.py

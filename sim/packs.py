@@ -6,10 +6,7 @@ reader serves the built-in pack, upstream's files and a user's own.
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,14 +16,13 @@ from typing import Any
 import yaml
 
 from calvin_eval.errors import AssetError, UnknownNameError
-from calvin_eval.files import write_atomic
 from calvin_eval.protocol import SCENES
+from calvin_eval.sim.urdfs import lean_urdf, loadable_urdf, read_text
 
 _CONF = Path("calvin_env/conf")
 _DATA = Path("calvin_env/data")
 _TASKS = Path("calvin_models/conf/callbacks/rollout/tasks/new_playtable_tasks.yaml")
 _INSTRUCTIONS = Path("calvin_models/conf/annotations/new_playtable_validation.yaml")
-_SHARED_MESHES = "package://pybullet_data/"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,9 +134,15 @@ class AssetPack:
             raise UnknownNameError("scene", name, self.scenes)
         return self.scenes[name]
 
-    def urdf(self, relative: str) -> str:
-        """A path that Bullet can load for a URDF named relative to the pack's data folder."""
-        return _loadable_urdf(self.root / _DATA / relative)
+    def urdf(self, relative: str, *, drawn: bool = True) -> str:
+        """A path that Bullet can load for a URDF named relative to the pack's data folder.
+
+        Args:
+            relative: the file in the pack.
+            drawn: whether visual shapes are loaded with it.
+        """
+        path = self.root / _DATA / relative
+        return loadable_urdf(path) if drawn else lean_urdf(path)
 
 
 def load_pack(assets: str | os.PathLike[str] = "builtin", *, verify: bool = True) -> AssetPack:
@@ -174,18 +176,8 @@ def _load_pack(assets: str, verify: bool) -> AssetPack:
     )
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise AssetError(
-            f"expected the asset file {path}; it cannot be read ({error.strerror}). "
-            "Run `calvin-eval assets verify` to see what else is wrong with this pack."
-        ) from error
-
-
 def _read_yaml(path: Path) -> dict[str, Any]:
-    text = _read_text(path)
+    text = read_text(path)
     try:
         content = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -269,43 +261,3 @@ def _read_camera(root: Path, name: str) -> CameraSpec:
         far=raw["farval"],
         **pose,
     )
-
-
-@lru_cache(maxsize=64)
-def _loadable_urdf(path: Path) -> str:
-    """The URDF itself, or a resolved copy if it borrows meshes that ship with PyBullet.
-
-    Bullet looks for meshes beside the URDF only (search paths do not help), so a URDF that
-    shares `pybullet_data`'s meshes has to name them by absolute paths, which no package can ship.
-    """
-    text = _read_text(path)
-    if _SHARED_MESHES not in text:
-        return str(path)
-    import pybullet_data
-
-    def absolute(match: re.Match[str]) -> str:
-        name = match[1]
-        if name.startswith(_SHARED_MESHES):
-            return f'filename="{pybullet_data.getDataPath()}/{name[len(_SHARED_MESHES) :]}"'
-        return f'filename="{path.parent / name.removeprefix("package://")}"'
-
-    return _content_addressed(re.sub(r'filename="([^"]+)"', absolute, text))
-
-
-def _content_addressed(text: str) -> str:
-    """Write the text once per content, atomically, where several processes may do so at once."""
-    from calvin_eval.sim.assets import store as assets_store
-
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    try:
-        folder = assets_store.cache_root() / "urdf"
-        folder.mkdir(parents=True, exist_ok=True)
-        writable = os.access(folder, os.W_OK)
-    except OSError:
-        writable = False
-    if not writable:  # a read-only home: this process keeps its own copy
-        folder = Path(tempfile.mkdtemp(prefix="calvin-eval-"))
-    target = folder / f"{digest[:32]}.urdf"
-    if not target.exists() or target.read_text(encoding="utf-8") != text:
-        write_atomic(target, text.encode())
-    return str(target)

@@ -255,6 +255,7 @@ class Renderer:
         self._tape: Tape | None = None
         self._drawn: tuple[Look, _Drawer] | None = None
         self._plugin: WorldDrawer | None = None
+        world.drawn_by_bullet = info.backend not in (*OWN, "none")
         if info.backend == "egl":
             self._load_egl()
 

@@ -6,6 +6,7 @@ Rules: docs/protocol.md#actions and #reset. The order of calls matters to the la
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,19 +24,33 @@ _OPENING_FORCE_DIVISOR = 100  # the gripper opens with a hundredth of its closin
 class Robot:
     """One arm in one world.
 
+    Args:
+        bullet: the world's server.
+        spec: of the robot.
+        scene: where it stands, and how.
+        load: `loadURDF` of the robot's file.
+        drawn: whether there are visual shapes.
+
     Attributes:
         body: Bullet's body id.
         gripper_action: the last gripper command, -1 or 1; 1 in a fresh world.
         grip: force of the fingers as a ratio to the robot's own.
     """
 
-    def __init__(self, bullet: BulletClient, spec: RobotSpec, scene: SceneSpec, urdf: str) -> None:
+    def __init__(
+        self,
+        bullet: BulletClient,
+        spec: RobotSpec,
+        scene: SceneSpec,
+        load: Callable[..., int],
+        *,
+        drawn: bool = True,
+    ) -> None:
         self._bullet = bullet
         self._spec = spec
         self.gripper_action: float = 1
         self.grip = 1.0
-        self.body: int = bullet.loadURDF(
-            fileName=urdf,
+        self.body: int = load(
             basePosition=scene.robot_base_position,
             baseOrientation=bullet.getQuaternionFromEuler(scene.robot_base_orientation),
             useFixedBase=True,
@@ -43,7 +58,7 @@ class Robot:
         self._links: dict[str, int] = {
             info[12].decode(): info[0] for info in joint_infos(bullet, self.body)
         }
-        self._add_pedestal(scene)
+        self._add_pedestal(scene, drawn=drawn)
         self._gear_fingers()
         self._initial_joints = np.array(scene.robot_initial_joints)
         self._lower = np.array(spec.lower_limits)
@@ -57,8 +72,11 @@ class Robot:
         )
         self.reset()
 
-    def _add_pedestal(self, scene: SceneSpec) -> None:
+    def _add_pedestal(self, scene: SceneSpec, *, drawn: bool) -> None:
         """A white cylinder to look at under the arm; it touches nothing."""
+        if not drawn:  # the body remains: the numbers of those after it stay
+            self._bullet.createMultiBody()
+            return
         x, y, height = scene.robot_base_position
         yaw = scene.robot_base_orientation[2]
         visual = self._bullet.createVisualShape(

@@ -55,23 +55,39 @@ class TableJoint:
 
 
 class Light:
-    """A table link that is white when off and coloured when on."""
+    """A table link that is white when off and coloured when on.
+
+    Args:
+        spec: its name, link and colour.
+        links: Bullet's indices of the table's links.
+        shown: the server and the table in it, where Bullet draws the light too.
+
+    Attributes:
+        name: the light's.
+        link: Bullet's index of the link.
+        on: whether it is lit.
+    """
 
     def __init__(
-        self, bullet: BulletClient, table: int, links: dict[str, int], spec: LightSpec
+        self, spec: LightSpec, links: dict[str, int], shown: tuple[BulletClient, int] | None
     ) -> None:
         self.name = spec.name
+        self.link = links[spec.link]
         self.on = False
-        self._bullet = bullet
-        self._table = table
-        self._link = links[spec.link]
-        self._color_on = spec.color
+        self._shown = shown
+        self._color_on: Sequence[float] = spec.color
+
+    @property
+    def color(self) -> Sequence[float]:
+        """RGBA in 0..1 that tints the link now."""
+        return self._color_on if self.on else _COLOR_OFF
 
     def switch(self, on: bool) -> None:
         """Turn the light on or off."""
         self.on = on
-        color: Sequence[float] = self._color_on if on else _COLOR_OFF
-        self._bullet.changeVisualShape(self._table, self._link, rgbaColor=color)
+        if self._shown is not None:
+            bullet, table = self._shown
+            bullet.changeVisualShape(table, self.link, rgbaColor=self.color)
 
 
 class Button:

@@ -7,8 +7,10 @@ pack, the revision, the start state and the actions, to the last bit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -71,6 +73,9 @@ class World:
     Attributes:
         bullet: this world's own physics server.
         built: how often the world has been built; renderers notice a rebuild by it.
+        drawn_by_bullet: whether Bullet's own renderers, or a package's, draw this world. Bodies
+            then come with their visual shapes, whose files take two thirds of a reset to read.
+        visuals: whether the bodies of the last reset have visual shapes; a variant's always do.
     """
 
     def __init__(self, pack: AssetPack, scene: str, revision: Revision = OFFICIAL.revision) -> None:
@@ -78,6 +83,8 @@ class World:
         self.scene = pack.scene(scene)
         self.revision = revision
         self.built = 0
+        self.drawn_by_bullet = True
+        self.visuals = True
         self.bullet = BulletClient()
         self.distractors: tuple[Thing, ...] = ()
         self._dynamics = BENCHMARK
@@ -113,6 +120,7 @@ class World:
         shaken = variant is not None and self._dynamics != BENCHMARK
         self._actuation = Actuation(self._dynamics, variant) if shaken and variant else None
         self.distractors = ()
+        self.visuals = self.drawn_by_bullet or variant is not None
         self._build()
         self._reset_table(np.array(scene_obs, dtype=np.float64))
         if variant is not None and variant.level("distractors"):
@@ -121,6 +129,22 @@ class World:
             self.distractors = stand(self.bullet, variant, np.array(ends)[:, :2], button)
         self.robot.reset(robot_obs)
         self.bullet.stepSimulation()
+
+    @contextlib.contextmanager
+    def shown(self) -> Iterator[BulletClient]:
+        """A server in which this world's bodies, by the same numbers, have their visual shapes.
+
+        Their poses are not this world's.
+        """
+        if self.visuals:
+            yield self.bullet
+            return
+        twin = World(self.pack, self.scene.name, self.revision)
+        try:
+            twin._build()
+            yield twin.bullet
+        finally:
+            twin.close()
 
     def place_robot(self, robot_obs: NDArray[np.float64]) -> None:
         """Put the robot alone into the given state, gripper open; one physics step passes."""
@@ -150,22 +174,23 @@ class World:
         """Load everything in the order that upstream does; the order shows in the bits."""
         bullet, pack, scene = self.bullet, self.pack, self.scene
         dynamics = self._dynamics
-        self.robot = Robot(bullet, pack.robot, scene, pack.urdf(pack.robot.urdf))
+        load = bullet.loadURDF
+        urdf = partial(pack.urdf, drawn=self.visuals)
+        robot = partial(load, urdf(pack.robot.urdf))
+        self.robot = Robot(bullet, pack.robot, scene, robot, drawn=self.visuals)
         self.robot.grip = dynamics.grip
         scaling = scene.global_scaling * dynamics.size
         # Stacked in the air, clear of everything, so that no contact exists before the reset.
         self.blocks: dict[str, int] = {
-            name: bullet.loadURDF(
-                pack.urdf(urdf), (0, 0, 1 + i), (0, 0, 0, 1), globalScaling=scaling
-            )
-            for i, (name, urdf) in enumerate(scene.blocks)
+            name: load(urdf(file), (0, 0, 1 + i), (0, 0, 0, 1), globalScaling=scaling)
+            for i, (name, file) in enumerate(scene.blocks)
         }
-        self.table: int = bullet.loadURDF(
-            pack.urdf(scene.table), (0, 0, 0), (0, 0, 0, 1), globalScaling=scene.global_scaling
+        self.table: int = load(
+            urdf(scene.table), (0, 0, 0), (0, 0, 0, 1), globalScaling=scene.global_scaling
         )
         self._wire_table()
         dynamics.apply(bullet, self.blocks.values())
-        self.plane: int = bullet.loadURDF(pack.urdf("plane/plane.urdf"))
+        self.plane: int = load(urdf("plane/plane.urdf"))
 
     def _wire_table(self) -> None:
         bullet, scene = self.bullet, self.scene
@@ -176,7 +201,8 @@ class World:
         self.doors = [TableJoint(bullet, self.table, joints, name) for name in scene.doors]
         for door in self.doors:
             door.hold_by_friction()
-        self.lights = [Light(bullet, self.table, self.links, spec) for spec in scene.lights]
+        shown = (bullet, self.table) if self.visuals else None
+        self.lights = [Light(spec, self.links, shown) for spec in scene.lights]
         lights = {light.name: light for light in self.lights}
         self.buttons = [
             Button(TableJoint(bullet, self.table, joints, spec.joint), lights[spec.light])

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 __all__ = ["Mesh", "Scene", "SceneState", "Shape", "order"]
 
 WHITE = -1
+
+_Lights: TypeAlias = Mapping[int, Sequence[float]]
+"""By link of the table: the colour that a light has now."""
+_Colours: TypeAlias = list[Sequence[float]]
 
 
 @dataclass(frozen=True)
@@ -81,9 +85,10 @@ class Scene:
         Raises:
             AssetError: a mesh that cannot be read, or a kind of shape that is not drawn here.
         """
-        reader = _Reader(world.bullet)
-        bodies = [world.bullet.getBodyUniqueId(i) for i in range(world.bullet.getNumBodies())]
-        parts = tuple(reader.body(body, body == world.table) for body in bodies)
+        with world.shown() as shown:
+            reader = _Reader(world.bullet, shown)
+            bodies = [world.bullet.getBodyUniqueId(i) for i in range(world.bullet.getNumBodies())]
+            parts = tuple(reader.body(body, body == world.table) for body in bodies)
         return cls(tuple(reader.meshes), tuple(reader.textures), tuple(reader.shapes), parts)
 
     def with_still(
@@ -112,8 +117,9 @@ class Scene:
         """Poses and colours now; asks PyBullet and changes nothing in it."""
         poses: list[float] = []
         colours: list[Sequence[float]] = []
+        lights = {light.link: light.color for light in world.lights}
         for body in self._bodies:
-            body.extend(world.bullet, poses, colours)
+            body.extend(world.bullet, lights, poses, colours)
         return SceneState(
             np.array(poses, dtype=np.float32).reshape(-1, 7),
             np.array(colours, dtype=np.float32).reshape(-1, 4),
@@ -176,7 +182,7 @@ class _Body:
         self._base: Pose | None = bullet.getBasePositionAndOrientation(body) if still else None
 
     def extend(
-        self, bullet: BulletClient, poses: list[float], colours: list[Sequence[float]]
+        self, bullet: BulletClient, lights: _Lights, poses: list[float], colours: _Colours
     ) -> None:
         """Append the body's shapes: 7 numbers of pose each, and their colours."""
         base = self._base or bullet.getBasePositionAndOrientation(self._body)
@@ -185,8 +191,9 @@ class _Body:
             position, rotation = links[link]
             poses += position
             poses += rotation
-        if self._lit:  # the table's lights change their colour
-            colours += [shape[7] for shape in bullet.getVisualShapeData(self._body)]
+        if self._lit:
+            own = zip(self._links, self._colours, strict=True)
+            colours += [lights.get(link, colour) for link, colour in own]
         else:
             colours += self._colours
 
@@ -200,7 +207,7 @@ class _Still:
         self._poses, self._colours = poses, colours
 
     def extend(
-        self, bullet: BulletClient, poses: list[float], colours: list[Sequence[float]]
+        self, bullet: BulletClient, lights: _Lights, poses: list[float], colours: _Colours
     ) -> None:
         """Append the shapes, as `_Body.extend` does."""
         for pose in self._poses:
@@ -209,10 +216,17 @@ class _Still:
 
 
 class _Reader:
-    """Collects what the bodies of a world look like."""
+    """Collects what the bodies of a world look like.
 
-    def __init__(self, bullet: BulletClient) -> None:
+    Args:
+        bullet: the world's server.
+        shown: one in which the bodies have their visual shapes; may be the same.
+    """
+
+    def __init__(self, bullet: BulletClient, shown: BulletClient) -> None:
         self._bullet = bullet
+        self._shown = shown
+        self._loaded = shown.getNumBodies()
         self.meshes: list[Mesh] = []
         self.textures: list[NDArray[np.uint8]] = []
         self.shapes: list[Shape] = []
@@ -221,9 +235,11 @@ class _Reader:
 
     def body(self, body: int, lit: bool) -> _Body:
         """Add a body's shapes; `lit` if the world changes their colours."""
+        # What was put into the world after it was built has its visual shapes there.
+        shown = self._shown if body < self._loaded else self._bullet
         drawn = [
             shape
-            for shape in self._bullet.getVisualShapeData(body)
+            for shape in shown.getVisualShapeData(body)
             if shape[2] != pybullet.GEOM_PLANE  # Bullet's OpenGL renderer leaves planes out
         ]
         for _, link, kind, size, file, *frame_and_colour in drawn:

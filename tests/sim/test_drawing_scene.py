@@ -191,6 +191,6 @@ class CallCounter:
 def test_a_state_costs_few_calls(env: PlayTableEnv) -> None:
     """About 70 microseconds on an idle core; a call for each link would cost many times that."""
     shapes, counter = Scene.read(env.world), CallCounter(env.world.bullet)
-    world: Any = SimpleNamespace(bullet=counter)
+    world: Any = SimpleNamespace(bullet=counter, lights=env.world.lights)
     shapes.state(world)
     assert 0 < counter.calls < len(shapes.shapes) / 2
