@@ -51,6 +51,8 @@ _SETTINGS = (
     show_default="runs/robustness-POLICY-SPLIT-TIME",
 )  # fmt: skip
 @setting_options(*_SETTINGS)
+@option("--videos", "films", type=click.IntRange(1), metavar="N",
+        help="Film N chains, clean and shifted next to each other.")  # fmt: skip
 @option("--quiet", is_flag=True, help="No progress, only the result.")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.pass_context
@@ -88,6 +90,7 @@ def _plan(flags: dict[str, Any], overrides: tuple[str, ...]) -> SuitePlan:
 
     names = choose_cells(flags.pop("axes"), flags.pop("levels"))
     width, seed, preset = (flags.pop(name) for name in ("width", "shift_seed", "preset"))
+    films = flags.pop("films") or 0
     if preset is not None:
         overrides = (f"policy={preset}", *overrides)
     keys = {**SHORTHANDS, "ckpt": "ckpt"}
@@ -106,7 +109,7 @@ def _plan(flags: dict[str, Any], overrides: tuple[str, ...]) -> SuitePlan:
         moment = datetime.now().strftime("%Y%m%d-%H%M%S")
         name = f"robustness-{policy_name(config.ckpt)}-{config.split}-{moment}"
         config = replace(config, out=str(Path("runs") / name))
-    return SuitePlan(config=config, names=names, width=width, seed=seed)
+    return SuitePlan(config=config, names=names, width=width, seed=seed, films=films)
 
 
 def print_suite(suite: Suite, console: Console) -> None:

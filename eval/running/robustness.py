@@ -25,6 +25,7 @@ from calvin_eval.running.policy_in_use import PolicyInUse
 from calvin_eval.running.prepare import gather_inputs, make_plan, open_policy
 from calvin_eval.running.recorder import Display
 from calvin_eval.running.run import make_engine, run_plan
+from calvin_eval.running.suite_looks import Gallery
 from calvin_eval.shifts import AXES, Level, Shifts
 
 _ROUNDS: Final[tuple[Level, ...]] = (3, 5, 1, 4, 2)
@@ -41,12 +42,14 @@ class SuitePlan:
         names: of the cells, in the order of axes and levels.
         width: see `Tight`.
         seed: of the shifts.
+        films: how many chains are filmed clean and shifted, next to each other.
     """
 
     config: EvalConfig
     names: tuple[CellName, ...]
     width: float
     seed: int = 0
+    films: int = 0
 
     def shifts(self, name: CellName) -> Shifts:
         """What a cell changes."""
@@ -125,7 +128,11 @@ def run_suite(plan: SuitePlan, display: Display) -> SuiteRun:
     unasked = _obedience(plan, folder, CLEAN, told) if told else {}
     suite = read_suite(folder, plan.names, plan.width, told, unasked)
     suite.write(folder)
-    write_page(folder, suite)
+    gallery = Gallery(
+        folder=folder, names=plan.names, seed=plan.seed, assets=plan.config.sim.assets,
+        films=0 if interrupted else plan.films, note=display.note,
+    )  # fmt: skip
+    write_page(folder, suite, gallery.looks(suite))
     return SuiteRun(folder=folder, suite=suite, interrupted=interrupted)
 
 

@@ -76,6 +76,11 @@ class Cell:
         """The clean run's average length on the same chains."""
         return sum(a.length for a, _ in self.pairs) / len(self.pairs) if self.pairs else None
 
+    def lengths_of(self, chain: int) -> dict[str, int]:
+        """Tasks in a row of a chain that is among the pairs, `clean` and `shifted`."""
+        a, b = next(pair for pair in self.pairs if pair[0].chain == chain)
+        return {"clean": a.length, "shifted": b.length}
+
     @property
     def used(self) -> int:
         """Chains that count."""

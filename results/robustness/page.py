@@ -13,6 +13,7 @@ from calvin_eval.errors import RunFolderError
 from calvin_eval.files import write_atomic
 from calvin_eval.foreign.text import printable
 from calvin_eval.results.robustness.curves import BAR_ROW, BAR_WIDTH, curve, profile
+from calvin_eval.results.robustness.looks import Looks, looks_of
 from calvin_eval.results.robustness.suite import PAGE, Suite
 from calvin_eval.shifts import AXES
 
@@ -20,7 +21,7 @@ _TEMPLATE = "templates/robustness.html.j2"
 _STYLE = "report/templates/style.css"
 
 
-def write_page(folder: Path, suite: Suite) -> Path:
+def write_page(folder: Path, suite: Suite, looks: Looks | None = None) -> Path:
     """Write `robustness.html` into the suite's folder, and return its path.
 
     Raises:
@@ -28,21 +29,29 @@ def write_page(folder: Path, suite: Suite) -> Path:
     """
     path = folder / PAGE
     try:
-        write_atomic(path, suite_html(suite).encode())
+        write_atomic(path, suite_html(suite, looks).encode())
     except OSError as error:
         raise RunFolderError(f"cannot write {path}: {error.strerror}") from error
     return path
 
 
-def suite_html(suite: Suite) -> str:
-    """The page."""
+def suite_html(suite: Suite, looks: Looks | None = None) -> str:
+    """The page.
+
+    Args:
+        suite: that was run.
+        looks: pictures and films of it, if there are any.
+    """
     bars = profile(suite)
+    looks = looks or Looks()
     return _template().render(
         suite=suite,
         policy=printable(suite.policy),
         axes=AXES,
         curves={axis.axis: curve(suite, axis) for axis in suite.axes},
         bars=bars,
+        looks=looks_of(suite, looks),
+        films=looks.films,
         bar_box=(BAR_WIDTH, BAR_ROW * len(bars) + 12),
         style=Markup(_resource(_STYLE)),
     )

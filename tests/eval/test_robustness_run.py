@@ -6,7 +6,10 @@ import json
 import shutil
 from pathlib import Path
 
+import imageio.v3 as iio
+import numpy as np
 import pytest
+from PIL import Image
 from policy_texts import PRESS
 
 from calvin_eval.cli.main import main
@@ -66,14 +69,36 @@ def test_cells_are_chosen_by_axes_and_levels() -> None:
         choose_cells("", None)
 
 
+def looked_at(folder: Path) -> None:
+    """Frames of what can be seen, once; what was said; and a film of two runs of one chain."""
+    frames = {path.name: Image.open(path) for path in (folder / "frames").iterdir()}
+    assert set(frames) == {"clean.jpg", "start-1.jpg"}
+    one, other = (np.asarray(frame).astype(int) for frame in frames.values())
+    assert one.shape == other.shape == (284, 200, 3)
+    assert np.abs(one - other).mean() > 1, "the arm stands elsewhere"
+    page = (folder / "robustness.html").read_text(encoding="utf-8")
+    assert page.count("data:image/jpeg;base64,") == 2
+    (film,) = (folder / "videos").iterdir()
+    assert f'src="videos/{film.name}"' in page
+    cell, _, chain = film.stem.partition("-chain")
+    counts = [
+        sum(subtask.steps + 21 for record in RunFolder.open(folder / name).records()
+            for subtask in record.subtasks if record.chain == int(chain))
+        for name in ("clean", cell)
+    ]  # fmt: skip
+    assert len(iio.imread(film, plugin="FFMPEG")) == max(counts)
+
+
 @pytest.mark.slow
 def test_a_suite_is_runs_that_can_be_verified_and_is_gone_on_with_as_one(tmp_path: Path) -> None:
     asked = command(tmp_path, PRESS, 2, "--axes", "start,language", "--levels", "1,another")
+    asked += ["--videos", "1"]
     assert main(asked) == 0
     folder = tmp_path / "suite"
     first = document(tmp_path)
-    names = {p.name for p in folder.iterdir() if p.is_dir()}
+    names = {p.name for p in folder.iterdir() if p.is_dir()} - {"frames", "videos"}
     assert names == {"clean", "start-1", "language-1", "language-another"}
+    looked_at(folder)
     shifted = RunFolder.open(folder / "start-1")
     assert shifted.header().protocol.shift == "start=1"
     checked = verify_run(RunFolder.open(folder / "language-another"))
