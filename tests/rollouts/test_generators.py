@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -205,3 +206,56 @@ def test_a_request_of_a_retried_batch_is_drawn_for_alone() -> None:
     with given.together([request]):
         assert [draw()] == streams([(3, request.position)])[3, request.position]
     given.forget(3)
+
+
+def test_a_stream_that_nobody_drew_from_is_kept_as_its_seed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[bool] = []
+    whole = np.random.get_state
+
+    def counted(legacy: bool = True) -> Any:
+        asked.append(legacy)
+        return whole(legacy=legacy)
+
+    monkeypatch.setattr(np.random, "get_state", counted)
+    streams = Generators(0)
+    alone = Generators(0)
+    with alone.of(1, 0):
+        expected = np.random.normal(size=3).tolist()
+    alone.forget(1)
+    asked.clear()
+    with streams.of(1, 0):
+        pass
+    for session in (2, 1, 2):
+        with streams.of(session, 0):
+            pass
+    assert len(asked) == 1  # what was before the first stream
+    found = []
+    for _ in range(3):  # one number at a time: every other one comes from the reserve
+        with streams.of(1, 0):
+            found.append(float(np.random.normal()))
+        with streams.of(2, 0):
+            pass
+    assert found == expected
+    assert len(asked) == 1 + 3
+    for session in (1, 2):
+        streams.forget(session)
+
+
+def test_another_bit_generator_of_numpys_is_kept_whole() -> None:
+    streams = Generators(0)
+    before = np.random.get_bit_generator()
+    try:
+        with streams.of(1, 0):
+            np.random.set_bit_generator(np.random.MT19937(5))
+            first = np.random.random(2).tolist()
+        with streams.of(2, 0):
+            np.random.random()
+        with streams.of(1, 0):
+            found = [*first, *np.random.random(2).tolist()]
+        assert found == np.random.RandomState(np.random.MT19937(5)).random(4).tolist()
+    finally:
+        np.random.set_bit_generator(before)
+        for session in (1, 2):
+            streams.forget(session)
