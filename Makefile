@@ -63,7 +63,7 @@ run: $(BIN)/.installed-core
 
 # LeRobot needs other versions of some packages: they lie over the first environment in a second.
 $(LEROBOT)/.installed: $(BIN)/.installed $(wildcard tests/helpers/lerobot_env/*)
-	rm -rf $(LEROBOT) && $(PYTHON) -m venv $(LEROBOT)
+	rm -rf $(LEROBOT) && $(PYTHON) -m venv $(if $(UV),--without-pip) $(LEROBOT)
 	$(call installer,$(LEROBOT)) --no-deps --requirement tests/helpers/lerobot_env/requirements.txt
 	$(LEROBOT)/bin/python tests/helpers/lerobot_env/overlay.py \
 	  "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
@@ -73,8 +73,10 @@ $(LEROBOT)/.installed: $(BIN)/.installed $(wildcard tests/helpers/lerobot_env/*)
 quick: install
 	$(BIN)/pytest --numprocesses 2 -m "not slow and not processes and not cluster" $(ARGS)
 
+# More than there are cores: much of the time one waits for processes that it has started.
+TESTERS ?= 3
 test: install
-	$(BIN)/pytest --numprocesses 2 -m "not cluster" $(ARGS)
+	$(BIN)/pytest --numprocesses $(TESTERS) -m "not cluster" $(ARGS)
 
 # One after the other: each test has the nodes of the cluster to itself.
 test-cluster: install
@@ -144,12 +146,11 @@ types-tests: install tree
 	MYPYPATH=build/types:tests/helpers $(BIN)/mypy --config-file tests/mypy.ini \
 	  --cache-dir .mypy_cache/tests --explicit-package-bases tests
 
-# What works on one core at a time goes side by side; then tests, which have the machine to themselves.
+# What works on one core at a time goes side by side.
 check: install
 	$(MAKE) --jobs 2 lint types $(LEROBOT)/.installed
 	$(MAKE) test
-	$(MAKE) test-cluster
-	$(MAKE) test-lerobot
+	$(MAKE) --jobs 2 test-cluster test-lerobot
 
 # One wheel for all Pythons, for the system that this runs on; tools/wheel.py has the others.
 wheel:
