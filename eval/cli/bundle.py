@@ -42,14 +42,24 @@ def bundle(
     """Pack the run folder RUN into one file that anybody can verify.
 
     Records, actions, metrics, chosen videos and the model card, with the SHA-256 of each. The same
-    run gives the same bytes.
+    run gives the same bytes. Of a robustness suite, --out is a folder, which gets a bundle of every
+    run and the suite's file.
     """
     from calvin_eval.results.bundle import write_bundle
     from calvin_eval.results.model_card import read_model_card
+    from calvin_eval.results.robustness.document import is_suite
     from calvin_eval.results.signatures import sign, signature_path
     from calvin_eval.results.store import RunFolder
+    from calvin_eval.running.suite_verifying import bundle_suite
 
-    card, folder = read_model_card(meta), RunFolder.open(run)
+    card = read_model_card(meta)
+    if run.is_dir() and is_suite(run):
+        if videos or key is not None or overwrite:
+            raise UsageError("expected --meta and --out alone with a robustness suite")
+        made = bundle_suite(run, card, out)
+        say(f"{out}: {len(made)} bundles; anybody can check them by: calvin-eval verify {out.name}")
+        return
+    folder = RunFolder.open(run)
     if signature_path(out).exists() and not overwrite:
         raise UsageError(f"{signature_path(out)} exists: choose another --out, or --overwrite")
     info = write_bundle(folder, card, out, videos=videos, overwrite=overwrite)

@@ -15,12 +15,15 @@ import click
 from calvin_eval.cli.options import json_option, option
 from calvin_eval.console.saying import say
 from calvin_eval.errors import UsageError
+from calvin_eval.foreign.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from calvin_eval.results.signatures import Signature
     from calvin_eval.results.verification import Verification
+    from calvin_eval.rollouts.verify.inputs import Sources
+    from calvin_eval.running.verifying import Scope
 
 EXIT_CODES = {"verified": 0, "deviates": 1, "unchecked": 3}
 
@@ -59,9 +62,13 @@ _SHOWN = 10
 def verify(ctx: click.Context, /, run: Path, as_json: bool, **options: Any) -> None:
     """Simulate RUN, a run folder or a bundle, again from its actions and compare every bit.
 
+    RUN may be a robustness suite, too, of run folders or of bundles: all its runs are verified, and
+    measured again.
+
     No policy is needed and nothing is drawn. Exits with 0 if everything agrees, with 1 if anything
     deviates, and with 3 if nothing deviates but some chains could not be checked.
     """
+    from calvin_eval.results.robustness.document import is_suite
     from calvin_eval.rollouts.verify.inputs import Sources
     from calvin_eval.running.verifying import Scope, store_record, verify_path
 
@@ -72,6 +79,8 @@ def verify(ctx: click.Context, /, run: Path, as_json: bool, **options: Any) -> N
         chains=options["chains"], sample=options["sample"], everything=options["everything"],
         seed=options["seed"],
     )  # fmt: skip
+    if run.is_dir() and is_suite(run):
+        ctx.exit(_verify_suite(run, scope, sources, options, as_json=as_json))
     record, key = options["record"], options["key"]
     if record is not None and run.is_dir():
         raise UsageError("expected a bundle with --record: the files of a run folder may change")
@@ -93,6 +102,33 @@ def verify(ctx: click.Context, /, run: Path, as_json: bool, **options: Any) -> N
         if record is not None:
             say(f"record: {record}")
     ctx.exit(EXIT_CODES[result.status])
+
+
+def _verify_suite(
+    folder: Path, scope: Scope, sources: Sources, options: dict[str, Any], *, as_json: bool
+) -> int:
+    """Verify a suite, say what was found, and return the exit code."""
+    from calvin_eval.running.suite_verifying import verify_suite
+
+    for name in ("signers", "record", "key"):
+        if options[name] is not None:
+            raise UsageError("expected one bundle with --signers, --record or --sign, not a suite")
+    found = verify_suite(
+        folder, scope, sources=sources, workers=options["workers"], progress=progress
+    )
+    if as_json:
+        runs = {name: run.to_json() for name, run in found.runs.items()}
+        document = {"status": found.status, "runs": runs, "deviations": list(found.deviations)}
+        say(json.dumps(document, indent=2))
+        return EXIT_CODES[found.status]
+    for name, run in found.runs.items():
+        say(f"{name}: {run.status}, {len(run.of('verified'))} of {run.recorded} chains")
+        for problem in [*run.problems()][:_SHOWN]:
+            say(f"  {printable(str(problem))}")
+    for deviation in found.deviations:
+        say(f"  {deviation}")
+    say(f"{found.status}: {len(found.runs)} runs of the suite")
+    return EXIT_CODES[found.status]
 
 
 @contextmanager

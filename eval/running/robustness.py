@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from calvin_eval.config.schema import EvalConfig
-from calvin_eval.errors import CalvinEvalError, UnknownNameError, UsageError
+from calvin_eval.errors import UnknownNameError, UsageError
 from calvin_eval.results.header import HEADER
 from calvin_eval.results.robustness.cells import CellName
 from calvin_eval.results.robustness.page import write_page
 from calvin_eval.results.robustness.stopping import Tight
 from calvin_eval.results.robustness.suite import CLEAN, Suite, read_suite
-from calvin_eval.results.store import RunFolder
 from calvin_eval.rollouts.engine import Engine
-from calvin_eval.rollouts.obeyed import did_another
+from calvin_eval.running.obedience import ANOTHER, obedience
 from calvin_eval.running.outcome import EXIT_DONE, EXIT_ERRORS, EXIT_INTERRUPTED
 from calvin_eval.running.packages import require_installed
 from calvin_eval.running.policy_in_use import PolicyInUse
@@ -30,7 +28,6 @@ from calvin_eval.shifts import AXES, Level, Shifts
 
 _ROUNDS: Final[tuple[Level, ...]] = (3, 5, 1, 4, 2)
 """Levels in the order in which they are run: a suite that is broken off has points of each axis."""
-_ANOTHER: Final = CellName(axis="language", level="another")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,8 +121,9 @@ def run_suite(plan: SuitePlan, display: Display) -> SuiteRun:
         for name in runner.rest():
             runner.run(name)
         interrupted = runner.interrupted
-    told = _obedience(plan, folder, _ANOTHER.folder) if _ANOTHER in plan.names else {}
-    unasked = _obedience(plan, folder, CLEAN, told) if told else {}
+    asked, assets = plan.shifts(ANOTHER), plan.config.sim.assets
+    told = obedience(folder, ANOTHER.folder, asked, assets) if ANOTHER in plan.names else {}
+    unasked = obedience(folder, CLEAN, asked, assets, told) if told else {}
     suite = read_suite(folder, plan.names, plan.width, told, unasked)
     suite.write(folder)
     gallery = Gallery(
@@ -222,17 +220,3 @@ class _Runner:
             resume=(out / HEADER).is_file(),
             protocol=replace(config.protocol, shift=shift),
         )
-
-
-def _obedience(
-    plan: SuitePlan, folder: Path, cell: str, only: Mapping[int, bool] | None = None
-) -> dict[int, bool]:
-    """Whether first subtasks of a run did the task that `language=another` names, by chain."""
-    if not (folder / cell / HEADER).is_file():
-        return {}
-    run = RunFolder.open(folder / cell)
-    chains: Sequence[int] = run.header().planned if only is None else [*only]
-    try:
-        return did_another(run, chains, plan.shifts(_ANOTHER), plan.config.sim.assets)
-    except CalvinEvalError:
-        return {}  # runs of calvin_env's own world cannot be simulated again

@@ -89,6 +89,29 @@ def looked_at(folder: Path) -> None:
     assert len(iio.imread(film, plugin="FFMPEG")) == max(counts)
 
 
+def bundled(folder: Path, place: Path) -> None:
+    """A suite is verified as it is and as bundles, and a better number is found out."""
+    card = {"key": "mine", "name": "Mine", "training_split": "D", "licence": "MIT",
+            "observation_space": ["nothing"], "action_space": "absolute",
+            "parameters": 0, "links": {}}  # fmt: skip
+    (place / "card.json").write_text(json.dumps(card))
+    given = ["--chain-list", str(place / "list.json"), "--workers", "0", "--all"]
+    target = place / "bundles"
+    command = ["bundle", str(folder), "--meta", str(place / "card.json"), "--out", str(target)]
+    assert main(command) == 0
+    assert {path.name for path in target.iterdir()} == {
+        "clean.zip", "start-1.zip", "language-1.zip", "language-another.zip", "robustness.json",
+    }  # fmt: skip
+    assert main(command) == 2, "nothing is written over"
+    assert main(["verify", str(target), *given]) == 0
+    found = json.loads((target / "robustness.json").read_text())
+    found["clean"]["average_length"] = 4.9
+    (target / "robustness.json").write_text(json.dumps(found))
+    assert main(["verify", str(target), *given]) == 1
+    (target / "start-1.zip").unlink()
+    assert main(["verify", str(target), *given]) != 0
+
+
 @pytest.mark.slow
 def test_a_suite_is_runs_that_can_be_verified_and_is_gone_on_with_as_one(tmp_path: Path) -> None:
     asked = command(tmp_path, PRESS, 2, "--axes", "start,language", "--levels", "1,another")
@@ -99,6 +122,7 @@ def test_a_suite_is_runs_that_can_be_verified_and_is_gone_on_with_as_one(tmp_pat
     names = {p.name for p in folder.iterdir() if p.is_dir()} - {"frames", "videos"}
     assert names == {"clean", "start-1", "language-1", "language-another"}
     looked_at(folder)
+    bundled(folder, tmp_path)
     shifted = RunFolder.open(folder / "start-1")
     assert shifted.header().protocol.shift == "start=1"
     checked = verify_run(RunFolder.open(folder / "language-another"))
