@@ -8,7 +8,6 @@ moves on in the same world, a failure ends the chain.
 from __future__ import annotations
 
 import contextlib
-import copy
 import time
 import traceback
 import typing
@@ -269,10 +268,7 @@ class ChainRunner:
             self._env.advance(action)
         self._executed[-1].append(action)
         if self._past.maxlen:
-            decision, row = self._queue.origin
-            sent = copy.deepcopy(action)  # the record keeps the original
-            raw = None if decision is None else sent
-            self._past.append(Executed(sent=sent, raw=raw, decision=decision, row=row))
+            self._past.append(self._queue.executed(action))
         if self._policy.requirements.every_step and not self._queue.due:
             self._frames.append(self._observe())
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from calvin_eval.protocol import Protocol, RealTime
 from calvin_eval.sim.actions import parse_action
-from calvin_eval.wrappers.policy import Action, Chunk
+from calvin_eval.wrappers.policy import Action, Chunk, Executed
 
 _ROUNDING = 1e-9
 _RELATIVE = ("cartesian_rel", "joint_rel")
@@ -92,6 +92,14 @@ class ActionQueue:
         decision, first = self._first
         self.origin = decision, first + self._put_in - len(self._actions)
         return self._actions.popleft()
+
+    def executed(self, action: Action) -> Executed:
+        """What a request says of the action that `next` gave last."""
+        decision, row = self.origin
+        sent = copy.deepcopy(action)  # the record keeps the original
+        return Executed(
+            sent=sent, raw=None if decision is None else sent, decision=decision, row=row
+        )
 
     def _put(self, chunk: Chunk, first: int, decision: Decision) -> None:
         last = None if self._execute is None else first + self._execute

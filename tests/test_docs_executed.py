@@ -38,6 +38,7 @@ ELSEWHERE = {
     "--expect": "needs a card of the same policy; test_card",
     "merge ": "needs shards; test_merge",
     "--from-dataset": "needs a data set with labels; test_from_dataset",
+    "runs/vla": "needs a trained policy; test_recording_correction",
     "calvin_lerobot": "needs a conversion of CALVIN's data; tests of dataset_lerobot",
     "mine.zip --workers": "needs the bundle that verify.md makes; test_cli_diagnose",
 }

@@ -21,7 +21,8 @@ with sentences."""
 KEYS = {
     "type", "data_dir", "data_paths", "image_folder", "batch_size", "num_workers",
     "rgb_pad", "gripper_pad", "traj_cons", "shift_mode", "skip_frames", "tasks", "exclude_tasks",
-    "scenes", "pairs", "cache", "predict_stop_token", "data_root_dir", "data_mix", "organize_type",
+    "scenes", "pairs", "acted", "cache", "predict_stop_token",
+    "data_root_dir", "data_mix", "organize_type",
 }  # fmt: skip
 """Keys of a section of `cotrain`."""
 

@@ -16,13 +16,24 @@ from calvin_eval.protocol import BENCHMARK, OFFICIAL, REVISIONS, SCENES
 from calvin_eval.sim.drawing.options import BACKENDS
 
 if TYPE_CHECKING:
-    from calvin_eval.rollouts.recording.session import RecordSpec, SplitSummary
+    from calvin_eval.rollouts.recording.session import SplitSummary
+    from calvin_eval.rollouts.recording.spec import RecordSpec
 
 
 @click.command(short_help="Record demonstrations in CALVIN's format.")
 @out_option("FOLDER", "The data set; an unfinished one is completed.", required=True)
 @option("--policy", metavar="POLICY", default="builtin:expert",
               help="The demonstrator, as --ckpt of a run.")  # fmt: skip
+@option("--label", type=click.Choice(["expert"]),
+              help="Let the policy act; store what the expert would do.")  # fmt: skip
+@option("--beta", metavar="SHARE[:LAST]", default="0.5",
+              help="With --label: share of the turns in which the expert acts.")  # fmt: skip
+@option("--turn", type=click.IntRange(1), default=30, metavar="N",
+              help="With --label: steps of a turn.")  # fmt: skip
+@option("--takeover", type=click.IntRange(0), default=150, metavar="N",
+              help="With --label: steps of a task after which the expert ends it.")  # fmt: skip
+@option("--stage", "stages", metavar="KEY=VALUE", multiple=True,
+              help="Action stage of the policy, as policy.actions of a run.")  # fmt: skip
 @option("--option", "options", metavar="KEY=VALUE", multiple=True, help="Option of the policy.")
 @option("--trust", is_flag=True, help="Allow a checkpoint that can run code.")
 @option("--scenes", metavar="ABCD", default="D", help="For training.")
@@ -39,7 +50,7 @@ if TYPE_CHECKING:
               help="For training; the pack's are those that an evaluation uses.")  # fmt: skip
 @option("--steps", type=click.IntRange(1), default=OFFICIAL.steps, metavar="N",
               help="Budget of a task.")  # fmt: skip
-@option("--noise", type=float, default=0.3, metavar="RATE",
+@option("--noise", type=float, metavar="RATE", show_default="0.3; 0 with --label",
               help="Share of training tasks with a disturbance to recover from.")  # fmt: skip
 @option("--noise-strength", type=float, default=0.8, metavar="UNITS",
               help="Largest component of a disturbance, 1 being the most.")  # fmt: skip
@@ -100,10 +111,18 @@ def record(**options: Any) -> None:
 
 
 def _spec(options: dict[str, Any]) -> RecordSpec:
+    from calvin_eval.rollouts.recording.correction import Correction
     from calvin_eval.rollouts.recording.episode import LabelRules
     from calvin_eval.rollouts.recording.noise import Disturbance
-    from calvin_eval.rollouts.recording.session import RecordSpec
+    from calvin_eval.rollouts.recording.spec import RecordSpec
 
+    correction = None
+    if options["label"]:
+        turns = {name: options[name] for name in ("turn", "takeover")}
+        correction = Correction.parse(options["beta"], **turns)
+    noise = options["noise"]
+    if noise is None:
+        noise = 0.0 if correction else Disturbance.rate
     return RecordSpec(
         out=options["out"],
         policy=options["policy"],
@@ -122,9 +141,11 @@ def _spec(options: dict[str, Any]) -> RecordSpec:
         tasks=_tasks(options["tasks"]),
         sentences=options["sentences"],
         steps=options["steps"],
-        noise=Disturbance(rate=options["noise"], strength=options["noise_strength"]),
+        noise=Disturbance(rate=noise, strength=options["noise_strength"]),
         labels=LabelRules(longest=options["max_span"], shortest=options["min_span"]),
         captions=options["captions"],
+        stages=dict(map(_pair, options["stages"])),
+        correction=correction,
         shift=",".join(options["shift"]) or None,
         seed=options["seed"],
     )

@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calvin_eval.errors import AssetError, CalvinEvalError, UsageError
-from calvin_eval.foreign.splits import Annotation, Split
+from calvin_eval.foreign.splits import Annotation, BrokenFrameError, Split
 from calvin_eval.protocol import OFFICIAL
 from calvin_eval.rollouts.chain import Simulator
 from calvin_eval.rollouts.datasets.drift import distances
 from calvin_eval.rollouts.datasets.opening import open_dataset
+from calvin_eval.rollouts.recording.tape import EXECUTED
 from calvin_eval.rollouts.replay import Step, replay
 from calvin_eval.rollouts.worker import SimulatorSpec
 from calvin_eval.sim.chains import Chain
@@ -207,16 +208,25 @@ class _Frames:
         self.actions: list[Action] = []
         if any(not stretch.first <= a.first < a.last for a in stretch.labels):
             raise UsageError("expected an annotation of two frames or more, found none")
+        name = EXECUTED if form == "rel_actions" and _has_executed(split, stretch.first) else form
         for index in range(stretch.first, stretch.last + 1):
-            frame = split.read(index, (form, *_STATE))
+            frame = split.read(index, (name, *_STATE))
             self.states.append({k: finite_array(frame[k], k, n) for k, n in _STATE.items()})
             if index < stretch.last:
-                self.actions.append(_action(frame[form], form))
+                self.actions.append(_action(frame[name], form))
 
     def start(self) -> Chain:
         """The first state; the tasks are the labels' business."""
         robot, scene = (self.states[0][name] for name in _STATE)
         return Chain(id=0, initial_state={}, tasks=(), given=True, robot_obs=robot, scene_obs=scene)
+
+
+def _has_executed(split: Split, index: int) -> bool:
+    """Whether frames hold what was executed apart from what an expert said of it."""
+    try:
+        return split.native and bool(len(split.read(index, (EXECUTED,))))
+    except BrokenFrameError:
+        return False
 
 
 def _action(values: Any, form: Form) -> Action:

@@ -17,6 +17,7 @@ from calvin_eval.files import write_atomic
 from calvin_eval.rollouts.recording.episode import Episode
 from calvin_eval.rollouts.recording.labels import save_plain
 from calvin_eval.rollouts.recording.store import frame_name
+from calvin_eval.rollouts.recording.tape import EXPERT_ACTED
 from calvin_eval.sim.packs import AssetPack
 from calvin_eval.sim.upstream_package import camera_configuration
 
@@ -58,6 +59,15 @@ def write_statistics(folder: Path, count: int) -> None:
     content["act_min_bound"] = np.min(columns["actions"], axis=0).tolist()
     content["act_max_bound"] = np.max(columns["actions"], axis=0).tolist()
     write_atomic(folder / STATISTICS, yaml.safe_dump(content, sort_keys=False).encode())
+
+
+def write_marks(folder: Path, count: int) -> None:
+    """Write in which frames of a corrected policy the expert acted, (count,) bool."""
+    acted = []
+    for index in range(count):
+        with np.load(folder / frame_name(index)) as frame:
+            acted.append(bool(frame[EXPERT_ACTED]))
+    np.save(folder / f"{EXPERT_ACTED}.npy", np.array(acted))
 
 
 def write_environment(folder: Path, pack: AssetPack, scene: str) -> None:

@@ -5,22 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
-from calvin_eval.errors import CalvinEvalError, UnknownNameError, UsageError
-from calvin_eval.protocol import BENCHMARK, OFFICIAL
+from calvin_eval.errors import CalvinEvalError
 from calvin_eval.rollouts.batching import BatchRules
 from calvin_eval.rollouts.hosts import LocalPolicyHost
 from calvin_eval.rollouts.pool import WorkerPool
 from calvin_eval.rollouts.recording import metadata
 from calvin_eval.rollouts.recording.captions import write_captions
-from calvin_eval.rollouts.recording.episode import Episode, LabelRules
+from calvin_eval.rollouts.recording.episode import Episode
 from calvin_eval.rollouts.recording.labels import paraphrases, write_labels
-from calvin_eval.rollouts.recording.noise import Disturbance
 from calvin_eval.rollouts.recording.plan import SPLITS, ChainRules, EpisodePlan, Split, plan_split
 from calvin_eval.rollouts.recording.shifts import recordable, shifted_plans
+from calvin_eval.rollouts.recording.spec import RecordSpec, recorded_config
 from calvin_eval.rollouts.recording.store import SplitStore, open_recording
 from calvin_eval.rollouts.recording.worker import EpisodeRecorder, RecordingSetup
 from calvin_eval.rollouts.service import PolicySpec
@@ -29,69 +26,12 @@ from calvin_eval.sim.instructions import PACK, load_instructions
 from calvin_eval.sim.packs import AssetPack, load_pack
 from calvin_eval.sim.render import RenderInfo, resolve_backend
 from calvin_eval.sim.shifts.looks import check_drawable
-from calvin_eval.sim.symbolic import TASK_NAMES
 
 CAMERAS = ("static", "gripper")
-SENTENCES = ("paraphrases", "pack", "both")
 
 _ATTEMPTS = 3  # processes that may die of one episode
 
 Watch = Callable[[EpisodePlan, Episode], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class RecordSpec:
-    """What is to be recorded.
-
-    Attributes:
-        out: the data set's folder.
-        policy: the demonstrator, as `--ckpt` names it.
-        options: its own.
-        trust: whether its checkpoint may run code.
-        assets: an asset pack.
-        revision: of the simulator, `pinned` or `head`.
-        render: the renderer; `none` for a data set without images.
-        depth: whether depth images are kept.
-        scenes: by split.
-        episodes: by split.
-        length: tasks of a chain.
-        tasks: names of those that chains are drawn from.
-        sentences: what the training split's demonstrations are called: "paraphrases", which are
-            not the benchmark's, "pack" for the benchmark's own, or "both".
-        steps: budget of a task.
-        noise: disturbances of the demonstrator in the training split.
-        labels: which frames get a sentence.
-        captions: whether frames are described in sentences and questions, see `captions`.
-        shift: what is changed about the training split, see `recordable`; nothing if None.
-        seed: of everything that is drawn.
-    """
-
-    out: Path
-    policy: str = "builtin:expert"
-    options: Mapping[str, Any] = field(default_factory=dict)
-    trust: bool = False
-    assets: str = "builtin"
-    revision: str = OFFICIAL.revision
-    render: str = "auto"
-    depth: bool = False
-    scenes: Mapping[Split, Sequence[str]]
-    episodes: Mapping[Split, int]
-    length: int = BENCHMARK.chain_length
-    tasks: Sequence[str] = TASK_NAMES
-    sentences: str = "paraphrases"
-    steps: int = OFFICIAL.steps
-    noise: Disturbance = field(default_factory=Disturbance)
-    labels: LabelRules = field(default_factory=LabelRules)
-    captions: bool = False
-    shift: str | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        recordable(self.shift)
-        if self.depth and self.render == "none":
-            raise UsageError("expected a renderer for depth images, found render none")
-        if self.sentences not in SENTENCES:
-            raise UnknownNameError("sentences", self.sentences, SENTENCES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +63,7 @@ def record(
     pack = load_pack(spec.assets)
     render = resolve_backend(spec.render)
     check_drawable(recordable(spec.shift), render.backend)
-    open_recording(spec.out, _config(spec, pack, render))
+    open_recording(spec.out, recorded_config(spec, pack, render))
     plans = {split: _plan(spec, pack, split) for split in SPLITS}
     found: dict[Split, dict[int, Episode]] = {}
     for split in SPLITS:
@@ -151,31 +91,6 @@ def _plan(spec: RecordSpec, pack: AssetPack, split: Split) -> list[EpisodePlan]:
         rules=ChainRules(length=spec.length, tasks=tuple(spec.tasks), seed=spec.seed),
     )
     return plans if split != "training" else shifted_plans(plans, recordable(spec.shift), pack)
-
-
-def _config(spec: RecordSpec, pack: AssetPack, render: RenderInfo) -> dict[str, Any]:
-    """What the frames depend on, as it is kept beside them."""
-    return {
-        "format": 1,
-        "policy": spec.policy,
-        "options": dict(spec.options),
-        "assets": pack.name,
-        "fingerprint": pack.fingerprint,
-        "revision": spec.revision,
-        "render": {k: v for k, v in render.as_dict().items() if k != "requested"},
-        "depth": spec.depth,
-        "scenes": {split: list(spec.scenes[split]) for split in SPLITS},
-        "episodes": {split: spec.episodes[split] for split in SPLITS},
-        "length": spec.length,
-        "tasks": list(spec.tasks),
-        "sentences": spec.sentences,
-        "steps": spec.steps,
-        "noise": asdict(spec.noise),
-        "labels": asdict(spec.labels),
-        "seed": spec.seed,
-        **({"captions": True} if spec.captions else {}),
-        **({"shift": str(recordable(spec.shift))} if spec.shift else {}),
-    }
 
 
 def record_all(
@@ -230,6 +145,8 @@ def _setup(
             noise=spec.noise,
             labels=spec.labels,
             seed=spec.seed,
+            correction=spec.correction,
+            episodes=spec.episodes,
         )
 
 
@@ -248,6 +165,7 @@ def _policies(spec: RecordSpec, scenes: Iterable[str]) -> Iterator[dict[str, Pol
                 seed=spec.seed,
                 scene=scene,
                 options=dict(spec.options),
+                actions=dict(spec.stages),
             )
             if is_light(spec.policy):
                 requirements = policy.load().policy.requirements
@@ -286,7 +204,10 @@ def _number(
     """Number a split's frames and write what lies beside them; returns the number of labels."""
     store.number_frames(episodes)
     metadata.write_ranges(store.folder, episodes)
-    metadata.write_statistics(store.folder, sum(episode.frames for episode in episodes))
+    frames = sum(episode.frames for episode in episodes)
+    metadata.write_statistics(store.folder, frames)
+    if spec.correction is not None:
+        metadata.write_marks(store.folder, frames)
     labels = write_labels(
         store.folder,
         episodes,
@@ -294,7 +215,6 @@ def _number(
         (spec.seed, SPLITS.index(split)),
     )
     if spec.captions:
-        frames = sum(episode.frames for episode in episodes)
         write_captions(store.folder, frames, (spec.seed, SPLITS.index(split)))
     store.close(episodes)
     return labels

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from calvin_eval.protocol import Protocol
 from calvin_eval.rollouts.chain import ChainRunner, Simulator
+from calvin_eval.rollouts.recording.correction import CorrectedPolicy, Correction, Turns
 from calvin_eval.rollouts.recording.episode import Episode, LabelRules, summarize
 from calvin_eval.rollouts.recording.noise import Disturbance, DisturbedPolicy
-from calvin_eval.rollouts.recording.plan import SPLITS, EpisodePlan
+from calvin_eval.rollouts.recording.plan import SPLITS, EpisodePlan, Split
 from calvin_eval.rollouts.recording.store import SplitStore
 from calvin_eval.rollouts.recording.tape import Tape
 from calvin_eval.rollouts.worker import PolicyLink, SimulatorSpec, connect
 from calvin_eval.sim.instructions import InstructionSet
 from calvin_eval.sim.oracle import TaskOracle
 from calvin_eval.sim.packs import load_pack
+from calvin_eval.wrappers.builtin.expert.policy import ExpertPolicy
+from calvin_eval.wrappers.policy import BasePolicy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +37,9 @@ class RecordingSetup:
         depth: cameras whose depth images are kept.
         noise: disturbances in the training split.
         labels: which frames get a sentence.
-        seed: of the disturbances.
+        seed: of the disturbances and turns.
+        correction: when the expert acts beside the policy; None for a policy by itself.
+        episodes: of each split, over which the expert's share changes.
     """
 
     out: Path
@@ -46,6 +52,8 @@ class RecordingSetup:
     noise: Disturbance
     labels: LabelRules
     seed: int
+    correction: Correction | None = None
+    episodes: Mapping[Split, int] = field(default_factory=dict)
 
 
 class EpisodeRecorder:
@@ -66,9 +74,14 @@ class EpisodeRecorder:
         """
         env = self._set_scene(plan.scene)
         setup, store = self._setup, SplitStore(self._setup.out / plan.split)
-        tape = Tape(env, store.begin(plan.number), rgb=setup.rgb, depth=setup.depth)
-        noise = setup.noise if plan.split == "training" else Disturbance(rate=0.0)
-        policy = DisturbedPolicy(self._policy, noise, (setup.seed, SPLITS.index(plan.split)))
+        tape = Tape(
+            env,
+            store.begin(plan.number),
+            rgb=setup.rgb,
+            depth=setup.depth,
+            labelled=setup.correction is not None,
+        )
+        policy = self._demonstrator(plan, tape)
         runner = ChainRunner(
             tape,
             self._oracle,
@@ -78,9 +91,20 @@ class EpisodeRecorder:
         )
         outcome = runner.run(plan.chain)
         tape.hold()
-        episode = summarize(outcome.record, plan, tape, policy.bursts, self._oracle, setup.labels)
+        bursts = policy.bursts if isinstance(policy, DisturbedPolicy) else {}
+        episode = summarize(outcome.record, plan, tape, bursts, self._oracle, setup.labels)
         store.finish(episode)
         return episode
+
+    def _demonstrator(self, plan: EpisodePlan, tape: Tape) -> BasePolicy:
+        """Who acts in an episode: the policy, disturbed now and then or corrected."""
+        setup, seed = self._setup, (self._setup.seed, SPLITS.index(plan.split))
+        if setup.correction is not None:
+            beta = setup.correction.beta(plan.number, setup.episodes[plan.split])
+            turns = Turns(rules=setup.correction, beta=beta, seed=seed)
+            return CorrectedPolicy(self._policy, ExpertPolicy(plan.scene), turns, tape)
+        noise = setup.noise if plan.split == "training" else Disturbance(rate=0.0)
+        return DisturbedPolicy(self._policy, noise, seed)
 
     def _set_scene(self, scene: str) -> Simulator:
         if self._env is None or scene != self._scene:

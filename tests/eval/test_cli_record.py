@@ -72,3 +72,13 @@ def test_what_cannot_be_meant_is_refused(
 ) -> None:
     assert run(tmp_path / "data", "--no-images", *options) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_correction_is_read_from_the_options(tmp_path: Path) -> None:
+    short = ["--episodes", "1", "--validation", "0", "--length", "1", "--steps", "3", "--no-images"]
+    label = ["--policy", "builtin:random", "--label", "expert", "--beta", "0.8:0.2", "--turn", "7"]
+    assert run(tmp_path / "data", *short, *label, "--takeover", "2", "--stage", "execute=null") == 0
+    config = json.loads((tmp_path / "data/record.json").read_text())
+    assert config["correction"] == {"first": 0.8, "last": 0.2, "turn": 7, "takeover": 2}
+    assert (config["noise"]["rate"], config["stages"]) == (0, {"execute": None})
+    assert "expert_acted" in SplitFolder(tmp_path / "data/training").read(0)

@@ -97,6 +97,44 @@ def test_a_new_position_is_a_new_subtask_even_without_reset(env):
     np.testing.assert_array_equal(after, fresh)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["open_drawer", "push_red_block_left"])
+def test_told_what_others_did_instead_it_still_knows_the_way(env, task):
+    chain = next(c for c in CHAINS if c.tasks[0] == task)
+    env.start(chain.robot_obs, chain.scene_obs)
+    oracle, policy, rng = TaskOracle(), ExpertPolicy(), np.random.default_rng(0)
+    start = env.get_info()
+    for step in range(360):
+        (chunk,) = policy.act([ask(env, chain.id, task)])
+        action = chunk[0]
+        if step < 120 and step % 2:  # what is said and not done for a third of the budget
+            action = np.append(rng.uniform(-1, 1, 6), action[6])
+            policy.follow(chain.id, action)
+        elif step < 40:  # and nobody moves at first
+            action = np.append(np.zeros(6), action[6])
+            policy.follow(chain.id, action)
+        env.advance(action)
+        if oracle.achieved(start, env.get_info(), (task,)):
+            break
+    assert step < 359
+
+
+def test_its_sum_is_the_simulators_target_whoever_acts(env):
+    chain, policy = CHAINS[0], ExpertPolicy()
+    env.start(chain.robot_obs, chain.scene_obs)
+    target = env.get_state_obs()["robot_obs"][:3].copy()
+    for step in range(30):
+        (chunk,) = policy.act([ask(env, chain.id, chain.tasks[0])])
+        action = chunk[0] if step % 3 else np.append(0.3 * chunk[0][:6], 1.0)
+        if not step % 3:
+            policy.follow(chain.id, action)
+        env.advance(action)
+        target += 0.02 * np.clip(action[:3], -1, 1)
+    arm = policy._sessions[chain.id]._arm
+    # It stood still first to know where the target was, to within what the arm is off by then.
+    np.testing.assert_allclose(arm.target[0], target, atol=2e-3)
+
+
 def covering(chains) -> list[Chain]:
     """Few chains that ask for all tasks between them, the shortest list that greed finds."""
     missing, chosen = set(TASK_NAMES), []

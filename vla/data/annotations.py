@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,10 @@ ANNOTATIONS = "auto_lang_ann.npy"
 LANGUAGE_FOLDER = "lang_annotations"
 PLAY = "ep_start_end_ids.npy"
 SCENES = "scene_info.npy"
+ACTED = "expert_acted.npy"
+"""Where a policy was corrected (`calvin-eval record --label expert`): in which frames the expert
+acted, (frames,) bool. In the others the policy did, and actions are what the expert said."""
+ACTORS = ("all", "expert")
 PLAY_TEXT = "execute random action."
 """RoboVLMs' words for a stretch that nobody described."""
 
@@ -131,6 +135,36 @@ def read_pairs(path: Path) -> frozenset[Pair]:
             f"{path}: expected lines `number start end`, or JSON {{task: [[start, end], ...]}} "
             f"or [[start, end], ...] ({error})"
         ) from error
+
+
+def acted_by_expert(segments: Iterable[Segment], folder: Path) -> list[Segment]:
+    """The stretches of segments in which the expert acted, each with the frame behind it.
+
+    There its actions follow from one another, as a chunk's do; where another acted every action
+    is right for its own frame. Segments of a split without marks stay as they are.
+
+    Raises:
+        UsageError: marks that are damaged, or of another number of frames.
+    """
+    path = folder / ACTED
+    if not path.exists():
+        return list(segments)
+    try:
+        acted = np.load(path, allow_pickle=False)
+    except Exception as error:  # a damaged file makes NumPy raise anything
+        raise UsageError(f"{path} cannot be read ({type(error).__name__}: {error})") from error
+    found = []
+    for segment in segments:
+        if acted.dtype != bool or acted.ndim != 1 or segment.end >= len(acted):
+            raise UsageError(
+                f"{path}: expected a mark for each frame, found {acted.dtype} {acted.shape}"
+            )
+        steps = np.arange(segment.start, segment.end)
+        kept = steps[acted[segment.start : segment.end]]
+        for run in np.split(kept, np.flatnonzero(np.diff(kept) > 1) + 1):
+            if len(run):
+                found.append(replace(segment, start=int(run[0]), end=int(run[-1]) + 1))
+    return found
 
 
 def choose(

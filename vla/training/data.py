@@ -28,7 +28,9 @@ from calvin_eval.vla.action_tokenizer import ActionTokenizer
 from calvin_eval.vla.compat import Compat
 from calvin_eval.vla.data.actions import ActionTransform
 from calvin_eval.vla.data.annotations import (
+    ACTORS,
     Segment,
+    acted_by_expert,
     choose,
     read_language,
     read_pairs,
@@ -224,12 +226,15 @@ def choose_segments(folder: Path, section: Mapping[str, Any]) -> list[Segment]:
 
     Args:
         folder: of the split.
-        section: `tasks`, `exclude_tasks`, `scenes`, `pairs`.
+        section: `tasks`, `exclude_tasks`, `scenes`, `pairs`, `acted`.
 
     Raises:
         UsageError: no annotations, or nothing is left.
-        UnknownNameError: a task or a scene that the split does not have.
+        UnknownNameError: a task or a scene that the split does not have, or no such choice.
     """
+    acted = section.get("acted") or ACTORS[0]
+    if acted not in ACTORS:
+        raise UnknownNameError("acted", str(acted), ACTORS)
     segments = read_language(folder)
     known = sorted({segment.task for segment in segments})
     wanted, without = section.get("tasks"), section.get("exclude_tasks") or ()
@@ -244,6 +249,8 @@ def choose_segments(folder: Path, section: Mapping[str, Any]) -> list[Segment]:
         scenes=None if scenes is None else read_scenes(folder),
         only=scenes,
     )
+    if acted == "expert":
+        kept = acted_by_expert(kept, folder)
     if not kept:
         raise UsageError(f"{folder}: none of {len(segments)} annotated segments is left")
     return kept

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from calvin_eval.errors import PolicyError, UnknownNameError
 from calvin_eval.wrappers.builtin.expert.geometry import TABLES
-from calvin_eval.wrappers.builtin.expert.motion import Arm, Motion
+from calvin_eval.wrappers.builtin.expert.motion import Arm, Astray, Motion
 from calvin_eval.wrappers.builtin.expert.tasks import program
 from calvin_eval.wrappers.builtin.expert.view import Array, View
 from calvin_eval.wrappers.policy import BasePolicy, Request, Requirements
@@ -25,16 +25,29 @@ class _Session:
         self._view = View(TABLES[scene])
         self._program = program(request.task)
         self._motion: Motion = iter(())
+        self._arm: Arm | None = None
 
     def act(self, request: Request) -> Array:
         """The next action; a program that has ended without success starts again."""
         assert request.info is not None
         self._view.update(request.obs, request.info)
-        action = next(self._motion, None)
+        try:
+            action = next(self._motion, None)
+        except Astray:
+            action = None
         if action is None:
-            self._motion = self._program(Arm(self._view))
-            action = next(self._motion)
+            known = self._arm is not None and self._arm.followed
+            self._arm = Arm(self._view, self._arm.target if self._arm and known else None)
+            self._motion = self._program(self._arm)
+            action = next(self._motion, None)
+            if action is None:  # all goals are reached: the oracle has to see it
+                (action,) = self._arm.wait(1)
         return action
+
+    def follow(self, action: Array) -> None:
+        """Take in that another action (7,) than the last one was executed."""
+        if self._arm is not None:
+            self._arm.follow(action)
 
 
 class ExpertPolicy(BasePolicy):
@@ -71,6 +84,19 @@ class ExpertPolicy(BasePolicy):
             PolicyError: a request without privileged state.
         """
         return [self._session(request).act(request)[None] for request in requests]
+
+    def follow(self, session: int, action: Array) -> None:
+        """Take in that another action than the last one of a session was executed.
+
+        What the expert says next is still its own plan, from where that action led; a goal that
+        is not reached because of others' actions makes it plan anew.
+
+        Args:
+            session: the chain's id.
+            action: relative, (7,).
+        """
+        if session in self._sessions:
+            self._sessions[session].follow(action)
 
     def _session(self, request: Request) -> _Session:
         known = self._sessions.get(request.session)
