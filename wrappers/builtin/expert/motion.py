@@ -62,6 +62,8 @@ class Arm:
     def __init__(self, view: View, target: tuple[Array, Array] | None = None) -> None:
         self.view = view
         self._known = target is not None
+        self._position: Array
+        self._euler: Array
         self._position, self._euler = target or (view.tcp.copy(), view.euler.copy())
         self._said = np.zeros(6)
         self._misled = self.followed = False
