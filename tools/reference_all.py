@@ -55,7 +55,10 @@ class Maker:
                 break
             self._round(number)
         newest = max(n for n in range(self.plan.rounds + 1) if self.state.done(f"dev-{n}"))
-        self._once("final", lambda: self._evaluate("final", newest, self.plan.final, "official"))
+        if self.plan.final:
+            self._once(
+                "final", lambda: self._evaluate("final", newest, self.plan.final, "official")
+            )
 
     @property
     def left(self) -> float:

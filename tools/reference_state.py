@@ -30,12 +30,12 @@ class Plan:
         model: a preset of `calvin-eval train`.
         seed: of everything.
         piece: episodes of a piece of the demonstrations.
-        validation: episodes of the expert for the validation loss.
+        validation: episodes of the expert for the validation loss, 1 or more.
         length: tasks of an episode.
         tasks: their names.
         rounds: corrections at most.
         dev: chains of the dev list after every round.
-        final: of the official list, at the end.
+        final: of the official list, at the end; 0 for none.
         batch: samples of a step.
         least_steps: of a training, however little time is left.
         overrides: of trainings.
