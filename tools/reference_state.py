@@ -102,7 +102,9 @@ class State:
         work.mkdir(parents=True, exist_ok=True)
         path = work / "state.json"
         fresh = {"plan": plan.options, "pieces": 0, "seconds": {}, "done": [], "sizes": {}}
-        values = json.loads(path.read_text(encoding="utf-8")) if path.exists() else fresh
+        values: dict[str, Any] = fresh
+        if path.exists():
+            values = json.loads(path.read_text(encoding="utf-8"))
         before = values["plan"]
         changed = [k for k, v in plan.options.items() if before.get(k) != v]
         if other := sorted({*changed} - {*_MAY_CHANGE}):
