@@ -21,6 +21,7 @@ from calvin_eval.wrappers.builtin.expert.policy import ExpertPolicy
 from calvin_eval.wrappers.policy import (
     Action,
     BasePolicy,
+    Chunk,
     Executed,
     Policy,
     Request,
@@ -143,7 +144,7 @@ class CorrectedPolicy(BasePolicy):
         self._policy.end(session)
         self._expert.end(session)
 
-    def act(self, requests: Sequence[Request]) -> Sequence[Sequence[Action]]:
+    def act(self, requests: Sequence[Request]) -> Sequence[Chunk]:
         """Decide one action for one request."""
         (request,) = requests
         if self._last_by_policy:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from calvin_eval.rollouts.recording.noise import Disturbance
-from calvin_eval.rollouts.recording.session import RecordSpec, record
+from calvin_eval.rollouts.recording.session import record
+from calvin_eval.rollouts.recording.spec import RecordSpec
 
 
 def small_spec(out: Path, **changes: Any) -> RecordSpec:

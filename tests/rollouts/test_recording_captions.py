@@ -16,7 +16,8 @@ from calvin_eval.rollouts.recording.captions import (
     phrases,
     write_captions,
 )
-from calvin_eval.rollouts.recording.session import RecordSpec, record
+from calvin_eval.rollouts.recording.session import record
+from calvin_eval.rollouts.recording.spec import RecordSpec
 from calvin_eval.rollouts.recording.store import frame_name
 from calvin_eval.sim.initial_states import initial_robot_obs, initial_scene_obs
 
