@@ -13,7 +13,7 @@ installer = $(if $(UV),$(UV) pip install --python $(1)/bin/python,$(1)/bin/pytho
   install --disable-pip-version-check) --quiet $(PIP_FLAGS)
 
 .PHONY: help install run quick test fuzz chaos mutants test-lerobot test-cluster test-loaded lint format types check \
-  wheel docs leaderboard matrix bench reset-orders reference reference-all clean
+  wheel docs leaderboard matrix bench bench-gpu reset-orders reference reference-all clean
 
 help:
 	@echo "make run     install into $(VENV), run the scripted expert on the built-in pack"
@@ -28,6 +28,7 @@ help:
 	@echo "make lint    check style and formatting    make format  fix them"
 	@echo "make types   check types                   make check   all of these but the repeats, as CI"
 	@echo "make bench   measure speed ratios          make clean   remove what make made"
+	@echo "make bench-gpu  measure a machine with an NVIDIA GPU in ten minutes, onto one page"
 	@echo "make reset-orders  compare 1000 random orders of resets with fresh processes, bit for bit"
 	@echo "make wheel   build source distribution and wheel into dist/"
 	@echo "make docs    build the documentation's site, refusing broken links"
@@ -180,6 +181,9 @@ matrix:
 	  build/uv/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) uv; }
 	PATH="$(CURDIR)/build/uv/bin:$$PATH" $(PYTHON) -m tools.matrix --extras "$(MATRIX_EXTRAS)" $(CELLS)
 
+bench-gpu: install
+	$(BIN)/python -m tools.gpu_day $(ARGS)
+
 reset-orders: install
 	$(BIN)/python -m tools.reset_orders $(ARGS)
 
@@ -187,6 +191,8 @@ bench: install
 	$(BIN)/python benchmarks/physics.py
 	$(BIN)/python benchmarks/engine.py
 	$(BIN)/python benchmarks/rendering.py
+	$(BIN)/python benchmarks/roundtrip.py
+	$(BIN)/python benchmarks/cost_model.py
 
 # About 45 minutes on two cores; broken off, it goes on where it was. docs/reference.md has results.
 REFERENCE ?= runs/reference

@@ -199,15 +199,15 @@ def seed_all(*key: int) -> None:
     _seed_torch(_number(words))
 
 
-def _number(words: NDArray[np.uint32]) -> int:
+def _number(words: NDArray[Any]) -> int:
     return int.from_bytes(words[:2].tobytes(), "little") % 2**63
 
 
-_numpy_fresh: tuple[NDArray[np.uint32], bytes] | None = None
+_numpy_fresh: tuple[NDArray[Any], bytes] | None = None
 """What NumPy's generator was last seeded by here, and its memory right after."""
 
 
-def _seed_numpy(words: NDArray[np.uint32]) -> None:
+def _seed_numpy(words: NDArray[Any]) -> None:
     global _numpy_fresh
     np.random.seed(words)
     _numpy_fresh = words, _numpy_memory()
