@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +77,10 @@ def measure(assets: str, render: str) -> Parts:
     with make_env("D", assets=assets, render=render) as env:
         env.start()
         env.observe(rgb=CAMERAS)  # meshes are read
-        for chain in load_chains("official")[: CHAINS * ROUNDS]:
-            rows["reset"].append(milliseconds(lambda c=chain: env.start(c.robot_obs, c.scene_obs)))
+        for number in range(CHAINS * ROUNDS):
+            chain = load_chains("official")[number]
+            start = partial(env.start, chain.robot_obs, chain.scene_obs)
+            rows["reset"].append(milliseconds(start))
             task = chain.tasks[0]
             needs = oracle.needs((task,))
             before = env.get_info(needs)
@@ -93,8 +96,7 @@ def measure(assets: str, render: str) -> Parts:
                 rows["step"].append(milliseconds(advance))
                 if step % 4 == 0:
                     rows["images"].append(milliseconds(lambda: env.observe(rgb=CAMERAS)))
-                    ask = milliseconds(lambda r=request: here.act([r]))
-                    rows["decision"].append(ask)
+                    rows["decision"].append(milliseconds(partial(here.act, [request])))
     # The mean: a sum is to be predicted, and contacts make some steps dearer than most.
     means = {name: statistics.fmean(values) for name, values in rows.items()}
     return Parts(**{**means, "reset": statistics.median(rows["reset"])})
