@@ -54,7 +54,7 @@ class Maker:
             if not self.state.done(f"train-{number}") and self.left < self._share("correct"):
                 break
             self._round(number)
-        newest = max(n for n in range(self.plan.rounds + 1) if self.state.done(f"dev-{n}"))
+        newest = max(n for n in range(self.plan.rounds + 1) if self.state.done(f"train-{n}"))
         if self.plan.final:
             self._once(
                 "final", lambda: self._evaluate("final", newest, self.plan.final, "official")
@@ -109,10 +109,11 @@ class Maker:
             f"train-{number}",
             lambda: self._train(f"round-{number}", steps, [*self._pieces, *data], before),
         )
-        self._once(
-            f"dev-{number}",
-            lambda: self._evaluate(f"dev-{number}", number, self.plan.dev, "dev"),
-        )
+        if self.plan.dev:
+            self._once(
+                f"dev-{number}",
+                lambda: self._evaluate(f"dev-{number}", number, self.plan.dev, "dev"),
+            )
 
     def _steps(self, kind: str) -> int:
         rate = last_value(self.work / "profile", "samples_per_second")

@@ -34,7 +34,7 @@ class Plan:
         length: tasks of an episode.
         tasks: their names.
         rounds: corrections at most.
-        dev: chains of the dev list after every round.
+        dev: chains of the dev list after every round; 0 for none.
         final: of the official list, at the end; 0 for none.
         batch: samples of a step.
         least_steps: of a training, however little time is left.

@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 from docs_commands import ROOT
 
+from calvin_eval import evaluate
 from calvin_eval.cli.main import cli
+from calvin_eval.sim.chains import load_chains
 
 TINY = [
     *("--hours", "0.0001", "--workers", "1", "--assets", "builtin", "--tasks", "close_drawer"),
-    *("--length", "1", "--piece", "1", "--validation", "1", "--rounds", "1", "--dev", "1"),
+    *("--length", "1", "--piece", "1", "--validation", "1", "--rounds", "1", "--dev", "0"),
     *("--final", "0", "--batch", "4", "--least_steps", "2", "--evaluation", "protocol.steps=10"),
     *("--overrides", "vlm.sizes.image_size=24", "vlm.sizes.text_layers=1"),
     *("vlm.sizes.vision_layers=1", "train_dataset.cache=false"),
@@ -130,6 +132,24 @@ def test_a_folder_of_another_plan_is_left_alone(recipe: Any, tmp_path: Path) -> 
         maker(recipe, tmp_path, [], seed=1)
 
 
+def test_the_page_has_scores_with_intervals_tasks_and_places(recipe: Any, tmp_path: Path) -> None:
+    state = importlib.import_module("tools.reference_state")
+    plan = state.Plan(hours=1.0)
+    done = state.State.open(tmp_path, plan)
+    evaluate(
+        "builtin:still", num_chains=2, workers=0, out=str(tmp_path / "dev-0"), quiet=True,
+        overrides=["protocol.steps=2"],
+    )  # fmt: skip
+    done.add_seconds("dev-0", 90.0)
+    done.finish("dev-0")
+    state.write_report(tmp_path, plan, done)
+    page = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "1.5 of 60 minutes spent" in page
+    assert "| dev-0 | 1.5 | average length **0.000** (0.00 to " in page
+    assert "| 1 | 0 of 2 |" in page
+    assert page.count("| `") == len({r.tasks[0] for r in load_chains("official")[:2]})
+
+
 @pytest.mark.slow
 @pytest.mark.processes
 @pytest.mark.needs("vla")
@@ -138,7 +158,7 @@ def test_all_of_it_on_one_task(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tools.reference_all", "--work", str(work), *TINY]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     report = (work / "report.md").read_text(encoding="utf-8")
-    for stage in ("record", "profile", "train-0", "dev-0"):
+    for stage in ("record", "profile", "train-0"):
         assert f"| {stage} |" in report
-    assert "average length **0.000**" in report
-    assert "| 1 | 0 of 1 |" in report
+    assert "20 steps" in report
+    assert "1 episodes" in report
