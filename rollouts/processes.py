@@ -121,6 +121,13 @@ class Child:
         self.kill()
 
 
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def join_parent() -> Connection[Any, Any]:
     """In a child: the line to the parent.
 

@@ -31,7 +31,7 @@ from calvin_eval.sim.judging import (
     turned,
 )
 from calvin_eval.sim.table import Button, Switch
-from calvin_eval.sim.world import World
+from calvin_eval.sim.world import Needs, World
 
 MOST_UNACHIEVED: Final = 0.95
 """What progress is at most while the oracle does not hold the task achieved."""
@@ -65,6 +65,11 @@ class Meter:
 def progress(measure: float, *, achieved: bool) -> float:
     """A measure as partial credit, 0..1; 1 means achieved and nothing else does."""
     return 1.0 if achieved else float(np.clip(measure, 0.0, MOST_UNACHIEVED))
+
+
+def looked_at(world: World) -> Needs:
+    """What the info that a meter measures must hold; that of the start must be whole."""
+    return Needs(poses=frozenset(world.blocks), doors=frozenset(d.name for d in world.doors))
 
 
 def make_meter(task: str, world: World, start: Info) -> Meter:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from calvin_eval.console.saying import say
 from calvin_eval.errors import UnknownNameError, UsageError
 from calvin_eval.foreign.documents import DocumentError, parse_yaml
 from calvin_eval.protocol import BENCHMARK, OFFICIAL, REVISIONS, SCENES
+from calvin_eval.rollouts.processes import usable_cores
 from calvin_eval.sim.drawing.options import BACKENDS
 
 if TYPE_CHECKING:
@@ -179,9 +179,7 @@ def _pair(text: str) -> tuple[str, Any]:
 
 
 def _workers(asked: int | None) -> int:
-    if asked is not None:
-        return asked
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return usable_cores() if asked is None else asked
 
 
 def _describe(summary: SplitSummary) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from calvin_eval.rollouts.processes import usable_cores
 from calvin_eval.running.launch import processes_here
 
 _WORKER_BYTES = 500e6
@@ -15,14 +16,8 @@ def worker_room() -> int:
 
     Processes of one launcher on this machine share both.
     """
-    cores, sharing = _cores(), processes_here(os.environ)
+    cores, sharing = usable_cores(), processes_here(os.environ)
     return min(max(1, cores // sharing), int(_free_memory() // _WORKER_BYTES // sharing))
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _free_memory() -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -21,6 +20,7 @@ from calvin_eval.results.verification_record import (
     digest_of,
     make_record,
 )
+from calvin_eval.rollouts.processes import usable_cores
 from calvin_eval.sim.selection import parse_selection
 
 if TYPE_CHECKING:
@@ -165,5 +165,4 @@ def workers_for(asked: int | None, chains: int) -> int:
     """Processes to use for so many chains: as asked, or one per core."""
     if asked is not None:
         return asked
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min(cores or 1, chains) if chains > 1 else 0
+    return min(usable_cores(), chains) if chains > 1 else 0

@@ -69,7 +69,7 @@ def test_every_process_has_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_processes_on_one_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(capacity, "_cores", lambda: 16)
+    monkeypatch.setattr(capacity, "usable_cores", lambda: 16)
     monkeypatch.setattr(capacity, "_free_memory", lambda: 1e12)
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     assert processes_here({}) == 1

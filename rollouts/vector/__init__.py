@@ -1,0 +1,1 @@
+"""Many play tables for learning: a Gymnasium vector environment over worker processes."""
