@@ -193,6 +193,7 @@ bench: install
 	$(BIN)/python benchmarks/rendering.py
 	$(BIN)/python benchmarks/roundtrip.py
 	$(BIN)/python benchmarks/cost_model.py
+	$(BIN)/python benchmarks/vector.py
 
 # About 45 minutes on two cores; broken off, it goes on where it was. docs/reference.md has results.
 REFERENCE ?= runs/reference

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from calvin_eval.errors import CalvinEvalError
     from calvin_eval.protocol import OFFICIAL, Protocol
     from calvin_eval.results.store import RunFolder
+    from calvin_eval.rollouts.vector.make import make_vec
     from calvin_eval.running.outcome import Run
     from calvin_eval.sim.chains import load_chains
     from calvin_eval.sim.env import make_env
@@ -47,6 +48,7 @@ __all__ = [
     "evaluate",
     "load_chains",
     "make_env",
+    "make_vec",
     "open_project",
 ]
 
@@ -74,6 +76,7 @@ _HOMES = {
     "evaluate": "api",
     "load_chains": "sim.chains",
     "make_env": "sim.env",
+    "make_vec": "rollouts.vector.make",
     "open_project": "vla.opening",
 }
 

@@ -65,10 +65,13 @@ class PlayTable(gymnasium.Env[Observation, Action]):
         render_mode: None, or `rgb_array` for `render()`.
         reward: `sparse` or `progress`.
         shift: of every reset that is not given another one.
+        repeat: simulator steps that an action is applied for, fewer when the task is done;
+            nothing is drawn between them.
 
     Raises:
         UnknownNameError: no such scene, task, camera or reward.
-        UsageError: a task that no chain starts with; a shift that there is not, or of language.
+        UsageError: a task that no chain starts with; a shift that there is not, or of language;
+            a `repeat` below 1.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 30}  # noqa: RUF012
@@ -85,8 +88,12 @@ class PlayTable(gymnasium.Env[Observation, Action]):
         render_mode: str | None = None,
         reward: str = "sparse",
         shift: str | None = None,
+        repeat: int = 1,
     ) -> None:
         self._tasks = _chosen(task)
+        if repeat < 1:
+            raise UsageError(f"expected repeat to be 1 or more; found {repeat}")
+        self._repeat = repeat
         if render_mode not in (None, "rgb_array"):
             raise UnknownNameError("render mode", render_mode, ["rgb_array"])
         if reward not in REWARDS:
@@ -141,9 +148,12 @@ class PlayTable(gymnasium.Env[Observation, Action]):
         """Apply one action; `terminated` says that the task is done."""
         command = np.asarray(action, np.float64).copy()
         command[6] = 1.0 if command[6] > 0 else -1.0
-        self._env.advance(command)
-        info = self._env.get_info(self._needs)
-        done = bool(self._oracle.achieved(self._start_info, info, (self._present,)))
+        for _ in range(self._repeat):
+            self._env.advance(command)
+            info = self._env.get_info(self._needs)
+            done = bool(self._oracle.achieved(self._start_info, info, (self._present,)))
+            if done:
+                break
         before, self._progress = self._progress, self._measure(info, done=done)
         reward = self._progress - before
         return self._observe(), reward, done, False, self._facts(success=done)

@@ -43,6 +43,11 @@ class Crew:
         """Number of the process that has a world."""
         return next(n for n, build in enumerate(self.builds) if world in build.worlds)
 
+    def check(self) -> None:
+        """Raise WorldLostError if a process was found gone."""
+        if self._lost:
+            raise WorldLostError(self._lost)
+
     def pids(self) -> tuple[int, ...]:
         """Process ids, in the order of `builds`."""
         return tuple(child.pid for child in self._children)
@@ -63,16 +68,15 @@ class Crew:
         return shared.arrays
 
     def answers(self, enough: Callable[[], bool]) -> Iterator[tuple[int, Any]]:
-        """Numbers of workers and their answers, as they come, until there is enough.
+        """Numbers of workers and their answers: those that are here, and more until it is enough.
 
         Raises:
             WorldLostError: a process is gone, now or before.
         """
-        if self._lost:
-            raise WorldLostError(self._lost)
+        self.check()
         lines = {child.connection: worker for worker, child in enumerate(self._children)}
-        while not enough():
-            for line in wait(list(lines)):
+        while ready := wait(list(lines), 0 if enough() else None):
+            for line in ready:
                 worker = lines[line]  # type: ignore[index]
                 yield worker, self._receive(worker)
 

@@ -7,8 +7,8 @@ worlds or of processes, nor on which of them was faster.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 from gymnasium.error import (
@@ -21,7 +21,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from calvin_eval.errors import InvalidActionError, UsageError
+from calvin_eval.rollouts.vector.asking import actions_of, reset_mask, seeds_of
 from calvin_eval.rollouts.vector.crew import Crew
 from calvin_eval.rollouts.vector.messages import (
     ACTION,
@@ -40,8 +40,10 @@ from calvin_eval.rollouts.vector.messages import (
     Stepped,
 )
 from calvin_eval.rollouts.vector.shared import Field
+from calvin_eval.rollouts.vector.starts import Starts
 
-Flags = NDArray[np.bool_]
+Outcome: TypeAlias = "tuple[Observation, NDArray[Any], NDArray[Any], NDArray[Any], Info]"
+"""Observations, rewards, terminated, truncated, infos."""
 
 
 class PlayTables(VectorEnv[Observation, NDArray[np.float32], NDArray[Any]]):
@@ -75,15 +77,10 @@ class PlayTables(VectorEnv[Observation, NDArray[np.float32], NDArray[Any]]):
         self.action_space = batch_space(spaces.action, self.num_envs)
         self._arrays = crew.share(self._fields())
         self._observed = {name: self._arrays[OBSERVED + name] for name in spaces.observation}
-        self._asked: str | None = None  # the call that is to be followed by its `_wait`
-        self._serials = [0] * self.num_envs
-        self._begun: set[int] = set()  # worlds that can be stepped
-        self._ended: set[int] = set()  # whose episode is over, and that nobody starts
-        self._starting: set[int] = set()
-        self._by_itself: set[int] = set()  # of these and the next, those nobody asked to start
-        self._unseen: dict[int, Restarted] = {}  # that have started; no call has returned it
+        self._starts = Starts(self.num_envs)
+        self._asked = False  # whether a step is under way
+        self._resting: set[int] = set()  # worlds that it leaves alone
         self._waited: set[int] = set()  # worlds that a reset waits for
-        self._resting: set[int] = set()  # worlds that the step under way leaves alone
         self._busy: set[int] = set()  # workers with a message other than a start
         self._infos: dict[int, Info] = {}
         self._images: dict[int, Sequence[Any]] = {}
@@ -133,11 +130,11 @@ class PlayTables(VectorEnv[Observation, NDArray[np.float32], NDArray[Any]]):
         """Begin `reset`. The worlds that are not meant can be stepped meanwhile."""
         self._need_free("reset_async")
         given = dict(options or {})
-        mask = _mask(given.pop("reset_mask", None), self.num_envs)
-        seeds = _seeds(seed, self.num_envs)
-        self._errors.clear()
-        for world in map(int, np.flatnonzero(mask)):
-            self._start(world, seeds[world], given or None)
+        meant = reset_mask(given.pop("reset_mask", None), self.num_envs)
+        seeds = seeds_of(seed, self.num_envs)
+        self._clear()
+        for world in meant:
+            self._order(self._starts.order(world, seeds[world], given or None))
             self._waited.add(world)
 
     def reset_wait(self) -> tuple[Observation, Info]:
@@ -149,15 +146,13 @@ class PlayTables(VectorEnv[Observation, NDArray[np.float32], NDArray[Any]]):
         self._need_open()
         if not self._waited:
             raise NoAsyncCallError("reset_wait without a reset_async before it", "reset")
-        self._receive(lambda: not self._waited & self._starting)
+        self._receive(lambda: not self._waited & self._starts.starting)
         waited, self._waited = self._waited, set()
-        infos = self._show(waited)
+        self._show(waited)
         self._raise_errors()
-        return self._observations(), infos
+        return self._observations(), self._gathered()
 
-    def step(
-        self, actions: Any
-    ) -> tuple[Observation, NDArray[Any], NDArray[Any], NDArray[Any], Info]:
+    def step(self, actions: Any) -> Outcome:
         """Step all worlds that have begun; `actions` is (num_envs, 7).
 
         The action of a world that starts over is ignored; see docs/learning.md#starts.
@@ -173,47 +168,55 @@ class PlayTables(VectorEnv[Observation, NDArray[np.float32], NDArray[Any]]):
     def step_async(self, actions: Any) -> None:
         """Begin `step`."""
         self._need_free("step_async")
-        array = self._actions(actions)
-        asleep = self._starting | self._unseen.keys()
+        array = actions_of(actions, self.action_space.shape)
+        next_step = self.autoreset_mode == AutoresetMode.NEXT_STEP
+        due = self._starts.ended.copy() if next_step else set()
+        asleep = self._starts.asleep | due
         self._need_begun(set(range(self.num_envs)) - asleep)
-        if self.autoreset_mode == AutoresetMode.NEXT_STEP:
-            asleep = asleep | self._ended
         self._arrays[ACTION][:] = array
-        self._asked, self._resting = "step", asleep
-        self._infos.clear()
-        self._errors.clear()
+        self._asked, self._resting = True, asleep
+        self._clear()
         for worker, build in enumerate(self._crew.builds):
             if worlds := tuple(w for w in build.worlds if w not in asleep):
                 self._crew.tell(worker, Step(worlds=worlds))
                 self._busy.add(worker)
-        for world in sorted(self._ended & asleep):
-            self._start(world, None, None)
+        for world in sorted(due):
+            self._order(self._starts.order(world))
 
-    def step_wait(
-        self,
-    ) -> tuple[Observation, NDArray[Any], NDArray[Any], NDArray[Any], Info]:
+    def step_wait(self) -> Outcome:
         """Finish `step_async`."""
         self._need_open()
-        if self._asked != "step":
+        if not self._asked:
             raise NoAsyncCallError("step_wait without a step_async before it", "step")
-        resting = self._resting if self._patient else set()
-        self._receive(lambda: not self._busy and not resting & self._starting)
-        self._asked = None
+        self._receive(self._stepped)
+        self._asked = False
         self._raise_errors()
-        infos: Info = {}
-        for world, info in sorted(self._infos.items()):
-            infos = self._add_info(infos, info, world)
         stepped = np.ones(self.num_envs, np.bool_)
         stepped[list(self._resting)] = False
         rewards = np.where(stepped, self._arrays[REWARD], 0.0)
         terminated = stepped & self._arrays[TERMINATED]
         truncated = stepped & self._arrays[TRUNCATED]
-        infos = self._show(self._resting & self._unseen.keys(), infos)
+        self._show(self._resting)
+        self._waited &= self._starts.starting
+        infos = self._gathered()
         if not self._patient:
-            infos = self._mark(infos, stepped)
-        self._waited &= self._starting
-        self._note_ends(terminated | truncated)
+            resetting = np.isin(np.arange(self.num_envs), list(self._resting & self._starts.asleep))
+            infos = {**infos, "stepped": stepped, "resetting": resetting}
+        if self.autoreset_mode != AutoresetMode.SAME_STEP:
+            ends = map(int, np.flatnonzero(terminated | truncated))
+            self._starts.end(ends, starts=self._eager)
         return self._observations(), rewards, terminated, truncated, infos
+
+    def _stepped(self) -> bool:
+        """Whether the step under way has all that it waits for."""
+        late = self._resting & self._starts.starting
+        if self._patient:
+            return not self._busy and not late
+        # Without any world to step, at least one has to start.
+        return not self._busy and len(late) < self.num_envs
+
+    def _order(self, order: Restart) -> None:
+        self._crew.tell(self._worker_of[order.world], order)
 
     def render(self) -> tuple[Any, ...] | None:
         """The worlds' images (200, 200, 3) uint8 from the static camera; None without a mode."""
@@ -238,26 +241,11 @@ class PlayTables(VectorEnv[Observation, NDArray[np.float32], NDArray[Any]]):
         if not self.closed and hasattr(self, "_crew"):
             self.close()
 
-    def _start(self, world: int, seed: int | None, options: Info | None) -> None:
-        instead = world in self._by_itself
-        self._serials[world] += 1
-        order = Restart(
-            world=world, serial=self._serials[world], seed=seed, options=options, instead=instead
-        )
-        self._crew.tell(self._worker_of[world], order)
-        self._forget(world)
-        self._starting.add(world)
-
-    def _forget(self, world: int) -> None:
-        """A world that starts over is in no state but that."""
-        self._unseen.pop(world, None)
-        for worlds in (self._begun, self._ended, self._by_itself):
-            worlds.discard(world)
-
-    def _receive(self, enough: Any) -> None:
+    def _receive(self, enough: Callable[[], bool]) -> None:
         for worker, answer in self._crew.answers(enough):
             if isinstance(answer, Restarted | Failed) and answer.world >= 0:
-                self._take_start(answer)
+                if error := self._starts.take(answer):
+                    self._errors.append(error)
                 continue
             self._busy.discard(worker)
             if isinstance(answer, Failed):
@@ -267,75 +255,41 @@ class PlayTables(VectorEnv[Observation, NDArray[np.float32], NDArray[Any]]):
             else:
                 self._images[worker] = answer
 
-    def _take_start(self, answer: Restarted | Failed) -> None:
-        world = answer.world
-        if answer.serial != self._serials[world]:
-            return  # an order after this one
-        self._starting.discard(world)
-        if isinstance(answer, Failed):
-            self._forget(world)
-            self._errors.append(answer.error)
-        else:
-            self._unseen[world] = answer
-
-    def _show(self, worlds: Iterable[int], infos: Info | None = None) -> Info:
+    def _show(self, worlds: Iterable[int]) -> None:
         """Let the starts of worlds be seen: they can be stepped from now on."""
-        infos = infos or {}
-        for world in sorted(worlds):
-            if world in self._unseen:
-                start = self._unseen[world]
-                self._forget(world)
-                self._begun.add(world)
-                for name, value in start.obs.items():
-                    self._observed[name][world] = value
-                infos = self._add_info(infos, start.info, world)
+        for start in self._starts.show(worlds):
+            self._infos[start.world] = start.info
+            for name, value in start.obs.items():
+                self._observed[name][start.world] = value
+
+    def _gathered(self) -> Info:
+        infos: Info = {}
+        for world, info in sorted(self._infos.items()):
+            infos = self._add_info(infos, info, world)
         return infos
-
-    def _mark(self, infos: Info, stepped: Flags) -> Info:
-        resetting = np.isin(np.arange(self.num_envs), list(self._starting))
-        return {**infos, "stepped": stepped, "resetting": resetting & ~stepped}
-
-    def _note_ends(self, ends: Flags) -> None:
-        if self.autoreset_mode == AutoresetMode.SAME_STEP:
-            return
-        for world in map(int, np.flatnonzero(ends)):
-            self._begun.discard(world)
-            if self._eager:
-                self._serials[world] += 1
-                self._starting.add(world)
-                self._by_itself.add(world)
-            else:
-                self._ended.add(world)
 
     def _observations(self) -> Observation:
         return {n: a.copy() if self._copy else a for n, a in self._observed.items()}
 
-    def _actions(self, actions: Any) -> NDArray[np.float32]:
-        array = np.asarray(actions, np.float32)
-        expected = self.action_space.shape
-        if array.shape != expected or not np.isfinite(array).all():
-            raise InvalidActionError(
-                f"expected finite actions of shape {expected}, one row a world; found shape "
-                f"{array.shape}{'' if array.shape != expected else ' with NaN or infinity'}"
-            )
-        return array
+    def _clear(self) -> None:
+        self._infos.clear()
+        self._errors.clear()
 
     def _need_open(self) -> None:
         if self.closed:
             raise ClosedEnvironmentError("this vector environment is closed; make a new one")
+        self._crew.check()
 
     def _need_free(self, call: str) -> None:
         self._need_open()
-        if self._asked is not None:
+        if self._asked:
             raise AlreadyPendingCallError(
-                f"{call} while a step is under way: call step_wait first", self._asked
+                f"{call} while a step is under way: call step_wait first", "step"
             )
 
     def _need_begun(self, worlds: set[int]) -> None:
-        if self.autoreset_mode == AutoresetMode.NEXT_STEP:
-            worlds = worlds - self._ended
-        if missing := sorted(worlds - self._begun):
-            why = "at the end of their episodes" if self._ended & set(missing) else "not started"
+        missing, why = self._starts.missing(worlds)
+        if missing:
             raise ResetNeeded(
                 f"worlds {missing} are {why}: expected reset(), or "
                 "reset(options={'reset_mask': …}) for these alone, before step()"
@@ -344,26 +298,3 @@ class PlayTables(VectorEnv[Observation, NDArray[np.float32], NDArray[Any]]):
     def _raise_errors(self) -> None:
         if self._errors:
             raise self._errors[0]
-
-
-def _mask(given: Any, worlds: int) -> Flags:
-    if given is None:
-        return np.ones(worlds, np.bool_)
-    mask = np.asarray(given)
-    if mask.shape != (worlds,) or mask.dtype != np.bool_ or not mask.any():
-        raise UsageError(
-            f"expected options['reset_mask'] to be {worlds} bools, at least one of them True; "
-            f"found {mask.dtype} of shape {mask.shape}: {mask.tolist()!s:.80}"
-        )
-    return mask
-
-
-def _seeds(seed: int | Sequence[int | None] | None, worlds: int) -> list[int | None]:
-    if seed is None:
-        return [None] * worlds
-    if isinstance(seed, int | np.integer):
-        return [int(seed) + world for world in range(worlds)]
-    seeds = [None if s is None else int(s) for s in seed]
-    if len(seeds) != worlds:
-        raise UsageError(f"expected one seed, or one for each of {worlds} worlds; found {seeds}")
-    return seeds

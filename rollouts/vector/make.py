@@ -29,7 +29,7 @@ def make_vec(
     num_envs: int,
     *,
     autoreset_mode: Mode = AutoresetMode.NEXT_STEP,
-    max_episode_steps: int = OFFICIAL.steps,
+    max_episode_steps: int | None = None,
     workers: int | None = None,
     copy: bool = True,
     wait_for_resets: bool = True,
@@ -41,7 +41,8 @@ def make_vec(
         num_envs: worlds. Each takes the memory of a Bullet world (docs/learning.md#memory).
         autoreset_mode: what happens at the end of an episode; Gymnasium's `NextStep`, `SameStep`
             or `Disabled`.
-        max_episode_steps: after which an episode is truncated.
+        max_episode_steps: actions after which an episode is truncated; the benchmark's 360 steps
+            of the simulator if None.
         workers: processes, among which the worlds are shared out; one a core, but one a world
             with EGL, if None. With one a world, a start delays no other world.
         copy: whether observations are the caller's own, or memory that the next step overwrites.
@@ -49,7 +50,7 @@ def make_vec(
             repeated with no reward until they have started, and `infos["stepped"]` says which
             rows are steps.
         **table: what `calvin_eval.sim.gym.PlayTable` takes: `scene`, `task`, `assets`, `revision`,
-            `cameras`, `backend`, `render_mode`, `reward`, `shift`.
+            `cameras`, `backend`, `render_mode`, `reward`, `shift`, `repeat`.
 
     Raises:
         UsageError: an argument of another form; a task that no chain starts with.
@@ -57,12 +58,18 @@ def make_vec(
     """
     _check_names(table)
     mode = _mode(autoreset_mode)
-    for name, number in (("num_envs", num_envs), ("max_episode_steps", max_episode_steps)):
-        _check_count(name, number)
+    _check_count("num_envs", num_envs)
+    _check_count("repeat", repeat := table.get("repeat", 1))
+    if max_episode_steps is None:
+        max_episode_steps = -(-OFFICIAL.steps // repeat)
+    _check_count("max_episode_steps", max_episode_steps)
     table = _resolved(table)
     alone = table.get("backend") == "egl" and _draws(table)
-    count = min(num_envs, usable_cores()) if workers is None and not alone else workers or num_envs
+    count = workers
+    if count is None:
+        count = num_envs if alone else usable_cores()
     _check_count("workers", count)
+    count = min(count, num_envs)
     if alone and count < num_envs:
         raise UsageError(
             f"expected workers={num_envs}: EGL draws one world in a process; found {count}. "
@@ -71,14 +78,14 @@ def make_vec(
     crew = Crew(
         [
             Build(
-                worlds=tuple(range(worker, num_envs, min(count, num_envs))),
+                worlds=tuple(range(worker, num_envs, count)),
                 table=table,
                 max_steps=max_episode_steps,
                 autoreset=mode.value,
                 # A world that is rendered is seen at its end until it is asked to start over.
                 eager=mode == AutoresetMode.NEXT_STEP and table.get("render_mode") is None,
             )
-            for worker in range(min(count, num_envs))
+            for worker in range(count)
         ]
     )
     try:
