@@ -15,7 +15,7 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,7 @@ class Side:
     def line(self, name: str) -> str:
         """Its numbers."""
         cpu = statistics.median(self.cpu)
-        return f"{name:34} {statistics.median(self.rates):7.1f} steps/s  {cpu:6.2f} ms of CPU each"
+        return f"{name:28} {statistics.median(self.rates):7.1f} steps/s  {cpu:6.2f} ms of CPU each"
 
 
 def ours(worlds: int, table: dict[str, Any], steps: int, **more: Any) -> Side:
@@ -109,35 +109,33 @@ def theirs(worlds: int, table: dict[str, Any], steps: int) -> Side:
     return Side(env, worlds, [process.pid for process in env.processes])
 
 
-def race(first: Side, second: Side, rounds: int, count: Callable[[Side], int]) -> float:
-    """The median ratio of the first's rate to the second's, measured in turn."""
-    ratios = []
-    for _ in range(rounds):
-        second.measure(count(second))
-        first.measure(count(first))
-        ratios.append(first.rates[-1] / second.rates[-1])
-    return statistics.median(ratios)
-
-
-def compare(worlds: int, table: dict[str, Any], steps: int, rounds: int) -> dict[str, float]:
-    """Ours against Gymnasium's."""
+def compare(worlds: int, table: dict[str, Any], steps: int, rounds: int) -> dict[str, Any]:
+    """Ours, by as many processes as cores and as worlds, against Gymnasium's, in turn."""
     what = "images" if table.get("cameras") else "states"
     what += f", episodes of {steps}" if steps == SHORT else ""
-    us, them = ours(worlds, table, steps), theirs(worlds, table, steps)
-    ratio = race(us, them, rounds, lambda _: 2 * SHORT if steps == SHORT else STEPS)
-    memory = [kilobytes(side.pids) / worlds / 1000 for side in (us, them)]
-    us.env.close()
-    them.env.close()
     goal = f" (goal {GOALS['asynchronous']}x)" if what == "images" else ""
-    print(us.line(f"make_vec, {what}"))
-    print(them.line(f"AsyncVectorEnv, {what}"))
-    print(f"{'':34} {ratio:7.2f}x{goal}; memory {memory[0]:.0f} and {memory[1]:.0f} MB a world")
-    return {
-        "ratio": ratio,
-        "ours": statistics.median(us.rates), "theirs": statistics.median(them.rates),
-        "cpu_ours": statistics.median(us.cpu), "cpu_theirs": statistics.median(them.cpu),
-        "megabytes_ours": memory[0], "megabytes_theirs": memory[1],
-    }  # fmt: skip
+    sides = {
+        "make_vec": ours(worlds, table, steps),
+        "make_vec, workers=worlds": ours(worlds, table, steps, workers=worlds),
+        "AsyncVectorEnv": theirs(worlds, table, steps),
+    }
+    for _ in range(rounds):
+        for side in sides.values():
+            side.measure(2 * SHORT if steps == SHORT else STEPS)
+    them = sides["AsyncVectorEnv"]
+    results = {}
+    for name, side in sides.items():
+        megabytes = kilobytes(side.pids) / worlds / 1000
+        ratio = statistics.median(a / b for a, b in zip(side.rates, them.rates, strict=True))
+        print(f"{side.line(what)}, {megabytes:.0f} MB a world: {name}")
+        if side is not them:
+            print(f"{'':28} {ratio:5.2f}x AsyncVectorEnv{goal}")
+        results[name] = {
+            "rate": statistics.median(side.rates), "cpu_milliseconds": statistics.median(side.cpu),
+            "megabytes": megabytes, "ratio": ratio,
+        }  # fmt: skip
+        side.env.close()
+    return results
 
 
 def against_cores(worlds: int, table: dict[str, Any], rounds: int) -> dict[str, float]:
@@ -145,11 +143,14 @@ def against_cores(worlds: int, table: dict[str, Any], rounds: int) -> dict[str, 
     cores = len(os.sched_getaffinity(0))
     us = ours(worlds, table, LONG)
     single = Side(play.PlayTable(**table), 1, [os.getpid()])
-    ratio = race(us, single, rounds, lambda side: STEPS if side is us else 4 * STEPS) / cores
+    for _ in range(rounds):
+        single.measure(4 * STEPS)
+        us.measure(STEPS)
+    ratio = statistics.median(a / b for a, b in zip(us.rates, single.rates, strict=True)) / cores
     us.env.close()
     single.env.close()
     print(single.line("one world, images"))
-    print(f"{'':34} {ratio:7.2f} of {cores} cores times its rate (goal {GOALS['cores']})")
+    print(f"{'':28} {ratio:5.2f} of {cores} cores times its rate (goal {GOALS['cores']})")
     return {"ratio": ratio, "single": statistics.median(single.rates), "cores": cores}
 
 

@@ -90,7 +90,7 @@ class PlayTable(gymnasium.Env[Observation, Action]):
         shift: str | None = None,
         repeat: int = 1,
     ) -> None:
-        self._tasks = _chosen(task)
+        self._tasks = chosen_tasks(task)
         if repeat < 1:
             raise UsageError(f"expected repeat to be 1 or more; found {repeat}")
         self._repeat = repeat
@@ -243,8 +243,8 @@ def _world_shifts(text: str | None) -> Shifts:
     return shifts
 
 
-def _chosen(task: str | Sequence[str] | None) -> list[str]:
-    """The tasks that episodes are drawn from."""
+def chosen_tasks(task: str | Sequence[str] | None) -> list[str]:
+    """The tasks that episodes are drawn from; raises UsageError where no chain starts with one."""
     if task is None:
         return _startable_tasks()
     tasks = [task] if isinstance(task, str) else list(task)

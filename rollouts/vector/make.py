@@ -18,7 +18,7 @@ from calvin_eval.rollouts.processes import usable_cores
 from calvin_eval.rollouts.vector.crew import Crew
 from calvin_eval.rollouts.vector.env import PlayTables
 from calvin_eval.rollouts.vector.messages import Build
-from calvin_eval.sim.gym import PlayTable
+from calvin_eval.sim.gym import PlayTable, chosen_tasks
 from calvin_eval.sim.packs import load_pack
 from calvin_eval.sim.render import resolve_backend
 
@@ -129,6 +129,7 @@ def _resolved(table: dict[str, Any]) -> dict[str, Any]:
     pack = load_pack(table.get("assets", "builtin"))
     resolved = {**table, "assets": str(table.get("assets", "builtin"))}
     pack.scene(table.get("scene", "D"))
+    chosen_tasks(table.get("task"))
     if _draws(table):
         resolved["backend"] = resolve_backend(table.get("backend", "auto")).backend
     return resolved

@@ -36,6 +36,8 @@ REMEDIES = {
     "LeRobot": "make test-lerobot",
     "RoboVLMs' history": "CALVIN_EVAL_ROBOVLMS_GIT=<a git directory of Robot-VLAs/RoboVLMs>",
     "vla-eval": "pip install vla-eval",
+    "Stable-Baselines3": "pip install stable-baselines3",
+    "TorchRL": "pip install torchrl",
     **{f"the extra {name}": install_command(name) for name in EXTRAS},
 }
 """From what a test may need to what brings it."""

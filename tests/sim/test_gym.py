@@ -176,3 +176,55 @@ def test_a_shift_is_drawn_anew_at_every_reset_from_the_seed() -> None:
             made.reset(options={"shift": "camra=1"})
     finally:
         made.close()
+
+
+@pytest.mark.slow
+def test_progress_is_rewarded_as_it_is_made() -> None:
+    made = gymnasium.make(ID, task="close_drawer", reward="progress", repeat=3)
+    obs, info = made.reset(seed=2)
+    total, done = info["progress"], False
+    assert total == 0
+    for _ in range(60):  # go in front of the drawer, then push it
+        target = np.array([0.18, -0.4 - obs["scene_obs"][1], 0.36])
+        if np.linalg.norm((obs["robot_obs"][:3] - target)[[0, 2]]) < 0.02:
+            target[1] = 0.0
+        motion = np.clip((target - obs["robot_obs"][:3]) / 0.06, -1, 1)
+        obs, reward, done, _, info = made.step(np.array([*motion, 0, 0, 0, -1], np.float32))
+        total += reward
+        assert total == pytest.approx(info["progress"])
+        assert done == (info["progress"] == 1)
+        if done:
+            break
+    assert done
+    made.close()
+
+
+@pytest.mark.slow
+def test_what_a_meter_looks_at_is_all_that_it_is_given() -> None:
+    """Of every task that an episode may be about, at the first step."""
+    from calvin_eval.sim.progress import looked_at
+
+    table = PlayTable(reward="progress")
+    table.reset(seed=0, options={"task": "open_drawer"})
+    state = table._env.get_state_obs()
+    for task in TASK_NAMES:
+        table.reset(seed=0, options={"task": task, **state})
+        table.step(np.zeros(7, np.float32))
+        whole, part = table._env.get_info(), table._env.get_info(looked_at(table._env.world))
+        assert table._meter.measure(part) == table._meter.measure(whole), task
+    table.close()
+
+
+def test_rewards_repeats_and_shifts_are_checked_at_once() -> None:
+    with pytest.raises(UnknownNameError, match="progress"):
+        PlayTable(reward="dense")
+    with pytest.raises(UsageError, match="repeat"):
+        PlayTable(repeat=0)
+    with pytest.raises(UsageError, match="language"):
+        PlayTable(shift="language=1")
+    with pytest.raises(UsageError, match="at least one task"):
+        PlayTable(task=[])
+    tasks = ["open_drawer", "close_drawer"]
+    made = PlayTable(task=tasks)
+    assert {made.reset(seed=seed)[1]["task"] for seed in range(8)} == set(tasks)
+    made.close()
