@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -16,7 +17,7 @@ NAMES = ("start", "closest", "contact", "best", "end", "expert")
 
 def made_strip() -> bytes:
     """A strip of grey fields, WebP."""
-    fields = np.repeat(np.linspace(40, 220, 6), 96).astype(np.uint8)
+    fields: Any = np.repeat(np.linspace(40, 220, 6), 96).astype(np.uint8)
     file = BytesIO()
     Image.fromarray(np.tile(fields[None, :, None], (96, 1, 3))).save(file, "WEBP", quality=40)
     return file.getvalue()
