@@ -229,8 +229,9 @@ def test_every_form_of_action_can_be_disturbed(form: str) -> None:
 
 def test_blocks_have_the_size_friction_and_mass_of_their_variant() -> None:
     with make_env("D") as env:
-        env.start(OFFICIAL[3].robot_obs, OFFICIAL[3].scene_obs)
         world = env.world
+        world.drawn_by_bullet = True
+        env.start(OFFICIAL[3].robot_obs, OFFICIAL[3].scene_obs)
         body = next(iter(world.blocks.values()))
         before = world.bullet.getDynamicsInfo(body, -1)
         size = np.array(world.bullet.getVisualShapeData(body)[0][3])
