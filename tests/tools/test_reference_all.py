@@ -147,7 +147,9 @@ def test_the_page_has_scores_with_intervals_tasks_and_places(recipe: Any, tmp_pa
     assert "1.5 of 60 minutes spent" in page
     assert "| dev-0 | 1.5 | average length **0.000** (0.00 to " in page
     assert "| 1 | 0 of 2 |" in page
-    assert page.count("| `") == len({r.tasks[0] for r in load_chains("official")[:2]})
+    assert page.count("| `") == len(
+        {chain.tasks[0] for chain in load_chains("official").chains[:2]}
+    )
 
 
 @pytest.mark.slow
