@@ -71,8 +71,8 @@ class PlayTables(VectorEnv[Observation, NDArray[np.float32], NDArray[Any]]):
         self._worker_of = [crew.worker_of(world) for world in range(self.num_envs)]
         spaces: Spaces = crew.first_answers()[0]
         self.metadata = {**spaces.metadata, "autoreset_mode": self.autoreset_mode}
-        self.single_observation_space = spaces.observation
-        self.single_action_space = spaces.action
+        self.single_observation_space: Any = spaces.observation
+        self.single_action_space: Any = spaces.action
         self.observation_space = batch_space(spaces.observation, self.num_envs)
         self.action_space = batch_space(spaces.action, self.num_envs)
         self._arrays = crew.share(self._fields())
@@ -168,7 +168,7 @@ class PlayTables(VectorEnv[Observation, NDArray[np.float32], NDArray[Any]]):
     def step_async(self, actions: Any) -> None:
         """Begin `step`."""
         self._need_free("step_async")
-        array = actions_of(actions, self.action_space.shape)
+        array = actions_of(actions, self._arrays[ACTION].shape)
         next_step = self.autoreset_mode == AutoresetMode.NEXT_STEP
         due = self._starts.ended.copy() if next_step else set()
         asleep = self._starts.asleep | due

@@ -101,8 +101,8 @@ class WorldsWorker:
         except CalvinEvalError as error:
             answer = Failed(error=error, world=world, serial=serial)
         except Exception:
-            error = CalvinEvalError(f"a world's process failed:\n{traceback.format_exc()}")
-            answer = Failed(error=error, world=world, serial=serial)
+            trace = f"a world's process failed:\n{traceback.format_exc()}"
+            answer = Failed(error=CalvinEvalError(trace), world=world, serial=serial)
         self._line.send(answer)
 
     def _build(self, message: Build) -> Spaces:
