@@ -89,7 +89,8 @@ def _by_name(module: str, name: str) -> bytes:
 
 
 def test_code_in_a_message_does_not_run(line: Line, tmp_path: Path) -> None:
-    line[1].send(Answer([_Runs(tmp_path / "made")], 0.1, 1))
+    chunk: Any = [_Runs(tmp_path / "made")]
+    line[1].send(Answer(chunk, 0.1, 1))
     with pytest.raises(UnreadableAnswerError, match="mkdir"):
         receive(line[0])
     assert not (tmp_path / "made").exists()
