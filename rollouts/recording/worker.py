@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from calvin_eval.sim.instructions import InstructionSet
 from calvin_eval.sim.oracle import TaskOracle
 from calvin_eval.sim.packs import load_pack
 from calvin_eval.wrappers.builtin.expert.policy import ExpertPolicy
-from calvin_eval.wrappers.policy import BasePolicy
+from calvin_eval.wrappers.policy import BasePolicy, Chunk, Request
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +54,38 @@ class RecordingSetup:
     seed: int
     correction: Correction | None = None
     episodes: Mapping[Split, int] = field(default_factory=dict)
+
+
+_SPLIT_SESSIONS = 2**24  # more than episodes of a split
+
+
+class SplitSessions(BasePolicy):
+    """A policy whose sessions are those of one split.
+
+    Both splits count their episodes from 0, and one policy can serve an episode of each at a time.
+
+    Args:
+        policy: which may serve other workers too.
+        split: of the episode.
+    """
+
+    def __init__(self, policy: BasePolicy, split: Split) -> None:
+        self._policy = policy
+        self._first = SPLITS.index(split) * _SPLIT_SESSIONS
+        self.requirements = policy.requirements
+
+    def reset(self, session: int, instruction: str) -> None:
+        """Reset the policy's session."""
+        self._policy.reset(self._first + session, instruction)
+
+    def act(self, requests: Sequence[Request]) -> Sequence[Chunk]:
+        """Ask the policy."""
+        first = self._first
+        return self._policy.act([replace(r, session=first + r.session) for r in requests])
+
+    def end(self, session: int) -> None:
+        """Free the policy's session."""
+        self._policy.end(self._first + session)
 
 
 class EpisodeRecorder:
@@ -99,12 +131,13 @@ class EpisodeRecorder:
     def _demonstrator(self, plan: EpisodePlan, tape: Tape) -> BasePolicy:
         """Who acts in an episode: the policy, disturbed now and then or corrected."""
         setup, seed = self._setup, (self._setup.seed, SPLITS.index(plan.split))
+        policy = SplitSessions(self._policy, plan.split)
         if setup.correction is not None:
             beta = setup.correction.beta(plan.number, setup.episodes[plan.split])
             turns = Turns(rules=setup.correction, beta=beta, seed=seed)
-            return CorrectedPolicy(self._policy, ExpertPolicy(plan.scene), turns, tape)
+            return CorrectedPolicy(policy, ExpertPolicy(plan.scene), turns, tape)
         noise = setup.noise if plan.split == "training" else Disturbance(rate=0.0)
-        return DisturbedPolicy(self._policy, noise, seed)
+        return DisturbedPolicy(policy, noise, seed)
 
     def _set_scene(self, scene: str) -> Simulator:
         if self._env is None or scene != self._scene:

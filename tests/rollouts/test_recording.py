@@ -451,6 +451,29 @@ def test_a_policy_that_raises_ends_the_recording(tmp_path: Path) -> None:
         record(spec)
 
 
+def test_episodes_of_both_splits_are_sessions_apart(tmp_path: Path) -> None:
+    """Both count from 0, and one policy in a process of its own can serve both at once."""
+    (tmp_path / "counting.py").write_text(
+        "import numpy as np\n"
+        "from calvin_eval.wrappers.policy import Requirements\n"
+        "class Counting:\n"
+        "    requirements = Requirements()\n"
+        "    def __init__(self, log): self.log = log\n"
+        "    def reset(self, session, instruction): pass\n"
+        "    def act(self, requests):\n"
+        "        with open(self.log, 'a') as file:\n"
+        "            file.writelines(f'{r.session}\\n' for r in requests)\n"
+        "        return [np.array([[0, 0, 0, 0, 0, 0, 1.0]]) for r in requests]\n"
+    )
+    log = tmp_path / "sessions"
+    spec = small_spec(
+        tmp_path / "data", policy=f"{tmp_path / 'counting.py'}:Counting", length=1, steps=3,
+        options={"log": str(log)}, episodes={"training": 2, "validation": 1},
+    )  # fmt: skip
+    record(spec)
+    assert len(set(log.read_text().split())) == 3
+
+
 @pytest.mark.slow
 def test_scenes_and_recoveries(tmp_path: Path) -> None:
     """In every scene nearly all is solved, disturbed or not, and played back it is solved again."""
