@@ -6,7 +6,6 @@ Rules: docs/protocol.md#actions and #reset. The order of calls matters to the la
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,7 @@ class Robot:
         bullet: the world's server.
         spec: of the robot.
         scene: where it stands, and how.
-        load: `loadURDF` of the robot's file.
+        urdf: path of the robot's file.
         drawn: whether there are visual shapes.
 
     Attributes:
@@ -42,7 +41,7 @@ class Robot:
         bullet: BulletClient,
         spec: RobotSpec,
         scene: SceneSpec,
-        load: Callable[..., int],
+        urdf: str,
         *,
         drawn: bool = True,
     ) -> None:
@@ -50,7 +49,8 @@ class Robot:
         self._spec = spec
         self.gripper_action: float = 1
         self.grip = 1.0
-        self.body: int = load(
+        self.body: int = bullet.loadURDF(
+            fileName=urdf,
             basePosition=scene.robot_base_position,
             baseOrientation=bullet.getQuaternionFromEuler(scene.robot_base_orientation),
             useFixedBase=True,

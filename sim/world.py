@@ -176,7 +176,7 @@ class World:
         dynamics = self._dynamics
         load = bullet.loadURDF
         urdf = partial(pack.urdf, drawn=self.visuals)
-        robot = partial(load, urdf(pack.robot.urdf))
+        robot = urdf(pack.robot.urdf)
         self.robot = Robot(bullet, pack.robot, scene, robot, drawn=self.visuals)
         self.robot.grip = dynamics.grip
         scaling = scene.global_scaling * dynamics.size

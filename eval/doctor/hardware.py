@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from calvin_eval.doctor.findings import CheckResult, error, ok, warning
 from calvin_eval.errors import CalvinEvalError
 from calvin_eval.extras import install_command, missing_modules
+from calvin_eval.rollouts.processes import usable_cores
 
 if TYPE_CHECKING:
     from calvin_eval.sim.egl_devices import EglDevice, Gpu
@@ -51,7 +52,7 @@ print(json.dumps({
 
 def check_machine() -> CheckResult:
     """Cores that this process may use, and memory."""
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     total, free = memory()
     room = f"{total / _GB:.1f} GB of memory, {free / _GB:.1f} GB free"
     detail = f"{cores} core{'s' * (cores != 1)}, {room}"

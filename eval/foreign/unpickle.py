@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ def _from_buffer(buffer: bytes, dtype: np.dtype[Any], shape: Any, order: Any) ->
     return np.frombuffer(buffer, dtype).reshape(shape, order=order)
 
 
+@cache
 def _allowed() -> Mapping[tuple[str, str], Callable[..., Any]]:
     """Names that NumPy writes for plain arrays and numbers, of old and new versions."""
     rebuild: Any = np.empty(0).__reduce__()[0]

@@ -43,8 +43,7 @@ def diagnose_run(
         RunFolderError: the run's header or journal is damaged.
     """
     inputs = find_inputs(folder.header(), sources or Sources())
-    if inputs.setup is None:
-        raise UsageError(f"expected a run that can be simulated here, found that {inputs.obstacle}")
+    replay = inputs.simulated()
     records = folder.records()
     results: dict[int, Found] = {}
 
@@ -54,7 +53,7 @@ def diagnose_run(
         results[chain] = replace(found, illustration=None)
         watch(chain)
 
-    setup = DiagnosisSetup(replay=inputs.setup, expert=expert, pictures=show is not None)
+    setup = DiagnosisSetup(replay=replay, expert=expert, pictures=show is not None)
     pool = WorkerPool(Diagnoser, setup, workers, _died)
     for job, found in pool.run(_jobs(folder, inputs, records, done)):
         done(job.record.chain, found)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from calvin_eval.errors import AssetError, UsageError
+from calvin_eval.errors import AssetError
 from calvin_eval.results.diagnosis import Failure
 from calvin_eval.results.store import RunFolder
 from calvin_eval.rollouts.diagnosis.attempts import Asked, go_on
@@ -124,8 +124,7 @@ def film_failures(
         RunFolderError: the run is damaged.
     """
     inputs = find_inputs(folder.header(), sources or Sources())
-    if inputs.setup is None:
-        raise UsageError(f"expected a run that can be simulated here, found that {inputs.obstacle}")
+    setup = inputs.simulated()
     records = {record.chain: record for record in folder.records()}
     jobs = []
     for failure in failures:
@@ -136,7 +135,7 @@ def film_failures(
         jobs.append(ExpertFilmJob(job=job, failure=failure, target=target))
     made: dict[int, str] = {}
     lost: dict[int, str] = {}
-    pool: WorkerPool[ExpertFilmJob, str] = WorkerPool(ExpertFilmer, inputs.setup, workers, _died)
+    pool: WorkerPool[ExpertFilmJob, str] = WorkerPool(ExpertFilmer, setup, workers, _died)
     for wanted, reason in pool.run(jobs):
         if reason:
             lost[wanted.failure.chain] = reason

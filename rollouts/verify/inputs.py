@@ -72,6 +72,14 @@ class ReplayInputs:
         named = {"chain list": self.chain_list, "instructions": self.instructions}
         return tuple(name for name, found in named.items() if found is None)
 
+    def simulated(self) -> ReplaySetup:
+        """What the simulation needs; raises UsageError if no chain can be simulated here."""
+        if self.setup is None:
+            raise UsageError(
+                f"expected a run that can be simulated here, found that {self.obstacle}"
+            )
+        return self.setup
+
     def unchecked(self, record: ChainRecord) -> ChainCheck | None:
         """The result of a chain that cannot be checked, with the reason; None if it can be."""
         if record.status == "error":
